@@ -1,0 +1,5 @@
+"""`ltbm demo`."""
+
+
+def add_commands(commands) -> None:
+    pass

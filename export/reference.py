@@ -1,0 +1,94 @@
+"""The PyTorch model, stage by stage: what every engine is held against."""
+
+import numpy as np
+import torch
+
+from ltbm.export.checkpoint import Checkpoint
+from ltbm.export.families import EMBEDDINGS, FAMILIES, LM_HEAD
+from ltbm.runtime.bundle import AudioSpec
+from ltbm.runtime.stages.splice import Prefix
+
+
+class TorchReference:
+    """A checkpoint in PyTorch, float32, on the CPU; arrays in and out are numpy."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        import transformers
+
+        self.processor = transformers.AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
+        architecture = getattr(transformers, FAMILIES[checkpoint.config.model_type].architecture)
+        self.model = architecture.from_pretrained(checkpoint.path, dtype=torch.float32, attn_implementation="eager").eval()
+        if LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint:  # tied: transformers leaves this head random
+            self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
+        self.core = self.model.model
+
+    def features(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """input_features [B, n_mels, frames of a whole window] and frame lengths [B] of sample windows."""
+        extractor = self.processor.feature_extractor
+        out = extractor(windows, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np")
+        return out["input_features"], out["attention_mask"].sum(-1)
+
+    @torch.no_grad()
+    def audio_embeds(self, input_features: np.ndarray, frame_lengths: np.ndarray) -> np.ndarray:
+        """The padded tower's output [B, T, D], padded frames masked as the model's own forward does."""
+        tower = self.core.audio_tower
+        features = torch.from_numpy(input_features).float()
+        frames = torch.arange(features.shape[-1]) < torch.from_numpy(np.asarray(frame_lengths))[:, None]
+        if self.model.config.model_type == "audioflamingo3":
+            return tower(features, input_features_mask=frames.long()).last_hidden_state.numpy()
+        convolved, _ = tower._get_feat_extract_output_lengths(frames.sum(-1))
+        keys = torch.arange((features.shape[-1] - 2) // 2 + 1) < convolved[:, None]
+        mask = torch.zeros(keys.shape).masked_fill(~keys, torch.finfo(torch.float32).min)[:, None, None, :]
+        return tower(features, attention_mask=mask).last_hidden_state.numpy()
+
+    @torch.no_grad()
+    def project(self, merged: np.ndarray) -> np.ndarray:
+        """The projector over merged tokens [..., D] -> [..., H]."""
+        return self.core.multi_modal_projector(torch.from_numpy(merged).float()).numpy()
+
+    @torch.no_grad()
+    def token_embeds(self, token_ids: np.ndarray) -> np.ndarray:
+        return self.core.get_input_embeddings()(torch.from_numpy(np.asarray(token_ids))).numpy()
+
+    @torch.no_grad()
+    def logits(self, inputs_embeds: np.ndarray, position_ids: np.ndarray, key_bias: np.ndarray) -> np.ndarray:
+        """Logits [S, V] of one sequence [S, H] at the given positions [S], log-weights [S] added to every key.
+
+        A 4-D additive mask: without one, transformers reads positions with gaps as packed sequences.
+        """
+        length = len(position_ids)
+        mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1) + torch.from_numpy(key_bias).float()
+        hidden = self.core.language_model(
+            inputs_embeds=torch.from_numpy(inputs_embeds).float()[None], attention_mask=mask[None, None],
+            position_ids=torch.from_numpy(position_ids)[None], use_cache=False).last_hidden_state
+        return self.model.lm_head(hidden)[0].numpy()
+
+    def greedy(self, prefix: Prefix, max_new_tokens: int, eos_token_ids: tuple[int, ...]) -> tuple[list[int], np.ndarray]:
+        """Greedy tokens and the logits [steps, V] of every step, each step run from the start without a cache."""
+        embeds, positions, bias = prefix.inputs_embeds, prefix.position_ids, prefix.key_bias
+        token_ids, steps = [], []
+        while len(token_ids) < max_new_tokens and not (token_ids and token_ids[-1] in eos_token_ids):
+            steps.append(self.logits(embeds, positions, bias)[-1])
+            token_ids.append(int(steps[-1].argmax()))
+            embeds = np.concatenate([embeds, self.token_embeds(np.array(token_ids[-1:]))])
+            positions = np.append(positions, prefix.next_position + len(token_ids) - 1)
+            bias = np.append(bias, np.float32(0))
+        return token_ids, np.stack(steps)
+
+    @torch.no_grad()
+    def generate(self, prompt_token_ids: list[int], windows: list[np.ndarray], max_new_tokens: int, eos_token_ids) -> list[int]:
+        """transformers' own `generate`, greedy, from an expanded prompt and its audio windows."""
+        input_features, frame_lengths = self.features(windows)
+        frames = torch.arange(input_features.shape[-1]) < torch.from_numpy(frame_lengths)[:, None]
+        name = "input_features_mask" if self.model.config.model_type == "audioflamingo3" else "feature_attention_mask"
+        ids = torch.tensor([prompt_token_ids])
+        out = self.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), input_features=torch.from_numpy(input_features),
+            **{name: frames.long()}, do_sample=False, max_new_tokens=max_new_tokens, repetition_penalty=1.0,
+            eos_token_id=list(eos_token_ids), pad_token_id=eos_token_ids[0])
+        return out[0, ids.shape[1]:].tolist()
+
+
+def sample_windows(waveform: np.ndarray, spec: AudioSpec) -> list[np.ndarray]:
+    """The waveform [samples] cut into the model's windows."""
+    return [waveform[start:start + spec.window_samples] for start in range(0, len(waveform), spec.window_samples)]

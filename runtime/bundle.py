@@ -1,0 +1,179 @@
+"""A bundle: the folder that `ltbm export` writes and everything else reads, described by its manifest.json."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
+"""Encoder tokens of a window: the conv with stride 2, then the average pool with stride 2 (`features.token_length`)."""
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """How sound becomes encoder input and how many tokens come out."""
+
+    sampling_rate: int  # Hz
+    n_fft: int  # samples in one analysis frame
+    hop_length: int  # samples between frames
+    n_mels: int
+    window_frames: int  # mel frames in one full window
+    max_windows: int  # windows that one audio of a prompt may have
+    encoder_width: int  # D
+    token_length_rule: str = TOKEN_LENGTH_RULE
+
+    @property
+    def window_samples(self) -> int:
+        return self.window_frames * self.hop_length
+
+    @property
+    def window_seconds(self) -> float:
+        return self.window_samples / self.sampling_rate
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """The LLM's dimensions, as far as the runtime needs them."""
+
+    layers: int
+    hidden_size: int  # H
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int  # rows of the rotary tables: no token may stand beyond
+
+    def kv_bytes(self, tokens: int, itemsize: int) -> int:
+        """Bytes of KV cache that hold `tokens` tokens of one sequence, `itemsize` bytes a value."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * tokens * itemsize
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """Which token stands for audio and which tokens end an answer."""
+
+    audio_token: str
+    audio_token_id: int
+    eos_token_ids: tuple[int, ...]
+    bos_token: str | None = None
+    eos_token: str | None = None
+    pad_token: str | None = None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json holds. `tensors` says how every tensor of the checkpoint was used."""
+
+    format_version: int
+    family: str
+    source: str  # the checkpoint's folder or hub id as given
+    precision: str  # float32 or float16
+    flavours: tuple[str, ...]  # decoder graphs, over one weight file
+    audio: AudioSpec
+    decoder: DecoderSpec
+    prompt: PromptSpec
+    merge_step: tuple[int, int]  # LTBM's step, num and den
+    opsets: dict[str, int]  # graph -> ONNX opset
+    tools: dict[str, str]  # versions of what wrote the bundle
+    files: dict[str, FileRecord]
+    tensors: dict[str, str]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> "Manifest":
+        try:
+            raw = json.loads(text)
+            version = raw["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{where} is not a bundle manifest ({error}); run `ltbm export` again") from None
+        if version != FORMAT_VERSION:
+            newer = isinstance(version, int) and version > FORMAT_VERSION
+            advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
+            raise ValueError(f"{where} has bundle format {version}, this ltbm reads format {FORMAT_VERSION}; {advice}")
+        try:
+            return cls._from_dict(raw)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{where} lacks or garbles a field ({error}); run `ltbm export` again") from None
+
+    @classmethod
+    def _from_dict(cls, raw: dict) -> "Manifest":
+        values = {field.name: raw[field.name] for field in fields(cls)}
+        values["flavours"] = tuple(raw["flavours"])
+        values["merge_step"] = tuple(raw["merge_step"])
+        values["audio"] = AudioSpec(**raw["audio"])
+        values["decoder"] = DecoderSpec(**raw["decoder"])
+        values["prompt"] = PromptSpec(**raw["prompt"] | {"eos_token_ids": tuple(raw["prompt"]["eos_token_ids"])})
+        values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest, with every file present at its recorded size."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path, verify: bool = False) -> "Bundle":
+        """Read the manifest and check the files; `verify` hashes every byte (seconds per gigabyte).
+
+        Raises FileNotFoundError for what is missing and ValueError for what is wrong, with what to do.
+        """
+        path = Path(path)
+        where = path / MANIFEST_NAME
+        if not path.is_dir():
+            raise FileNotFoundError(f"no bundle at {path}; make one with `ltbm export CHECKPOINT {path}`")
+        if not where.is_file():
+            raise FileNotFoundError(f"{path} has no {MANIFEST_NAME}, so it is no bundle; run `ltbm export CHECKPOINT {path}`")
+        bundle = cls(path, Manifest.from_json(where.read_text(encoding="utf-8"), where))
+        for name, record in bundle.manifest.files.items():
+            check_file(path / name, record, verify)
+        if bundle.manifest.audio.token_length_rule != TOKEN_LENGTH_RULE:
+            raise ValueError(f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: {TOKEN_LENGTH_RULE!r}")
+        return bundle
+
+    def file(self, name: str) -> Path:
+        if name not in self.manifest.files:
+            raise FileNotFoundError(f"bundle {self.path} has no {name}; it has {', '.join(sorted(self.manifest.files))}")
+        return self.path / name
+
+    def stage_bytes(self) -> dict[str, int]:
+        """Bytes on disk per stage: encoder, merge, decoder, embeddings, tokenizer."""
+        stages: dict[str, int] = {}
+        for name, record in self.manifest.files.items():
+            stage = name.split(".")[0]
+            stages[stage] = stages.get(stage, 0) + record.size
+        return stages
+
+
+def check_file(path: Path, record: FileRecord, verify: bool) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is named in the manifest but missing: half a bundle; run `ltbm export` again")
+    size = path.stat().st_size
+    if size != record.size:
+        raise ValueError(f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` again")
+    if verify and file_sha256(path) != record.sha256:
+        raise ValueError(f"{path} does not have the sha256 in the manifest: changed after export; run `ltbm export` again")
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+
+
+def _sha256(stream) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

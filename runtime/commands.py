@@ -1,0 +1,141 @@
+"""`ltbm run` and `ltbm inspect`."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from ltbm.runtime.cli import UsageError, add_command
+from ltbm.runtime.levels import ATTENTION, DEFAULT_LEVEL, NAMED_RATIOS, POSITIONS, Level, parse_level
+from ltbm.runtime.sampling import Sampling
+
+
+def add_commands(commands) -> None:
+    _add_run(commands)
+    _add_inspect(commands)
+
+
+def _add_run(commands) -> None:
+    parser = add_command(commands, "run", run, "answer a prompt about a clip", (
+        "Answer a prompt about one or more clips through the bundle's three engines.\n"
+        "The text goes to stdout as it comes, the figures to stderr.\n\n"
+        "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25"))
+    parser.add_argument("bundle", help="folder that `ltbm export` wrote")
+    parser.add_argument("audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several are heard in order")
+    parser.add_argument("--prompt", required=True, help="what to ask")
+    add_level_flags(parser)
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)")
+    parser.add_argument("--long-audio", choices=("error", "windows"), default="error",
+                        help="audio longer than the model takes: refuse it, or hear it as several audios")
+    add_sampling_flags(parser)
+    add_backend_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one object with the answer, tokens and timings")
+
+
+def add_level_flags(parser) -> None:
+    parser.add_argument("--level", default=DEFAULT_LEVEL, metavar="LEVEL",
+                        help=f"share of audio tokens kept: {', '.join(NAMED_RATIOS)} (default {DEFAULT_LEVEL})")
+    parser.add_argument("--keep-ratio", metavar="R", help="any share in (0, 1] instead of a level, such as 0.3 or 3/10")
+    parser.add_argument("--audio-tokens", type=int, metavar="N", help="a budget of audio tokens instead of a level (rounded up per window)")
+    parser.add_argument("--window", default="auto", metavar="W",
+                        help="how far apart merged tokens may stand: auto, global or a number of encoder tokens (40 ms each)")
+    parser.add_argument("--positions", choices=POSITIONS, default="original",
+                        help="leave merged tokens at their place on the time axis (default), or close the gaps")
+    parser.add_argument("--attention", choices=ATTENTION, default="proportional",
+                        help="weigh a merged token as many as it holds (default), or as one")
+
+
+def add_sampling_flags(parser) -> None:
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens (0: all)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw among the likeliest tokens that sum to P")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1 repeats less")
+    parser.add_argument("--seed", type=int, metavar="S", help="make sampling repeatable")
+
+
+def add_backend_flags(parser) -> None:
+    parser.add_argument("--backend", default="onnxruntime", choices=("onnxruntime", "tensorrt"), help="what runs the engines")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where they run (default cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)")
+
+
+def level_from(args) -> Level:
+    try:
+        return parse_level(args.level, args.keep_ratio, args.audio_tokens, args.window, args.positions, args.attention)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def sampling_from(args) -> Sampling:
+    try:
+        return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty, args.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def run(args) -> None:
+    from ltbm.runtime.session import Session
+
+    level, sampling = level_from(args), sampling_from(args)
+    if args.max_new_tokens < 1:
+        raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
+    with Session.open(args.bundle, args.backend, args.device, args.threads) as session:
+        answer = session.generate(args.audio, args.prompt, level, max_new_tokens=args.max_new_tokens, sampling=sampling,
+                                  long_audio=args.long_audio, on_text=None if args.json else _print_piece)
+    if args.json:
+        print(json.dumps(asdict(answer), ensure_ascii=False))
+        return
+    print()
+    note = "" if answer.applied else f" ({answer.reason})"
+    times = ", ".join(f"{name} {value:.1f}" for name, value in answer.timings.items())
+    print(f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}; ms: {times}", file=sys.stderr)
+
+
+def _print_piece(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def _add_inspect(commands) -> None:
+    parser = add_command(commands, "inspect", inspect, "say what a bundle holds",
+                         "Print a bundle's model, stages, sizes and KV cache per level.")
+    parser.add_argument("bundle", help="folder that `ltbm export` wrote")
+    parser.add_argument("--verify", action="store_true", help="hash every file and compare with the manifest")
+    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
+
+
+def inspect(args) -> None:
+    from ltbm.runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle, verify=args.verify)
+    facts = describe(bundle)
+    if args.json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {part}" for name, part in value.items())
+        print(f"{key:<24}{value}")
+
+
+def describe(bundle) -> dict:
+    """What a user wants to know of a bundle, ready for a table or JSON."""
+    manifest, audio = bundle.manifest, bundle.manifest.audio
+    from ltbm.runtime.stages.features import token_length
+
+    tokens, itemsize = token_length(audio.window_frames), 4 if manifest.precision == "float32" else 2
+    return {
+        "family": manifest.family,
+        "source": manifest.source,
+        "precision": manifest.precision,
+        "flavours": ", ".join(manifest.flavours),
+        "encoder_width": audio.encoder_width,
+        "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, {manifest.decoder.heads} heads, "
+               f"{manifest.decoder.kv_heads} KV heads, vocabulary {manifest.decoder.vocab_size}",
+        "max_positions": manifest.decoder.max_positions,
+        "longest_audio_seconds": audio.window_seconds * audio.max_windows,
+        "audio_tokens_per_window": tokens,
+        "stage_bytes": bundle.stage_bytes(),
+        "kv_bytes_per_window": {name: manifest.decoder.kv_bytes(Level(name, ratio).target(tokens), itemsize)
+                                for name, ratio in NAMED_RATIOS.items()},
+        "tensors": len(manifest.tensors),
+        "tools": manifest.tools,
+    }

@@ -1,0 +1,68 @@
+"""Text in and out without transformers: the chat template, the tokenizer, and the pieces of a streamed answer."""
+
+from functools import cached_property
+
+from ltbm.runtime.bundle import Bundle
+
+
+class Prompter:
+    """Renders conversations with the checkpoint's own chat template and tokenizes them."""
+
+    def __init__(self, bundle: Bundle):
+        from tokenizers import Tokenizer
+
+        self.spec = bundle.manifest.prompt
+        self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
+        self._source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
+
+    def prompt_ids(self, prompt: str, audios: int) -> list[int]:
+        """Token ids of one user turn with `audios` audios before the text, one placeholder each."""
+        if self.spec.audio_token in prompt:
+            raise ValueError(f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you")
+        content = [{"type": "audio", "audio_url": "audio"} for _ in range(audios)] + [{"type": "text", "text": prompt}]
+        ids = self.tokenizer.encode(self.render([{"role": "user", "content": content}]), add_special_tokens=False).ids
+        found = ids.count(self.spec.audio_token_id)
+        if found != audios:
+            raise ValueError(f"the chat template placed {found} audio tokens for {audios} audios; the bundle's template does not fit its tokenizer")
+        return ids
+
+    def render(self, messages: list[dict]) -> str:
+        special = {"bos_token": self.spec.bos_token or "", "eos_token": self.spec.eos_token or "", "pad_token": self.spec.pad_token or ""}
+        return self._template.render(messages=messages, add_generation_prompt=True, **special)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    @cached_property
+    def _template(self):
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise
+        return environment.from_string(self._source)
+
+
+class TextStream:
+    """Turns token ids into text pieces as they come; a piece is empty while a character is incomplete.
+
+    The pieces, `finish` included, join to what `Prompter.decode` gives for all the ids.
+    """
+
+    def __init__(self, prompter: Prompter):
+        from tokenizers.decoders import DecodeStream
+
+        self._prompter, self._stream = prompter, DecodeStream(skip_special_tokens=True)
+        self._length = 0  # characters given out
+
+    def push(self, token_id: int) -> str:
+        piece = self._stream.step(self._prompter.tokenizer, token_id) or ""
+        self._length += len(piece)
+        return piece
+
+    def finish(self, text: str) -> str:
+        """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
+        return text[self._length:]
+
+
+def _raise(message: str):
+    raise ValueError(f"the chat template refuses this conversation: {message}")

@@ -1,0 +1,108 @@
+"""Stage 1, features: a waveform becomes log-mel windows, cut to the clip's own length (Whisper's front end in numpy)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ltbm.runtime.bundle import AudioSpec
+
+ENCODER_STRIDE = 4  # mel frames per encoder token: conv stride 2, pool stride 2
+LOG_FLOOR = 1e-10  # Whisper's floor under the mel power
+DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a window
+
+
+@dataclass(frozen=True)
+class FeatureWindow:
+    """One window of an audio (30 s for the models known): a row of the encoder and of the merge.
+
+    input_features: [n_mels, frames] float32; frames is the valid frames and at least two true padded ones
+        (the first convolution sees them), rounded up to the encoder's stride
+    frame_length: valid mel frames
+    tokens: L, encoder tokens that are valid
+    """
+
+    input_features: np.ndarray
+    frame_length: int
+    tokens: int
+
+
+def extract_features(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
+    """The windows of a mono waveform [samples] at the model's rate, in temporal order."""
+    size = spec.window_samples
+    return [window_features(waveform[start:start + size], spec) for start in range(0, len(waveform), size)]
+
+
+def window_features(samples: np.ndarray, spec: AudioSpec) -> FeatureWindow:
+    frame_length = -(-len(samples) // spec.hop_length)
+    frames = min(encoder_frames(frame_length), spec.window_frames)
+    return FeatureWindow(log_mel(samples, frames, spec), frame_length, token_length(frame_length))
+
+
+def encoder_frames(frame_length: int) -> int:
+    """Frames the encoder must see for the valid tokens to equal those of a clip padded to the full window."""
+    return -(-(frame_length + 2) // ENCODER_STRIDE) * ENCODER_STRIDE
+
+
+def token_length(frame_length: int) -> int:
+    """Valid encoder tokens of `frame_length` mel frames (transformers' _get_feat_extract_output_lengths)."""
+    convolved = (frame_length - 1) // 2 + 1
+    return (convolved - 2) // 2 + 1
+
+
+def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
+    """The first `frames` frames [n_mels, frames] float32 of the log-mel of `samples` padded to the full window.
+
+    Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades, (x + 4) / 4.
+    float64 inside, as transformers' numpy path; only `frames` frames are computed, the rest of the window is silence.
+    """
+    power = power_spectrum(pad_window(samples, frames, spec), frames, spec)
+    mel = np.log10(np.maximum(mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate).T @ power.T, LOG_FLOOR))
+    return ((np.maximum(mel, mel.max() - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
+
+
+def pad_window(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
+    """The samples under `frames` centred frames: zeros up to the window's end, reflection at its two edges."""
+    half = spec.n_fft // 2
+    needed = min(frames * spec.hop_length + half, spec.window_samples)
+    padded = np.zeros(needed, dtype=np.float64)
+    padded[:len(samples)] = samples
+    right = half if needed == spec.window_samples else 0
+    return np.pad(padded, (half, right), mode="reflect")
+
+
+def power_spectrum(padded: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
+    """|STFT|^2 [frames, n_fft // 2 + 1] float64."""
+    views = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[::spec.hop_length][:frames]
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(spec.n_fft) / spec.n_fft)
+    spectrum = np.fft.rfft(views * window, axis=1)
+    return spectrum.real**2 + spectrum.imag**2
+
+
+@lru_cache(maxsize=4)
+def mel_filters(n_mels: int, n_fft: int, sampling_rate: int) -> np.ndarray:
+    """Slaney's triangular mel filters [n_fft // 2 + 1, n_mels] float64, each of unit area (librosa's default)."""
+    edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(sampling_rate / 2), n_mels + 2))
+    bins = np.linspace(0.0, sampling_rate / 2, n_fft // 2 + 1)
+    slopes = edges[None, :] - bins[:, None]
+    falling = slopes[:, 2:] / np.diff(edges)[1:]
+    rising = -slopes[:, :-2] / np.diff(edges)[:-1]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return triangles * (2.0 / (edges[2:] - edges[:-2]))
+
+
+# Slaney's mel scale: linear to 1 kHz at 3 mels per 200 Hz, then logarithmic, 27 mels per factor 6.4.
+_LINEAR_HERTZ = 1000.0
+_LINEAR_MELS = 15.0
+_LOG_STEP = 27.0 / np.log(6.4)
+
+
+def _hertz_to_mel(hertz: float) -> float:
+    if hertz < _LINEAR_HERTZ:
+        return 3.0 * hertz / 200.0
+    return _LINEAR_MELS + np.log(hertz / _LINEAR_HERTZ) * _LOG_STEP
+
+
+def _mel_to_hertz(mels: np.ndarray) -> np.ndarray:
+    linear = 200.0 * mels / 3.0
+    return np.where(mels < _LINEAR_MELS, linear, _LINEAR_HERTZ * np.exp((mels - _LINEAR_MELS) / _LOG_STEP))
