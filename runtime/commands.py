@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict
 
 from ltbm.runtime.cli import UsageError, add_command
+from ltbm.runtime.engine import BACKENDS
 from ltbm.runtime.levels import ATTENTION, DEFAULT_LEVEL, NAMED_RATIOS, POSITIONS, Level, parse_level
 from ltbm.runtime.sampling import Sampling
 
@@ -53,7 +54,7 @@ def add_sampling_flags(parser) -> None:
 
 
 def add_backend_flags(parser) -> None:
-    parser.add_argument("--backend", default="onnxruntime", choices=("onnxruntime", "tensorrt"), help="what runs the engines")
+    parser.add_argument("--backend", default="onnxruntime", choices=tuple(BACKENDS), help="what runs the engines")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where they run (default cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)")
 

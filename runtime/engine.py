@@ -6,7 +6,8 @@ from typing import Mapping, Protocol
 
 import numpy as np
 
-BACKENDS = ("onnxruntime", "tensorrt")
+BACKENDS = {"onnxruntime": "gqa"}
+"""Backend -> the decoder flavour it runs."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, np.ndarra
 
 
 def open_engine(path: Path, backend: str, device: str, threads: int | None = None) -> Engine:
-    """Load the ONNX graph at `path`; ValueError for a backend not known, ImportError with the pip command if not installed."""
-    if backend == "onnxruntime":
-        from ltbm.runtime.ort import OrtEngine
+    """Load the ONNX graph at `path`; ImportError with the pip command if the backend is not installed."""
+    check_backend(backend)
+    from ltbm.runtime.ort import OrtEngine
 
-        return OrtEngine(path, device, threads)
-    if backend == "tensorrt":
-        raise NotImplementedError("the tensorrt backend is not built yet; use backend='onnxruntime'")
-    raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
+    return OrtEngine(path, device, threads)
+
+
+def check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")

@@ -1,0 +1,83 @@
+"""Shared fixtures: tiny checkpoints and their bundles, made once a run; and a guard over imports."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+FAMILIES = ("qwen2_audio", "audioflamingo3")
+RATE = 16_000  # Hz
+
+
+def _load_tiny():
+    spec = importlib.util.spec_from_file_location("tiny_checkpoints", Path(__file__).parent / "tiny.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_sessionfinish(session):
+    """The namespace is `ltbm`: a bare `import runtime` would work from this folder and nowhere else."""
+    bare = [name for name in ("export", "runtime", "plugins", "profiles") if name in sys.modules]
+    if bare:
+        print(f"\nimported without the ltbm prefix: {', '.join(bare)}", file=sys.stderr)
+        session.exitstatus = 1
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint():
+    return _load_tiny().make_checkpoint
+
+
+@pytest.fixture(scope="session")
+def make_bundle(make_checkpoint, tmp_path_factory):
+    """(family, precision, **text config) -> (checkpoint folder, bundle folder), cached for the run."""
+    from ltbm.export.writer import export_bundle
+
+    made = {}
+
+    def make(family: str, precision: str = "float32", **options):
+        key = (family, precision, tuple(sorted(options.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(family)
+            checkpoint = make_checkpoint(folder / "checkpoint", family, **options)
+            made[key] = checkpoint, export_bundle(checkpoint, folder / "bundle", precision, progress=lambda line: None)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def qwen(make_bundle):
+    return make_bundle("qwen2_audio")
+
+
+@pytest.fixture(scope="session")
+def session(qwen):
+    from ltbm.runtime.session import Session
+
+    with Session.open(qwen[1]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    """seconds -> a seeded mono waveform [samples] float32 at 16 kHz, with structure a merge can find."""
+
+    def make(seconds: float, seed: int = 0) -> np.ndarray:
+        samples = round(seconds * RATE)
+        time = np.arange(samples) / RATE
+        noise = np.random.default_rng(seed).standard_normal(samples)
+        return (0.3 * np.sin(2 * np.pi * (300 + 40 * np.sin(time)) * time) * (time % 1.1 < 0.6) + 0.02 * noise).astype(np.float32)
+
+    return make

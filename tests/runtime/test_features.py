@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from ltbm.runtime.bundle import AudioSpec
+from ltbm.runtime.stages.features import extract_features, log_mel, mel_filters, token_length, window_features
+
+SPEC = AudioSpec(sampling_rate=16_000, n_fft=400, hop_length=160, n_mels=128, window_frames=3000, max_windows=1, encoder_width=32)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(feature_size=128)
+
+
+@pytest.mark.parametrize("samples", [480, 1600, 16_000 * 5 + 37, 479_840, 479_841, 480_000])
+def test_equals_transformers_numpy_path(extractor, samples):
+    waveform = np.random.default_rng(samples).standard_normal(samples).astype(np.float32) * np.linspace(0, 0.1, samples, dtype=np.float32)
+    padded = np.zeros((1, 480_000))
+    padded[0, :samples] = waveform
+    reference = extractor._np_extract_fbank_features(padded, "cpu")[0]
+    window = window_features(waveform, SPEC)
+    frames = window.input_features.shape[1]
+    assert np.abs(window.input_features - reference[:, :frames]).max() < 2e-7
+    mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")["attention_mask"]
+    assert window.frame_length == mask.sum()
+
+
+def test_filters_equal_transformers(extractor):
+    assert np.abs(mel_filters(128, 400, 16_000) - extractor.mel_filters).max() < 1e-12
+
+
+def test_silence_is_finite():
+    assert np.isfinite(log_mel(np.zeros(1600, np.float32), 12, SPEC)).all()
+
+
+@pytest.mark.parametrize("frames,tokens", [(1, 0), (2, 0), (3, 1), (4, 1), (10, 2), (2999, 750), (3000, 750)])
+def test_token_length(frames, tokens):
+    assert token_length(frames) == tokens
+
+
+def test_windows_cover_the_clip():
+    windows = extract_features(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
+    assert [window.tokens for window in windows] == [750, 750, 750, 125]
+    assert [window.input_features.shape[1] for window in windows] == [3000, 3000, 3000, 504]

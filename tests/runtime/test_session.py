@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from ltbm.runtime.sampling import Sampling
+from ltbm.runtime.session import Session
+
+PROMPT = "What do you hear?"
+
+
+def test_levels_are_chosen_per_call(session, make_clip):
+    clip = make_clip(5)
+    kept = {level: session.generate(clip, PROMPT, level, max_new_tokens=1).tokens_out
+            for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6")}
+    assert kept == {"full": 125, "keep75": 94, "keep50": 63, "keep25": 32, "keep12": 16, "keep6": 8}
+
+
+def test_the_prompt_repeats_the_placeholder_once_per_kept_token(session, make_clip):
+    answer = session.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=1)
+    assert answer.prompt_token_ids.count(session.manifest.prompt.audio_token_id) == answer.tokens_out == 32
+
+
+def test_a_budget_of_tokens(session, make_clip):
+    answer = session.generate(make_clip(5), PROMPT, audio_tokens=20, max_new_tokens=1)
+    assert (answer.tokens_out, answer.applied) == (20, True)
+
+
+@pytest.mark.parametrize("options,words", [(dict(level="full"), "keeps every token"), (dict(audio_tokens=500), "not below the clip's 125"),
+                                           (dict(keep_ratio="0.999"), "rounded up")])
+def test_a_level_that_changes_nothing_says_why(session, make_clip, options, words):
+    answer = session.generate(make_clip(5), PROMPT, max_new_tokens=1, **options)
+    assert not answer.applied and words in answer.reason and answer.tokens_out == answer.tokens_in == 125
+
+
+def test_at_full_every_mode_is_the_same(session, make_clip):
+    answers = [session.generate(make_clip(2), PROMPT, "full", positions=positions, attention=attention, max_new_tokens=6).token_ids
+               for positions in ("original", "compact") for attention in ("proportional", "plain")]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_windows_and_modes_reach_the_answer(session, make_clip):
+    base = dict(level="keep12", max_new_tokens=8)
+    answers = {name: session.generate(make_clip(5), PROMPT, **base, **options).token_ids for name, options in {
+        "default": {}, "global": dict(window="global"), "compact": dict(positions="compact"), "plain": dict(attention="plain")}.items()}
+    assert len({tuple(ids) for ids in answers.values()}) == 4
+
+
+def test_the_streamed_text_is_the_answer(session, make_clip):
+    pieces = []
+    answer = session.generate(make_clip(3), PROMPT, on_text=pieces.append, max_new_tokens=30)
+    assert "".join(pieces) == answer.text and len(pieces) > 5
+
+
+def test_the_stream_can_be_left_early(session, make_clip):
+    stream = session.stream(make_clip(3), PROMPT, max_new_tokens=30)
+    next(stream)
+    stream.close()
+    assert session.generate(make_clip(3), PROMPT, max_new_tokens=2).token_ids
+
+
+def test_sampling_is_repeatable_by_seed(session, make_clip):
+    def draw(seed):
+        return session.generate(make_clip(2), PROMPT, max_new_tokens=12, sampling=Sampling(temperature=1.5, seed=seed)).token_ids
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_it_stops_at_the_end_token(session, make_clip):
+    eos = session.manifest.prompt.eos_token_ids
+    for seed in range(40):
+        answer = session.generate(make_clip(1), PROMPT, max_new_tokens=60, sampling=Sampling(temperature=3.0, seed=seed))
+        if answer.finish_reason == "stop":
+            break
+    assert answer.token_ids[-1] in eos and not set(answer.token_ids[:-1]) & set(eos)
+
+
+def test_the_kv_cache_follows_the_tokens(session, make_clip):
+    spec = session.manifest.decoder
+    for level in ("full", "keep25"):
+        answer = session.generate(make_clip(5), PROMPT, level, max_new_tokens=7)
+        assert answer.kv_bytes == spec.kv_bytes(len(answer.prompt_token_ids) + 7, 4)
+
+
+def test_stages_are_timed(session, make_clip):
+    timings = session.generate(make_clip(5), PROMPT, max_new_tokens=4).timings
+    assert set(timings) == {"load", "features", "encoder", "merge", "splice", "prefill", "ttft", "decode", "total"}
+    stages = sum(timings[name] for name in ("load", "features", "encoder", "merge", "splice", "prefill"))
+    assert stages <= timings["ttft"] <= timings["total"]
+
+
+def test_long_audio_is_refused_or_heard_in_windows(session, make_clip):
+    clip = make_clip(65)
+    with pytest.raises(ValueError, match="longer than the 30 s.*--long-audio windows"):
+        session.generate(clip, PROMPT)
+    answer = session.generate(clip, PROMPT, "full", long_audio="windows", max_new_tokens=1)
+    assert answer.tokens_in == 1625
+    text = session.prompter.decode(answer.prompt_token_ids)
+    assert "Audio 3:" in text and "Audio 4:" not in text
+
+
+def test_several_audios_of_one_prompt(session, make_clip):
+    answer = session.generate([make_clip(1), make_clip(2)], PROMPT, "full", max_new_tokens=1)
+    assert answer.tokens_in == 75
+
+
+@pytest.mark.parametrize("clip,words", [
+    (np.zeros(0, np.float32), "zero length"), (np.zeros(300, np.float32), "too short"),
+    (np.full(1600, np.nan, np.float32), "NaN"), (np.zeros((2, 2, 2), np.float32), "shape"),
+    (np.zeros(1600, np.complex64), "type complex64"),
+])
+def test_refuses_bad_arrays(session, clip, words):
+    with pytest.raises(ValueError, match=words):
+        session.generate(clip, PROMPT)
+
+
+def test_refuses_a_prompt_with_the_placeholder(session, make_clip):
+    with pytest.raises(ValueError, match="stands for audio"):
+        session.generate(make_clip(1), "what is <|AUDIO|> ?")
+
+
+def test_refuses_an_answer_with_no_room(session, make_clip):
+    with pytest.raises(ValueError, match="positions.*4096"):
+        session.generate(make_clip(1), PROMPT, max_new_tokens=5000)
+
+
+def test_no_memory_for_the_kv_cache(session, make_clip, monkeypatch):
+    monkeypatch.setattr(session.decoder, "zeros", lambda shape, dtype: (_ for _ in ()).throw(RuntimeError("bad allocation")))
+    with pytest.raises(MemoryError, match="no room for a KV cache.*keep fewer audio tokens"):
+        session.generate(make_clip(1), PROMPT)
+
+
+def test_backends_and_devices_that_are_not_there(qwen):
+    with pytest.raises(ValueError, match="unknown device"):
+        Session.open(qwen[1], device="abacus")
+    with pytest.raises(RuntimeError, match="no CUDAExecutionProvider"):
+        Session.open(qwen[1], device="cuda")
+    with pytest.raises(ValueError, match="backends are onnxruntime"):
+        Session.open(qwen[1], backend="abacus")
