@@ -156,8 +156,8 @@ class _Chain:
         precision = np.dtype(self.manifest.precision)
         decoder = Decoder(self.engines[f"decoder.{flavour}"], self.manifest.decoder, len(prefix.token_ids) + len(token_ids))
         narrow = Prefix(prefix.token_ids, prefix.inputs_embeds.astype(precision), prefix.position_ids, prefix.key_bias, prefix.next_position)
-        logits = [decoder.prefill(narrow).copy()]
-        logits += [decoder.step(table[token].astype(precision)).copy() for token in token_ids[:-1]]
+        logits = [decoder.prefill([narrow])[0].copy()]
+        logits += [decoder.step(table[[token]].astype(precision))[0].copy() for token in token_ids[:-1]]
         return np.stack(logits)
 
     def _tokens(self, stage: str, level: str, flavour: str, got: np.ndarray, want: np.ndarray) -> None:

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.demo.commands")
+COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.profiles.commands", "ltbm.demo.commands")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 EXPECTED = (ValueError, KeyError, TypeError, OSError, RuntimeError, MemoryError, ImportError, NotImplementedError)
 

@@ -179,13 +179,13 @@ class Session:
         """Prefill, then decode until an end token or the limit; yields text, returns (token ids, text)."""
         sampler, pieces = Sampler(sampling, prefix.token_ids), TextStream(self.prompter)
         with clock.stage("prefill"):
-            token_ids = [sampler.next_token(decoder.prefill(prefix))]
+            token_ids = [sampler.next_token(decoder.prefill([prefix])[0])]
         clock.mark("ttft")
         yield pieces.push(token_ids[0])
         decode_ms = 0.0
         while len(token_ids) < max_new_tokens and token_ids[-1] not in self.manifest.prompt.eos_token_ids:
             begun = time.perf_counter()
-            token_ids.append(sampler.next_token(decoder.step(self.embeddings[token_ids[-1]])))
+            token_ids.append(sampler.next_token(decoder.step(self.embeddings[token_ids[-1:]])[0]))
             decode_ms += (time.perf_counter() - begun) * 1e3
             yield pieces.push(token_ids[-1])
         text = self.prompter.decode(token_ids)

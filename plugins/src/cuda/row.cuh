@@ -1,0 +1,141 @@
+// What the kernels know of a row while they merge it: the workspace, laid out once for all three.
+#pragma once
+
+#include "device.h"
+#include "ltbm_cuda.h"
+
+using Call = ltbm_cuda_call;
+
+constexpr int THREADS = 512;  // of a block, in every kernel
+constexpr int WARPS = THREADS / WARP;
+constexpr int SHARED_BYTES = 96 * 1024;  // of a planning block: fits every architecture since 8.0 (8.6 gives 99 KB)
+constexpr int PEAKS_MAX = 64;            // blocks that look for the largest value of one row
+constexpr int SPLITS_MAX = 16;           // blocks that share one tile of A tokens
+constexpr unsigned FINISHED = 0xffffffffu;
+
+// A and B tokens that are scored against each other in one product of matrices. Small tiles spread the narrow band of a
+// window over many blocks; wide ones read each token fewer times.
+struct Narrow {
+  static constexpr int A = 8, B = 16;
+};
+struct Wide {
+  static constexpr int A = 32, B = 64;
+};
+constexpr int WIDE_WINDOW = 48;  // tokens: windows from here on, and Global Merge, take wide tiles
+
+// A row's pass is a number of units of work, each with a ticket. Tickets count up over all passes of a row: those below
+// `limit` can be worked on. A block that takes a ticket too early waits for its pass, never for a block that has not
+// started: so any number of resident blocks will do, and no cooperative launch is needed.
+struct Control {
+  unsigned limit, pad_limit[31];  // polled; on its own line of the cache
+  unsigned next, pad_next[31];
+  unsigned done, pad_done[31];
+  unsigned base;  // first ticket of the current pass
+  int tokens;     // n current tokens
+  int pass;
+  int splits;  // units that share a tile of A tokens
+  int wide;
+};
+
+struct Row {
+  Control* control;
+  uint32_t* peaks;      // [PEAKS_MAX] bits of the largest finite |x| of a part; top bit: the part has NaN or infinities
+  int* anchors[2];      // [T] place of each current token among the row's; by parity of the pass
+  int* place;           // [T] current token that each input token is part of
+  int* starts;          // [T + 1] where the members of each current token begin
+  int* members;         // [T] input tokens by current token, then in increasing order
+  double* value;        // [SPLITS_MAX, A] best value of each A token
+  int* partner;         // [SPLITS_MAX, A] index in B of the token that has it
+  unsigned char* scratch;  // what shared memory may not hold while tokens merge
+};
+
+// Hands out 128-byte aligned pieces of memory; from nullptr, it measures.
+struct Arena {
+  uintptr_t at;
+  template <typename T>
+  __host__ __device__ T* take(int64 count) {
+    T* piece = reinterpret_cast<T*>(at);
+    at += (static_cast<uintptr_t>(count) * sizeof(T) + 127) / 128 * 128;
+    return piece;
+  }
+};
+
+__host__ __device__ inline int64 scratch_bytes(int tokens) {
+  const int64 pairs = (tokens + 1) / 2;
+  return pairs * (sizeof(uint64) + sizeof(int)) + (int64(tokens) * (1 + WARPS)) * int64(sizeof(int)) + 4 * 128;
+}
+
+__host__ __device__ inline Row lay_out(Arena& arena, int tokens) {
+  const int64 pairs = (tokens + 1) / 2;
+  Row row;
+  row.control = arena.take<Control>(1);
+  row.peaks = arena.take<uint32_t>(PEAKS_MAX);
+  row.anchors[0] = arena.take<int>(tokens);
+  row.anchors[1] = arena.take<int>(tokens);
+  row.place = arena.take<int>(tokens);
+  row.starts = arena.take<int>(int64(tokens) + 1);
+  row.members = arena.take<int>(tokens);
+  row.value = arena.take<double>(SPLITS_MAX * pairs);
+  row.partner = arena.take<int>(SPLITS_MAX * pairs);
+  row.scratch = arena.take<unsigned char>(scratch_bytes(tokens));
+  return row;
+}
+
+__host__ __device__ inline int64 row_bytes(int tokens) {
+  Arena arena{0};
+  lay_out(arena, tokens);
+  return static_cast<int64>(arena.at);
+}
+
+__device__ __forceinline__ Row row_of(const Call& call, int index) {
+  Arena arena{reinterpret_cast<uintptr_t>(call.workspace) + static_cast<uintptr_t>(index * row_bytes(call.tokens))};
+  return lay_out(arena, call.tokens);
+}
+
+struct Extent {
+  int length, target;
+};
+
+// Length and target of a row; both 0 if any of its inputs is out of range.
+__device__ __forceinline__ Extent extent_of(const Call& call, int index) {
+  const int length = call.lengths[index], target = call.targets[index];
+  const bool fits = length >= 0 && length <= call.tokens && target >= minimum(length, 1) && target <= length &&
+                    target <= call.slots && call.window[0] >= -1;
+  return fits ? Extent{length, target} : Extent{0, 0};
+}
+
+__device__ __forceinline__ int merge_count(const Call& call, int n, int target) {
+  const int64 step = int64(n) * call.step_num / call.step_den;
+  const int64 most = minimum(n - target, n / 2);
+  return maximum(1, static_cast<int>(step < most ? step : most));
+}
+
+// --- the band of pairs ----------------------------------------------------------------------------------------------
+
+// Anchors increase strictly, so two tokens' anchors are at least as far apart as their places: inside its window an A token
+// meets at most `before` B tokens before its own index and `after` from it on, its two neighbours included.
+struct Band {
+  int window;  // tokens; -1: all pairs
+  int before, after;
+};
+
+__device__ __forceinline__ Band band_of(const Call& call) {
+  int window = call.window[0];
+  if (window > call.tokens) window = call.tokens;  // no two anchors are further apart
+  return Band{window, window < 0 ? call.tokens : maximum(1, (window + 1) / 2),
+              window < 0 ? call.tokens : maximum(1, (window + 1) / 2)};
+}
+
+// Open the next pass over n current tokens: thread 0 of the only block that works on the row.
+__device__ inline void begin_pass(const Row& row, const Band& band, unsigned base, int pass, int n) {
+  Control& control = *row.control;
+  const int wide = band.window < 0 || band.window >= WIDE_WINDOW;
+  const int tile_a = wide ? Wide::A : Narrow::A, tile_b = wide ? Wide::B : Narrow::B;
+  const int reach = minimum(n / 2, tile_a - 1 + band.before + band.after);
+  control.base = base;
+  control.tokens = n;
+  control.pass = pass;
+  control.wide = wide;
+  control.splits = minimum(SPLITS_MAX, ceil_div(reach, tile_b));
+  store_release(&control.limit, base + static_cast<unsigned>(ceil_div((n + 1) / 2, tile_a) * control.splits));
+}

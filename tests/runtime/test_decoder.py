@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from ltbm.runtime.engine import open_engine
+from ltbm.runtime.levels import parse_level
+from ltbm.runtime.stages.decoder import Decoder
+from ltbm.runtime.stages.splice import splice
+
+FLAVOURS = ("gqa", "std24")
+
+
+@pytest.fixture(scope="module")
+def prefixes(session, make_clip):
+    """Three prefixes of different lengths, merged, with gaps in their positions and biases on their keys."""
+    made, level = [], parse_level("keep25")
+    for seconds, prompt in ((1, "short ?"), (4, "a longer question ?"), (2.5, "mid ?")):
+        merged = session.hear(session.features(make_clip(seconds)), level)
+        ids = session.prompter.prompt_ids(prompt, 1)
+        made.append(splice(ids, merged, session.manifest.prompt.audio_token_id, session.embeddings, level))
+    return made
+
+
+def logits_of(session, flavour: str, prefixes, steps: int = 4) -> np.ndarray:
+    """[steps + 1, B, V] with the same forced tokens in every row."""
+    engine = open_engine(session.bundle.file(f"decoder.{flavour}.onnx"), "onnxruntime", "cpu")
+    decoder = Decoder(engine, session.manifest.decoder, 200, rows=len(prefixes))
+    out = [decoder.prefill(prefixes).copy()]
+    for token in range(20, 20 + steps):
+        out.append(decoder.step(session.embeddings[[token] * len(prefixes)]).copy())
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_rows_of_a_batch_equal_rows_alone(session, prefixes, flavour):
+    together = logits_of(session, flavour, prefixes)
+    alone = np.concatenate([logits_of(session, flavour, [prefix]) for prefix in prefixes], axis=1)
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_flavours_agree(session, prefixes):
+    assert np.abs(logits_of(session, "gqa", prefixes) - logits_of(session, "std24", prefixes)).max() < 1e-4
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_cache_is_updated_in_place(session, prefixes, flavour):
+    """The buffer bound as past and present holds the new keys after a step, and only in the next place."""
+    engine = open_engine(session.bundle.file(f"decoder.{flavour}.onnx"), "onnxruntime", "cpu")
+    decoder = Decoder(engine, session.manifest.decoder, 120)
+    decoder.prefill(prefixes[:1])
+    keys, length = decoder.cache.buffers["past.0.key"], int(decoder.cache.lengths[0])
+    before = keys.numpy().copy()
+    decoder.step(session.embeddings[[20]])
+    changed = np.flatnonzero((keys.numpy() != before).any(axis=(0, 1, 3)))
+    assert changed.tolist() == [length]
