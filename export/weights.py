@@ -8,13 +8,17 @@ import onnx
 from onnx import TensorProto, helper
 
 ALIGNMENT = 4096  # bytes: ONNX Runtime maps page-aligned external tensors instead of copying them
+REPORT_BYTES = 10**9
 
 
 class WeightFile:
-    """An append-only file of tensors; the same name added twice is the same bytes, so flavours share them."""
+    """An append-only file of tensors; the same name added twice is the same bytes, so flavours share them.
 
-    def __init__(self, path: Path):
-        self.path = path
+    `progress` hears of every gigabyte written.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[str], None]):
+        self.path, self._progress = path, progress
         self._stream = open(path, "wb")
         self._protos: dict[str, TensorProto] = {}
 
@@ -31,6 +35,8 @@ class WeightFile:
         self._stream.write(b"\0" * (-self._stream.tell() % ALIGNMENT))
         offset = self._stream.tell()
         self._stream.write(array.data)
+        if self._stream.tell() // REPORT_BYTES > offset // REPORT_BYTES:
+            self._progress(f"  {self.path.name} {self._stream.tell() / 1e9:,.1f} GB so far, at {name}")
         proto = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
         proto.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self.path.name), ("offset", offset), ("length", array.nbytes)):

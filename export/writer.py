@@ -77,7 +77,7 @@ def _write_files(folder: Path, spec: ModelSpec, checkpoint: Checkpoint, precisio
     opsets = {}
 
     def stage(name: str, build: Callable[[WeightFile], dict[str, Graph]]) -> None:
-        weights = WeightFile(folder / f"{name}.weights")
+        weights = WeightFile(folder / f"{name}.weights", progress)
         try:
             for graph_name, graph in build(weights).items():
                 _save(graph, folder / f"{graph_name}.onnx")

@@ -1,4 +1,4 @@
-"""`ltbm run` and `ltbm inspect`."""
+"""`ltbm run`, `ltbm inspect` and `ltbm doctor`."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from ltbm.runtime.sampling import Sampling
 def add_commands(commands) -> None:
     _add_run(commands)
     _add_inspect(commands)
+    _add_doctor(commands)
 
 
 def _add_run(commands) -> None:
@@ -140,3 +141,23 @@ def describe(bundle) -> dict:
         "tensors": len(manifest.tensors),
         "tools": manifest.tools,
     }
+
+
+def _add_doctor(commands) -> None:
+    parser = add_command(commands, "doctor", doctor, "say what this machine has and lacks", (
+        "Check backends, the native merge op, audio formats and packages; with a bundle, also its files.\n"
+        "Exit code 1 if a line is a problem."))
+    parser.add_argument("bundle", nargs="?", help="a bundle to check too (hashes every file)")
+    parser.add_argument("--json", action="store_true", help="print a list instead of the table")
+
+
+def doctor(args) -> int:
+    from ltbm.runtime.doctor import examine
+
+    findings = examine(args.bundle)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            print(f"{finding.status:<9}{finding.subject:<14}{finding.text}")
+    return 1 if any(finding.status == "problem" for finding in findings) else 0

@@ -3,10 +3,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.families import model_spec
 from ltbm.export.writer import export_bundle
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture

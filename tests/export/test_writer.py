@@ -2,10 +2,10 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import onnx
 import pytest
+
 from ltbm.export import writer
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main

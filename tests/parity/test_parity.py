@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.parity import check_parity
 from ltbm.export.reference import TorchReference

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import soundfile
+
 from ltbm.runtime.audio import load_audio
 
 RATE = 16_000

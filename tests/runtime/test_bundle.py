@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+
 from ltbm.runtime.bundle import FORMAT_VERSION, Bundle
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import soundfile
+
 from ltbm.runtime.cli import main
 
 
@@ -79,3 +80,12 @@ def test_a_closed_pipe_is_no_traceback(qwen):
     code = f"import sys; from ltbm.runtime.cli import main; sys.exit(main(['inspect', {str(qwen[1])!r}]))"
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" | true'], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_doctor_names_what_runs_and_checks_a_bundle(qwen, tmp_path, capsys):
+    assert main(["doctor", str(qwen[1])]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("onnxruntime", "merge op", "audio files", "export", "every file as its manifest says"))
+    assert main(["doctor", str(tmp_path), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert [finding["subject"] for finding in findings if finding["status"] == "problem"] == ["bundle"]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ltbm.runtime.engine import open_engine
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.stages.decoder import Decoder

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ltbm.runtime.bundle import AudioSpec
 from ltbm.runtime.stages.features import extract_features, log_mel, mel_filters, token_length, window_features
 

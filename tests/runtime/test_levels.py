@@ -1,6 +1,7 @@
 from fractions import Fraction
 
 import pytest
+
 from ltbm.runtime.levels import NAMED_RATIOS, Level, parse_level
 
 

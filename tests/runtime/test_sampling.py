@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from ltbm.runtime.sampling import Sampler, Sampling
 
 LOGITS = np.random.default_rng(0).normal(0, 3, 50).astype(np.float32)

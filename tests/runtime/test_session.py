@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ltbm.runtime.sampling import Sampling
 from ltbm.runtime.session import Session
 
@@ -134,3 +135,10 @@ def test_backends_and_devices_that_are_not_there(qwen):
         Session.open(qwen[1], device="cuda")
     with pytest.raises(ValueError, match="backends are onnxruntime"):
         Session.open(qwen[1], backend="abacus")
+
+
+def test_audio_flamingo_takes_ten_minutes_and_refuses_more(make_bundle):
+    with Session.open(make_bundle("audioflamingo3")[1]) as flamingo:
+        assert len(flamingo.features(np.zeros(600 * 16_000, np.float32))[0]) == 20
+        with pytest.raises(ValueError, match="longer than the 600 s"):
+            flamingo.features(np.zeros(600 * 16_000 + 1, np.float32))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.stages.merge import MergedAudio
 from ltbm.runtime.stages.splice import splice

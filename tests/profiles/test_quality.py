@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+
+from ltbm.demo.metrics import COUNTS
+from ltbm.profiles.quality.batch import answer_all, compress
+from ltbm.profiles.quality.demo import Variant, comparisons, rows_of, variants
+from ltbm.profiles.quality.report import markdown, write_results
+from ltbm.runtime.cli import main
+from ltbm.runtime.levels import parse_level
+from ltbm.runtime.stages.encoder import encode
+from ltbm.runtime.stages.splice import splice
+
+
+def prefixes_of(session, make_clip, level):
+    made = []
+    for seconds, prompt in ((1, "short ?"), (3, "a longer question ?"), (2, "hm ?"), (5, "and this ?")):
+        groups = encode(session.encoder, session.features(make_clip(seconds, seed=seconds))[0])
+        merged = compress(session, groups, "ltbm", level)
+        made.append(splice(session.prompter.prompt_ids(prompt, 1), [merged], session.manifest.prompt.audio_token_id, session.embeddings, level))
+    return made
+
+
+def test_answers_in_batches_equal_answers_alone(session, make_clip):
+    level = parse_level("keep25")
+    prefixes = prefixes_of(session, make_clip, level)
+    assert answer_all(session, prefixes, 6) == [answer_all(session, [prefix], 6)[0] for prefix in prefixes]
+
+
+def test_batched_answers_equal_the_session(session, make_clip):
+    level = parse_level("keep25")
+    answer = session.generate(make_clip(5, seed=5), "and this ?", level, max_new_tokens=6)
+    assert answer_all(session, prefixes_of(session, make_clip, level), 6)[3] == answer.text
+
+
+@pytest.mark.parametrize("method", ["global", "pool", "stride", "prune", "prune-segment"])
+def test_other_methods_pass_the_merge_engine_unmerged(session, make_clip, method):
+    """Their tokens come out projected and otherwise as the method made them."""
+    from ltbm.plugins.baselines import plan
+    from ltbm.plugins.merge import apply_plan
+
+    groups = encode(session.encoder, session.features(make_clip(3))[0])
+    level = parse_level("keep25")
+    audio = compress(session, groups, method, level)
+    x = groups[0].audio_embeds[0, :75]
+    kept = apply_plan(plan(method, x, 19), x)
+    identity = session.merge_engine.run({"audio_embeds": kept[None], "lengths": np.array([19], np.int32), "targets": np.array([19], np.int32),
+                                         "keep": np.array([19], np.int64), "window": np.array([-1], np.int32)})
+    assert audio.tokens_in == 75 and audio.tokens_out == 19
+    assert np.array_equal(audio.merged_embeds, identity["merged_embeds"][0])
+
+
+def test_global_equals_the_engine_with_a_global_window(session, make_clip):
+    groups = encode(session.encoder, session.features(make_clip(3))[0])
+    through_plan = compress(session, groups, "global", parse_level("keep25"))
+    through_engine = compress(session, groups, "ltbm", parse_level("keep25", window="global"))
+    assert np.array_equal(through_plan.source_map, through_engine.source_map)
+    assert np.abs(through_plan.merged_embeds - through_engine.merged_embeds).max() < 1e-6
+
+
+def test_variants_are_every_level_method_and_mode_with_full_once():
+    found = variants(["full", "keep25"], ["ltbm", "pool"])
+    assert len(found) == len(set(found)) == 1 + 2 * 4
+
+
+def counts_of(right: int) -> dict:
+    return dict.fromkeys(COUNTS, 10) | {"matched_twice": right, "matched": right, "exact": right, "question_right": right,
+                                        "tokens_in": 100, "tokens_out": 25}
+
+
+@pytest.fixture
+def results():
+    counts = {Variant("full", "ltbm", "original", "proportional"): [counts_of(9)] * 20,
+              Variant("keep25", "ltbm", "original", "proportional"): [counts_of(8)] * 20,
+              Variant("keep25", "pool", "original", "proportional"): [counts_of(5)] * 20}
+    return {"scenes": 20, "rows": rows_of(counts), "comparisons": comparisons(counts)}
+
+
+def test_comparisons_are_ltbm_minus_the_other(results):
+    assert {row["method"] for row in results["comparisons"]} == {"pool"}
+    for row in results["comparisons"]:
+        assert row["difference"] == pytest.approx(0.3) and row["low"] == pytest.approx(0.3) == row["high"]
+
+
+def test_the_report_is_written_whole(results, tmp_path):
+    write_results(tmp_path / "out", results)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["quality.png", "results.json", "table.md"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["scenes"] == 20
+    assert "| keep25 | pool | +30.0 [+30.0, +30.0] |" in markdown(results)
+
+
+@pytest.mark.parametrize("flags", [["--levels", "keep99"], ["--methods", "magic"], ["--scenes", "0"]])
+def test_wrong_usage(flags):
+    assert main(["eval", "demo", *flags]) == 2
