@@ -10,6 +10,7 @@ try:
 except ImportError:
     raise ImportError("the onnxruntime backend needs onnxruntime: pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA") from None
 
+from ltbm.plugins import library
 from ltbm.runtime.engine import TensorSpec, check_inputs
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -21,7 +22,7 @@ class OrtEngine:
 
     def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
         self.device = device
-        self._session = onnxruntime.InferenceSession(str(path), _options(threads), providers=_providers(device))
+        self._session = onnxruntime.InferenceSession(str(path), _options(device, threads), providers=_providers(device))
         if self._session.get_providers()[0] != PROVIDERS[device]:
             raise RuntimeError(f"onnxruntime could not start {PROVIDERS[device]} and fell back to "
                                f"{self._session.get_providers()[0]}; check the driver and the CUDA libraries")
@@ -70,8 +71,10 @@ class OrtBinding:
         return {name: results[place].numpy() for place, name in enumerate(self.outputs)}
 
 
-def _options(threads: int | None):
+def _options(device: str, threads: int | None):
     options = onnxruntime.SessionOptions()
+    if device == "cpu":  # elsewhere the function body keeps the tokens on the device
+        library.register(options)
     options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
     if threads is not None:
         options.intra_op_num_threads = threads

@@ -37,7 +37,8 @@ class Prompter:
     def _template(self):
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                     extensions=["jinja2.ext.loopcontrols"])  # as transformers renders
         environment.globals["raise_exception"] = _raise
         return environment.from_string(self._source)
 

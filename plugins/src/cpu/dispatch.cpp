@@ -1,6 +1,7 @@
 // Which of the builds of kernels.cpp to run on this processor.
 #include <cstdlib>
-#include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "kernels.h"
 
@@ -11,21 +12,30 @@ extern const Kernels plain;
 extern const Kernels avx2, avx512;
 #endif
 
-static const Kernels& choose() {
-  const char* asked = std::getenv("LTBM_CPU");
-  const auto wanted = [asked](const char* name) { return !asked || !*asked || !std::strcmp(asked, name); };
+namespace {
+
+const Kernels& choose() {
+  const Kernels* runnable[3] = {&plain};
+  int count = 1;
 #ifdef LTBM_X86
   __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vnni");
-  if (has_avx512 && wanted("avx512")) return avx512;
-  if (has_avx2 && wanted("avx2")) return avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) runnable[count++] = &avx2;
+  if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vnni"))
+    runnable[count++] = &avx512;
 #endif
-  (void)wanted;
-  return plain;
+  const char* asked = std::getenv("LTBM_CPU");
+  if (!asked || !*asked) return *runnable[count - 1];
+  std::string names;
+  for (int i = 0; i < count; ++i) {
+    if (asked == std::string(runnable[i]->name)) return *runnable[i];
+    names += (i ? ", " : "") + std::string(runnable[i]->name);
+  }
+  throw std::runtime_error("LTBM_CPU asks for " + std::string(asked) + ", this processor and build have " + names);
 }
+
+}  // namespace
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -153,30 +153,18 @@ void quantise(const T* x, size_t width, float scale, int16_t* lo) {
 
 // --- products -------------------------------------------------------------------------------------------------------
 
-int64_t product(const int16_t* a, const int16_t* b, size_t width) {
-  int64_t sum = 0;
-  for (size_t c = 0; c < width; ++c) sum += static_cast<int32_t>(a[c]) * b[c];
-  return sum;
-}
-
-void wide_products(const int16_t* const a[kTileA], const int16_t* const b[kTileB], size_t width,
-                   int64_t out[kTileA][kTileB]) {
-  for (size_t i = 0; i < kTileA; ++i)
-    for (size_t j = 0; j < kTileB; ++j) out[i][j] = product(a[i], b[j], width);
-}
-
 #if defined(__x86_64__) || defined(__aarch64__)
 
-// Each int32 lane takes two products of at most 2^26 from every vector: 15 vectors stay below 2^31.
-constexpr size_t kSafeVectors = 15;
-
-#if defined(__AVX512BW__)
-constexpr size_t kBytes = 64;
+#if defined(__AVX512VNNI__)
+constexpr size_t kBytes = 64, kTileA = 4;
 #elif defined(__AVX2__)
-constexpr size_t kBytes = 32;
+constexpr size_t kBytes = 32, kTileA = 2;
+#elif defined(__x86_64__)
+constexpr size_t kBytes = 16, kTileA = 2;
 #else
-constexpr size_t kBytes = 16;
+constexpr size_t kBytes = 16, kTileA = 4;
 #endif
+constexpr size_t kTileB = 4;  // the sums of a tile and what they are made from fit the vector registers
 
 typedef int32_t Int32s __attribute__((vector_size(kBytes)));
 typedef int64_t Int64s __attribute__((vector_size(kBytes)));
@@ -187,12 +175,6 @@ typedef __m512i Int16s;
 Int16s load(const int16_t* p) { return _mm512_loadu_si512(p); }
 Int32s add_products(Int32s sums, Int16s a, Int16s b) {
   return reinterpret_cast<Int32s>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), a, b));
-}
-#elif defined(__AVX512BW__)
-typedef __m512i Int16s;
-Int16s load(const int16_t* p) { return _mm512_loadu_si512(p); }
-Int32s add_products(Int32s sums, Int16s a, Int16s b) {
-  return sums + reinterpret_cast<Int32s>(_mm512_madd_epi16(a, b));
 }
 #elif defined(__AVX2__)
 typedef __m256i Int16s;
@@ -221,50 +203,79 @@ Int64s widened_pairs(Int32s sums) {
   return (pairs >> 32) + ((pairs << 32) >> 32);
 }
 
-void products(const int16_t* const a[kTileA], const int16_t* const b[kTileB], size_t width,
-              int64_t out[kTileA][kTileB]) {
+int64_t lane_sum(Int64s lanes) {
+#if defined(__AVX512VNNI__)
+  return _mm512_reduce_add_epi64(reinterpret_cast<__m512i>(lanes));
+#else
+  int64_t sum = 0;
+  for (size_t lane = 0; lane < kBytes / sizeof(int64_t); ++lane) sum += lanes[lane];
+  return sum;
+#endif
+}
+
+template <size_t kA, size_t kB>
+void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t run, int64_t* out) {
   constexpr size_t kValues = kBytes / sizeof(int16_t);
-  Int64s total[kTileA][kTileB] = {};
-  for (size_t first = 0; first < width; first += kSafeVectors * kValues) {
-    const size_t end = first + kSafeVectors * kValues < width ? first + kSafeVectors * kValues : width;
-    Int32s sums[kTileA][kTileB] = {};
+  const size_t stretch = run * kValues;
+  Int64s total[kA][kB];
+  for (size_t i = 0; i < kA; ++i)
+    for (size_t j = 0; j < kB; ++j) total[i][j] = Int64s{};
+  for (size_t first = 0; first < width; first += stretch) {
+    const size_t end = first + stretch < width ? first + stretch : width;
+    Int32s sums[kA][kB] = {};
     for (size_t c = first; c < end; c += kValues) {
-      Int16s rows[kTileA];
-      for (size_t i = 0; i < kTileA; ++i) rows[i] = load(a[i] + c);
-      for (size_t j = 0; j < kTileB; ++j) {
+      Int16s rows[kA];
+      for (size_t i = 0; i < kA; ++i) rows[i] = load(a[i] + c);
+      for (size_t j = 0; j < kB; ++j) {
         const Int16s column = load(b[j] + c);
-        for (size_t i = 0; i < kTileA; ++i) sums[i][j] = add_products(sums[i][j], rows[i], column);
+        for (size_t i = 0; i < kA; ++i) sums[i][j] = add_products(sums[i][j], rows[i], column);
       }
     }
-    for (size_t i = 0; i < kTileA; ++i)
-      for (size_t j = 0; j < kTileB; ++j) total[i][j] += widened_pairs(sums[i][j]);
+    for (size_t i = 0; i < kA; ++i)
+      for (size_t j = 0; j < kB; ++j) total[i][j] += widened_pairs(sums[i][j]);
   }
-  for (size_t i = 0; i < kTileA; ++i)
-    for (size_t j = 0; j < kTileB; ++j) {
-      int64_t sum = 0;
-      for (size_t lane = 0; lane < kBytes / sizeof(int64_t); ++lane) sum += total[i][j][lane];
-      out[i][j] = sum;
-    }
+  for (size_t i = 0; i < kA; ++i)
+    for (size_t j = 0; j < kB; ++j) out[i * kB + j] = lane_sum(total[i][j]);
+}
+
+int64_t product(const int16_t* a, const int16_t* b, size_t width, size_t run) {
+  int64_t out;
+  tile<1, 1>(&a, &b, width, run, &out);
+  return out;
 }
 
 #else
 
-constexpr auto products = wide_products;
+constexpr size_t kTileA = 2, kTileB = 4;
+
+int64_t product(const int16_t* a, const int16_t* b, size_t width, size_t) {
+  int64_t sum = 0;
+  for (size_t c = 0; c < width; ++c) sum += static_cast<int32_t>(a[c]) * b[c];
+  return sum;
+}
+
+template <size_t kA, size_t kB>
+void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t run, int64_t* out) {
+  for (size_t i = 0; i < kA; ++i)
+    for (size_t j = 0; j < kB; ++j) out[i * kB + j] = product(a[i], b[j], width, run);
+}
 
 #endif
 
 // --- merged tokens --------------------------------------------------------------------------------------------------
 
-bool add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a, size_t width) {
-  int16_t any = 0;
+int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a, size_t width) {
+  int16_t largest = 0;
   for (size_t c = 0; c < width; ++c) {
-    const int16_t sum = static_cast<int16_t>(lo[c] + lo_a[c]);  // within +-16384
-    const int16_t carry = static_cast<int16_t>((sum + 8192) >> kSplitBits);
+    const int16_t sum = static_cast<int16_t>(lo[c] + lo_a[c]);  // within +-2^14
+    const int16_t carry = static_cast<int16_t>((sum + (1 << (kSplitBits - 1))) >> kSplitBits);
+    const int16_t high = static_cast<int16_t>(hi_in[c] + hi_a[c] + carry);
+    const int16_t magnitude = static_cast<int16_t>(high < 0 ? -high : high);
     lo[c] = static_cast<int16_t>(sum - carry * (1 << kSplitBits));
-    hi[c] = static_cast<int16_t>(hi_in[c] + hi_a[c] + carry);
-    any = static_cast<int16_t>(any | hi[c]);
+    hi[c] = high;
+    largest = magnitude > largest ? magnitude : largest;
   }
-  return any != 0;
+  return largest;
 }
 
 template <class T>
@@ -286,7 +297,16 @@ void mean(const T* x, const int32_t* members, size_t count, size_t width, T* y) 
 }  // namespace
 
 extern const Kernels LTBM_ISA;
-const Kernels LTBM_ISA = {LTBM_NAME(LTBM_ISA), {largest_float, largest_half}, {quantise<float>, quantise<Half>},
-                          products, wide_products, product, add, {mean<float>, mean<Half>}};
+const Kernels LTBM_ISA = {
+    LTBM_NAME(LTBM_ISA),
+    {largest_float, largest_half},
+    {quantise<float>, quantise<Half>},
+    kTileA,
+    kTileB,
+    tile<kTileA, kTileB>,
+    product,
+    add,
+    {mean<float>, mean<Half>},
+};
 
 }  // namespace ltbm

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 using uint64 = unsigned long long;  // what atomicAdd takes
 using int64 = long long;
@@ -24,7 +25,7 @@ struct Half {
 #else
 #include <cuda_fp16.h>
 
-#define LTBM_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define LTBM_BLOCK_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
 
 __device__ __forceinline__ float to_float(Half value) { return __half2float(__ushort_as_half(value.bits)); }
 __device__ __forceinline__ float to_float(float value) { return value; }
@@ -71,6 +72,6 @@ inline const char* multiprocessors(int& count) {
 }
 #endif
 
-__device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }
-__device__ __forceinline__ int maximum(int a, int b) { return a > b ? a : b; }
+__host__ __device__ constexpr int minimum(int a, int b) { return a < b ? a : b; }
+__host__ __device__ constexpr int maximum(int a, int b) { return a > b ? a : b; }
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

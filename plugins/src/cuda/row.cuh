@@ -1,6 +1,7 @@
 // What the kernels know of a row while they merge it: the workspace, laid out once for all three.
 #pragma once
 
+#include "../plan/rules.h"
 #include "device.h"
 #include "ltbm_cuda.h"
 
@@ -9,18 +10,22 @@ using Call = ltbm_cuda_call;
 constexpr int THREADS = 512;  // of a block, in every kernel
 constexpr int WARPS = THREADS / WARP;
 constexpr int SHARED_BYTES = 96 * 1024;  // of a planning block: fits every architecture since 8.0 (8.6 gives 99 KB)
-constexpr int PEAKS_MAX = 64;            // blocks that look for the largest value of one row
+constexpr int PEAKS_MAX = 128;           // blocks that look for the largest value of one row
 constexpr int SPLITS_MAX = 16;           // blocks that share one tile of A tokens
 constexpr unsigned FINISHED = 0xffffffffu;
 
-// A and B tokens that are scored against each other in one product of matrices. Small tiles spread the narrow band of a
-// window over many blocks; wide ones read each token fewer times.
+// A and B tokens that are scored against each other in one product of matrices. Narrow tiles spread the band of a window over
+// many blocks, for few rows; medium ones read tokens fewer times, for many; wide ones are for wide bands.
 struct Narrow {
   static constexpr int A = 8, B = 16;
+};
+struct Medium {
+  static constexpr int A = 16, B = 32;
 };
 struct Wide {
   static constexpr int A = 32, B = 64;
 };
+enum Tiling : int { NARROW, MEDIUM, WIDE };
 constexpr int WIDE_WINDOW = 48;  // tokens: windows from here on, and Global Merge, take wide tiles
 
 // A row's pass is a number of units of work, each with a ticket. Tickets count up over all passes of a row: those below
@@ -34,13 +39,13 @@ struct Control {
   int tokens;     // n current tokens
   int pass;
   int splits;  // units that share a tile of A tokens
-  int wide;
+  Tiling tiling;
 };
 
 struct Row {
   Control* control;
   uint32_t* peaks;      // [PEAKS_MAX] bits of the largest finite |x| of a part; top bit: the part has NaN or infinities
-  int* anchors[2];      // [T] place of each current token among the row's; by parity of the pass
+  int *anchors_even, *anchors_odd;  // [T] place of each current token among the row's, in even and odd passes
   int* place;           // [T] current token that each input token is part of
   int* starts;          // [T + 1] where the members of each current token begin
   int* members;         // [T] input tokens by current token, then in increasing order
@@ -70,8 +75,8 @@ __host__ __device__ inline Row lay_out(Arena& arena, int tokens) {
   Row row;
   row.control = arena.take<Control>(1);
   row.peaks = arena.take<uint32_t>(PEAKS_MAX);
-  row.anchors[0] = arena.take<int>(tokens);
-  row.anchors[1] = arena.take<int>(tokens);
+  row.anchors_even = arena.take<int>(tokens);
+  row.anchors_odd = arena.take<int>(tokens);
   row.place = arena.take<int>(tokens);
   row.starts = arena.take<int>(int64(tokens) + 1);
   row.members = arena.take<int>(tokens);
@@ -92,6 +97,10 @@ __device__ __forceinline__ Row row_of(const Call& call, int index) {
   return lay_out(arena, call.tokens);
 }
 
+__device__ __forceinline__ int* anchors_of(const Row& row, int pass) {
+  return pass % 2 == 0 ? row.anchors_even : row.anchors_odd;
+}
+
 struct Extent {
   int length, target;
 };
@@ -104,38 +113,32 @@ __device__ __forceinline__ Extent extent_of(const Call& call, int index) {
   return fits ? Extent{length, target} : Extent{0, 0};
 }
 
-__device__ __forceinline__ int merge_count(const Call& call, int n, int target) {
-  const int64 step = int64(n) * call.step_num / call.step_den;
-  const int64 most = minimum(n - target, n / 2);
-  return maximum(1, static_cast<int>(step < most ? step : most));
-}
-
 // --- the band of pairs ----------------------------------------------------------------------------------------------
 
 // Anchors increase strictly, so two tokens' anchors are at least as far apart as their places: inside its window an A token
-// meets at most `before` B tokens before its own index and `after` from it on, its two neighbours included.
+// meets at most `reach` B tokens before its own index and as many from it on, its two neighbours included.
 struct Band {
   int window;  // tokens; -1: all pairs
-  int before, after;
+  int reach;
+  Tiling tiling;  // if the window is no wide one
 };
 
-__device__ __forceinline__ Band band_of(const Call& call) {
-  int window = call.window[0];
-  if (window > call.tokens) window = call.tokens;  // no two anchors are further apart
-  return Band{window, window < 0 ? call.tokens : maximum(1, (window + 1) / 2),
-              window < 0 ? call.tokens : maximum(1, (window + 1) / 2)};
+__device__ __forceinline__ Band band_of(const Call& call, Tiling tiling) {
+  const int window = minimum(call.window[0], call.tokens);  // no two anchors are further apart
+  return Band{window, window < 0 ? call.tokens : maximum(1, (window + 1) / 2), tiling};
 }
 
 // Open the next pass over n current tokens: thread 0 of the only block that works on the row.
 __device__ inline void begin_pass(const Row& row, const Band& band, unsigned base, int pass, int n) {
   Control& control = *row.control;
-  const int wide = band.window < 0 || band.window >= WIDE_WINDOW;
-  const int tile_a = wide ? Wide::A : Narrow::A, tile_b = wide ? Wide::B : Narrow::B;
-  const int reach = minimum(n / 2, tile_a - 1 + band.before + band.after);
+  const Tiling tiling = band.window < 0 || band.window >= WIDE_WINDOW ? WIDE : band.tiling;
+  const int tile_a = tiling == WIDE ? Wide::A : tiling == MEDIUM ? Medium::A : Narrow::A;
+  const int tile_b = tiling == WIDE ? Wide::B : tiling == MEDIUM ? Medium::B : Narrow::B;
+  const int columns = minimum(n / 2, tile_a - 1 + 2 * band.reach);
   control.base = base;
   control.tokens = n;
   control.pass = pass;
-  control.wide = wide;
-  control.splits = minimum(SPLITS_MAX, ceil_div(reach, tile_b));
+  control.tiling = tiling;
+  control.splits = minimum(SPLITS_MAX, ceil_div(columns, tile_b));
   store_release(&control.limit, base + static_cast<unsigned>(ceil_div((n + 1) / 2, tile_a) * control.splits));
 }

@@ -1,6 +1,5 @@
 // `ai.ltbm::LTBM` version 1 as an ONNX Runtime custom op for the CPU, in float32 and float16.
 #include <exception>
-#include <iterator>
 #include <limits>
 #include <memory>
 #include <stdexcept>

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <limits>
 #include <stdexcept>
-#include <string>
 
 #include "rules.h"
 
@@ -30,9 +29,8 @@ void Grid::reserve(int32_t length, size_t width) {
   hi_ = lo_ + length * stride_;
   zeros_ = hi_ + length * stride_;
   std::fill_n(zeros_, stride_, static_cast<int16_t>(0));
-  high_.assign(length, 0);
+  high_.assign(length, kNone);
   norms_.resize(length);
-  wide_ = false;
 }
 
 template <class T>
@@ -65,13 +63,14 @@ void Grid::fill(const Kernels& kernels, const T* x, int32_t length, size_t width
 }
 
 bool Grid::measure(int32_t token) {
-  const int64_t low = kernels_->product(lo(token), lo(token), stride_);
-  if (!high_[token]) {
+  const size_t run = run_of(high_[token]);
+  const int64_t low = kernels_->product(lo(token), lo(token), stride_, run);
+  if (high_[token] == kNone) {
     norms_[token] = low;
     return true;
   }
-  const int64_t cross = kernels_->product(lo(token), hi(token), stride_);
-  const int64_t high = kernels_->product(hi(token), hi(token), stride_);
+  const int64_t cross = kernels_->product(lo(token), hi(token), stride_, run);
+  const int64_t high = kernels_->product(hi(token), hi(token), stride_, run);
   constexpr int64_t kSplit = int64_t{1} << kSplitBits;
   const double size = static_cast<double>(low) + 2.0 * kSplit * cross + 1.0 * kSplit * kSplit * high;
   if (size >= kSafeInt64) return false;
@@ -79,28 +78,28 @@ bool Grid::measure(int32_t token) {
   return true;
 }
 
-void Grid::products(const int32_t (&a)[kTileA], const int32_t (&b)[kTileB], int64_t out[kTileA][kTileB]) const {
-  const auto multiply = wide_ ? kernels_->wide_products : kernels_->products;
-  const int16_t *lo_a[kTileA], *hi_a[kTileA], *lo_b[kTileB], *hi_b[kTileB];
-  bool high_a = false, high_b = false;
-  for (size_t i = 0; i < kTileA; ++i) {
+void Grid::products(const int32_t* a, const int32_t* b, int64_t* out) const {
+  const size_t n_a = kernels_->tile_a, n_b = kernels_->tile_b;
+  const int16_t *lo_a[kTileMost] = {}, *hi_a[kTileMost] = {}, *lo_b[kTileMost] = {}, *hi_b[kTileMost] = {};
+  High high_a = kNone, high_b = kNone;
+  for (size_t i = 0; i < n_a; ++i) {
     lo_a[i] = lo(a[i]);
     hi_a[i] = hi_or_zeros(a[i]);
-    high_a |= high_[a[i]];
+    high_a = std::max(high_a, high_[a[i]]);
   }
-  for (size_t j = 0; j < kTileB; ++j) {
+  for (size_t j = 0; j < n_b; ++j) {
     lo_b[j] = lo(b[j]);
     hi_b[j] = hi_or_zeros(b[j]);
-    high_b |= high_[b[j]];
+    high_b = std::max(high_b, high_[b[j]]);
   }
-  multiply(lo_a, lo_b, stride_, out);
+  const size_t run = run_of(std::max(high_a, high_b));
+  kernels_->tile(lo_a, lo_b, stride_, run, out);
   // By Cauchy-Schwarz each total fits int64; parts of it are added modulo 2^64.
   const auto add_part = [&](const int16_t* const* rows, const int16_t* const* columns, int shift) {
-    int64_t part[kTileA][kTileB];
-    multiply(rows, columns, stride_, part);
-    for (size_t i = 0; i < kTileA; ++i)
-      for (size_t j = 0; j < kTileB; ++j)
-        out[i][j] = static_cast<int64_t>(static_cast<uint64_t>(out[i][j]) + (static_cast<uint64_t>(part[i][j]) << shift));
+    int64_t part[kTileMost * kTileMost];
+    kernels_->tile(rows, columns, stride_, run, part);
+    for (size_t i = 0; i < n_a * n_b; ++i)
+      out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) + (static_cast<uint64_t>(part[i]) << shift));
   };
   if (high_a) add_part(hi_a, lo_b, kSplitBits);
   if (high_b) add_part(lo_a, hi_b, kSplitBits);
@@ -108,7 +107,8 @@ void Grid::products(const int32_t (&a)[kTileA], const int32_t (&b)[kTileB], int6
 }
 
 void Grid::add(int32_t to, int32_t from) {
-  high_[to] = kernels_->add(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
+  const int16_t largest = kernels_->add(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
+  high_[to] = largest == 0 ? kNone : largest <= kSmall ? kSomeSmall : kLarge;
 }
 
 // --- passes ---------------------------------------------------------------------------------------------------------
@@ -122,7 +122,8 @@ void RowPlanner::plan(const Kernels& kernels, const T* x, int32_t length, size_t
   window_ = window;
   if (length > target) {
     grid_.fill(kernels, x, length, width, parallel);
-    grid_.expect_wide_sums(length > (1 << kSplitBits));
+    tile_a_ = static_cast<int32_t>(kernels.tile_a);
+    tile_b_ = static_cast<int32_t>(kernels.tile_b);
   }
   while (static_cast<int32_t>(anchors.size()) > target) {
     const int64_t n = static_cast<int64_t>(anchors.size());
@@ -163,29 +164,28 @@ void RowPlanner::find_candidates() {
 // Score the A from `first` on against all their candidates, in increasing order of B.
 void RowPlanner::score_block(int32_t first) {
   const int32_t end = std::min(n_a_, first + kBlockA);
-  constexpr int32_t kA = kTileA, kB = kTileB;
   const int32_t end_b = last_[end - 1] + 1;
   for (int32_t panel = first_[first]; panel < end_b; panel += kPanelB)
-    for (int32_t a = first; a < end; a += kA) {
+    for (int32_t a = first; a < end; a += tile_a_) {
       const int32_t from = std::max(panel, first_[a]);
-      const int32_t to = std::min({panel + kPanelB, end_b, last_[std::min(a + kA, end) - 1] + 1});
-      for (int32_t b = from; b < to; b += kB) take_tile(a, b);
+      const int32_t to = std::min({panel + kPanelB, end_b, last_[std::min(a + tile_a_, end) - 1] + 1});
+      for (int32_t b = from; b < to; b += tile_b_) take_tile(a, b);
     }
 }
 
 void RowPlanner::take_tile(int32_t a, int32_t b) {
-  int32_t tokens_a[kTileA], tokens_b[kTileB];
-  int64_t dots[kTileA][kTileB];
-  for (int32_t i = 0; i < static_cast<int32_t>(kTileA); ++i) tokens_a[i] = anchor_a(std::min(a + i, n_a_ - 1));
-  for (int32_t j = 0; j < static_cast<int32_t>(kTileB); ++j) tokens_b[j] = anchor_b(std::min(b + j, n_b_ - 1));
+  int32_t tokens_a[kTileMost], tokens_b[kTileMost];
+  int64_t dots[kTileMost * kTileMost];
+  for (int32_t i = 0; i < tile_a_; ++i) tokens_a[i] = anchor_a(std::min(a + i, n_a_ - 1));
+  for (int32_t j = 0; j < tile_b_; ++j) tokens_b[j] = anchor_b(std::min(b + j, n_b_ - 1));
   grid_.products(tokens_a, tokens_b, dots);
-  for (int32_t i = 0; i < static_cast<int32_t>(kTileA) && a + i < n_a_; ++i) {
+  for (int32_t i = 0; i < tile_a_ && a + i < n_a_; ++i) {
     Best& best = best_[a + i];
-    const int32_t from = std::max(b, first_[a + i]);
-    const int32_t to = std::min(b + static_cast<int32_t>(kTileB) - 1, last_[a + i]);
+    const int32_t from = std::max(b, first_[a + i]), to = std::min(b + tile_b_ - 1, last_[a + i]);
     for (int32_t other = from; other <= to; ++other) {
       const int32_t token = tokens_b[other - b];
-      double value = score_of(dots[i][other - b], grid_.norm(tokens_a[i]), grid_.norm(token));
+      const int64_t dot = dots[i * tile_b_ + other - b];
+      double value = score_of(dot, grid_.norm(tokens_a[i]), grid_.norm(token));
       if (window_ >= 0 && std::abs(tokens_a[i] - token) > window_) value -= kSpillPenalty;
       if (value > best.value) best = {value, other};  // the lowest index on ties
     }

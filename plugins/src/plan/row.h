@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <vector>
 
 #include "../cpu/kernels.h"
@@ -17,7 +16,7 @@ namespace ltbm {
 // Calls body(0) .. body(count - 1), in any order and perhaps at the same time; the bodies must not throw.
 using ParallelFor = std::function<void(size_t count, const std::function<void(size_t)>& body)>;
 
-constexpr int32_t kLongestRow = 65535;  // tokens: the sum of so many grids fits the split of kernels.h
+constexpr int32_t kLongestRow = 65535;  // tokens: the sum of so many grids fits two int16 halves
 
 struct Step {
   int64_t num, den;
@@ -30,8 +29,8 @@ class Grid {
   template <class T>
   void fill(const Kernels& kernels, const T* x, int32_t length, size_t width, const ParallelFor& parallel);
 
-  // The exact products of a tile of tokens.
-  void products(const int32_t (&a)[kTileA], const int32_t (&b)[kTileB], int64_t out[kTileA][kTileB]) const;
+  // The exact products of a tile of tokens: out[i * tile_b + j] = <G[a[i]], G[b[j]]>.
+  void products(const int32_t* a, const int32_t* b, int64_t* out) const;
 
   void add(int32_t to, int32_t from);
 
@@ -39,21 +38,22 @@ class Grid {
   bool measure(int32_t token);
 
   int64_t norm(int32_t token) const { return norms_[token]; }
-  void expect_wide_sums(bool wide) { wide_ = wide; }
 
  private:
+  enum High : uint8_t { kNone, kSomeSmall, kLarge };  // whether hi is all 0, within +-kSmall, or beyond
+
   int16_t* lo(int32_t token) const { return lo_ + token * stride_; }
   int16_t* hi(int32_t token) const { return hi_ + token * stride_; }
   const int16_t* hi_or_zeros(int32_t token) const { return high_[token] ? hi(token) : zeros_; }
+  static size_t run_of(High high) { return high == kLarge ? kLargeRun : kSmallRun; }
   void reserve(int32_t length, size_t width);
 
   const Kernels* kernels_ = nullptr;
   std::vector<int16_t> memory_;
   int16_t *lo_ = nullptr, *hi_ = nullptr, *zeros_ = nullptr;  // [L, stride], the same, [stride]
   size_t stride_ = 0;  // D rounded up to kLane
-  std::vector<uint8_t> high_;  // [L] whether some hi of the token is not 0
+  std::vector<High> high_;  // [L] size of each token's hi
   std::vector<int64_t> norms_;  // [L] <G, G>
-  bool wide_ = false;  // whether hi may exceed 14 bits
 };
 
 class RowPlanner {
@@ -90,6 +90,7 @@ class RowPlanner {
   int32_t anchor_b(int32_t b) const { return anchors[2 * b + 1]; }
 
   Grid grid_;
+  int32_t tile_a_ = 0, tile_b_ = 0;  // tokens on the sides of a tile
   int32_t window_ = 0, n_a_ = 0, n_b_ = 0;
   std::vector<int32_t> first_, last_;  // [n_a] candidates of each A, both included
   std::vector<Best> best_;  // [n_a]

@@ -1,0 +1,17 @@
+"""The shipped model as a bundle, exported anew into a temporary folder."""
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+MODEL = Path(__file__).parent / "model"
+
+
+@contextmanager
+def demo_bundle(precision: str = "float32", progress=lambda line: None) -> Iterator[Path]:
+    """The path of a bundle of the demo model, removed at the end."""
+    from ltbm.export.writer import export_bundle
+
+    with tempfile.TemporaryDirectory(prefix="ltbm-demo-") as folder:
+        yield export_bundle(MODEL, Path(folder) / "bundle", precision, progress=progress)

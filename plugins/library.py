@@ -1,0 +1,84 @@
+"""Where the native bodies of the op are, and how each runtime loads them.
+
+`pip install ltbm` compiles the ONNX Runtime op where it finds a C++ compiler. The TensorRT plugin is built by hand,
+because TensorRT's headers come in no Python package.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+import ltbm.plugins
+
+NATIVE_NAME = "libltbm_ort.so"
+TENSORRT_NAME = "libltbm_tensorrt.so"
+TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones
+BUILD_TENSORRT = ("build it from a checkout of ltbm on the machine that runs it: cmake -S plugins -B build "
+                  "-DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h> -DCUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor> "
+                  f"&& cmake --build build, then set {TENSORRT_VARIABLE}=build/{TENSORRT_NAME}")
+
+
+def native_library() -> Path | None:
+    """The compiled ONNX Runtime op, None where ltbm was installed without it."""
+    return installed(NATIVE_NAME)
+
+
+def register(session_options) -> bool:
+    """Add the native op to an onnxruntime.SessionOptions; False if there is none: then the function body runs.
+
+    The op runs on the CPU, so leave it out of sessions on CUDA: there the function body keeps tokens on the device.
+    """
+    path = native_library()
+    if path is None:
+        return False
+    session_options.register_custom_ops_library(str(path))
+    return True
+
+
+def tensorrt_library() -> Path | None:
+    """The TensorRT plugin: what LTBM_TENSORRT_PLUGIN names, else the installed one, else None."""
+    named = os.environ.get(TENSORRT_VARIABLE)
+    if not named:
+        return installed(TENSORRT_NAME)
+    if not Path(named).is_file():
+        raise FileNotFoundError(f"{TENSORRT_VARIABLE} names {named}, which is no file: unset it, or {BUILD_TENSORRT}")
+    return Path(named)
+
+
+def load_tensorrt_plugin(registry, path=None) -> Path:
+    """Make the plugin known to TensorRT before an engine with the op is built or loaded.
+
+    registry: tensorrt.get_plugin_registry(), or that of a builder or runtime. Engines built with it need the same file.
+    """
+    path = require_tensorrt_library(path)
+    try:
+        ctypes.CDLL(str(path))  # TensorRT returns None for a library that does not load, and keeps the reason
+    except OSError as error:
+        raise OSError(f"the TensorRT plugin {path} does not load: {error}. It was built for another machine or CUDA: "
+                      f"{BUILD_TENSORRT}") from None
+    if registry.load_library(str(path)) is None:
+        raise RuntimeError(f"TensorRT took no plugin from {path}: its log says why; {BUILD_TENSORRT}")
+    return path
+
+
+def trtexec_arguments(path=None) -> list[str]:
+    """What trtexec needs on its command line to know the op, for building and for running."""
+    return [f"--dynamicPlugins={require_tensorrt_library(path)}"]
+
+
+def require_tensorrt_library(path=None) -> Path:
+    found = tensorrt_library() if path is None else Path(path)
+    if found is None:
+        raise FileNotFoundError(f"no TensorRT plugin is installed: {BUILD_TENSORRT}")
+    if not found.is_file():
+        raise FileNotFoundError(f"there is no TensorRT plugin at {found}: {BUILD_TENSORRT}")
+    return found
+
+
+def installed(name) -> Path | None:
+    """A compiled file of this package. An editable install spreads the package over two folders."""
+    for folder in ltbm.plugins.__path__:
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    return None

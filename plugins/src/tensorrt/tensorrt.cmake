@@ -1,0 +1,60 @@
+# libltbm_tensorrt.so, the TensorRT plugin of the op ai.ltbm::LTBM. Included by plugins/CMakeLists.txt.
+#
+# Asked for by -DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h>; it needs nvcc as well, and no library of TensorRT.
+
+set(TENSORRT_INCLUDE_DIR "" CACHE PATH "Folder of NvInfer.h, such as /usr/include/aarch64-linux-gnu")
+set(CUDA_ARCHITECTURES "" CACHE STRING "GPUs to build for, such as 87 (Jetson Orin) or 110 (Thor); default: what nvcc takes")
+if(TENSORRT_INCLUDE_DIR)
+  option(LTBM_TENSORRT "Build the TensorRT plugin" ON)
+else()
+  option(LTBM_TENSORRT "Build the TensorRT plugin" OFF)
+endif()
+if(NOT LTBM_TENSORRT)
+  return()
+endif()
+
+if(NOT EXISTS "${TENSORRT_INCLUDE_DIR}/NvInferRuntime.h")
+  message(FATAL_ERROR "LTBM: the TensorRT plugin needs TensorRT's headers, and '${TENSORRT_INCLUDE_DIR}' holds no "
+    "NvInferRuntime.h: give -DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h>. They come with TensorRT's archive, with the "
+    "package libnvinfer-headers-dev, and with JetPack.")
+endif()
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(FATAL_ERROR "LTBM: the TensorRT plugin needs nvcc, and CMake finds none that works: put the CUDA toolkit's bin "
+    "folder on PATH, or give -DCMAKE_CUDA_COMPILER=<path of nvcc>.")
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)  # chosen below: one place for all
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+# The architectures this nvcc knows, of those the kernels run on: 8.0 has the first products of bytes they need.
+if(NOT CUDA_ARCHITECTURES)
+  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE ltbm_known RESULT_VARIABLE ltbm_failed)
+  foreach(arch 80 86 87 89 90 100 103 110 120 121)
+    if(NOT ltbm_failed AND ltbm_known MATCHES "sm_${arch}\n")
+      list(APPEND ltbm_architectures ${arch})
+    endif()
+  endforeach()
+else()
+  set(ltbm_architectures ${CUDA_ARCHITECTURES})
+endif()
+if(NOT ltbm_architectures)
+  message(FATAL_ERROR "LTBM: ${CMAKE_CUDA_COMPILER} names no architecture the kernels run on: give "
+    "-DCUDA_ARCHITECTURES=<list>, such as 87 for Jetson Orin; the oldest is 80.")
+endif()
+list(TRANSFORM ltbm_architectures APPEND "-real")
+message(STATUS "LTBM: TensorRT plugin for ${ltbm_architectures}")
+
+add_library(ltbm_tensorrt SHARED ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/ltbm.cu ${CMAKE_CURRENT_SOURCE_DIR}/src/tensorrt/plugin.cpp)
+target_compile_features(ltbm_tensorrt PRIVATE cxx_std_17)
+target_include_directories(ltbm_tensorrt SYSTEM PRIVATE "${TENSORRT_INCLUDE_DIR}")
+# Similarity must have the bits of merge.py: no contraction, no fast-math.
+target_compile_options(ltbm_tensorrt PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false> $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
+set_target_properties(ltbm_tensorrt PROPERTIES CUDA_ARCHITECTURES "${ltbm_architectures}" CUDA_RUNTIME_LIBRARY Static
+  CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+target_link_libraries(ltbm_tensorrt PRIVATE CUDA::cudart_static)
+target_link_options(ltbm_tensorrt PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined)
+install(TARGETS ltbm_tensorrt LIBRARY DESTINATION ltbm/plugins)

@@ -1,0 +1,65 @@
+"""The regression gate: the shipped model through the exported engines on 200 held-out scenes."""
+
+import numpy as np
+import pytest
+
+from ltbm.demo.bundle import MODEL, demo_bundle
+from ltbm.demo.language import questions
+from ltbm.demo.metrics import score_clip, summarise
+from ltbm.demo.scenes import held_out_scene, split_seeds
+from ltbm.profiles.quality.batch import compress
+from ltbm.profiles.quality.demo import hear, prompts
+from ltbm.runtime.levels import parse_level
+from ltbm.runtime.session import Session
+from ltbm.runtime.stages.encoder import encode
+
+SCENES = 200
+LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [held_out_scene(seed) for seed in split_seeds("test", SCENES)]
+
+
+@pytest.fixture(scope="module")
+def engine_texts(scenes):
+    """(method, level) -> for each scene what the engines say to its prompts; defaults for positions and attention."""
+    with demo_bundle() as bundle, Session.open(bundle) as session:
+        encoded = [encode(session.encoder, session.features(scene.waveform)[0]) for scene in scenes]
+        asked = [[session.prompter.prompt_ids(prompt, 1) for prompt in prompts(scene)] for scene in scenes]
+        wanted = [("ltbm", level) for level in LEVELS] + [("pool", "keep12"), ("prune", "keep25")]
+        return {(method, name): hear(session, [compress(session, groups, method, parse_level(name)) for groups in encoded],
+                                     asked, parse_level(name)) for method, name in wanted}
+
+
+@pytest.fixture(scope="module")
+def figures(scenes, engine_texts):
+    return {key: summarise([score_clip(scene.events, said[0], questions(scene), said[1:]) for scene, said in zip(scenes, texts)])
+            for key, texts in engine_texts.items()}
+
+
+def test_uncompressed(figures):
+    assert figures["ltbm", "full"]["event_f1"] > 0.93
+    assert figures["ltbm", "full"]["question_accuracy"] > 0.80
+
+
+def test_half_and_a_quarter_of_the_tokens_keep_the_answers(figures):
+    assert figures["ltbm", "keep50"]["event_f1"] > 0.93
+    assert figures["ltbm", "keep25"]["event_f1"] > 0.92
+    assert figures["ltbm", "keep25"]["exact_match"] >= figures["ltbm", "full"]["exact_match"] - 0.08
+
+
+def test_merging_beats_pooling_and_pruning(figures):
+    assert figures["ltbm", "keep12"]["event_f1"] >= figures["pool", "keep12"]["event_f1"] + 0.05
+    assert figures["ltbm", "keep25"]["event_f1"] >= figures["prune", "keep25"]["event_f1"] + 0.15
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_engines_answer_as_pytorch_does(scenes, engine_texts, name):
+    from ltbm.demo.evaluate import hear as torch_hear
+    from ltbm.demo.evaluate import load_model
+
+    expected = torch_hear(load_model(MODEL), scenes, parse_level(name))
+    equal = np.mean([said == wanted for said, wanted in zip(engine_texts["ltbm", name], expected)])
+    assert equal >= 0.99, f"{equal:.3f} of the scenes have the same caption and answers as in PyTorch"

@@ -1,0 +1,351 @@
+"""Builds the CUDA kernels on this machine, compares them with the reference and times them.
+
+    python tests/gpu/check_and_time.py [--json FILE] [--quick]
+
+Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set, every call goes
+through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher. With PyTorch installed, its
+plain implementation of the same merge is timed as well. The exit status is 1 if any result differs from the reference.
+"""
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from ctypes import byref, c_char_p, c_double, c_float, c_int, c_size_t, c_void_p
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SMALLEST = 80  # compute capability from which the kernels run
+OPS_IN_GRAPH = 20
+WARMUP, REPEATS = 5, 30  # replays
+# Name, dtype, B, T, D, level (num, den), window.
+TIMED = (
+    ("30 s", "float16", 1, 750, 1280, (1, 4), 8),
+    ("30 s x 20", "float16", 20, 750, 1280, (1, 4), 8),
+    ("30 s x 32", "float16", 32, 750, 1280, (1, 4), 8),
+    ("keep75", "float16", 1, 750, 1280, (3, 4), 8),
+    ("keep50", "float16", 1, 750, 1280, (1, 2), 8),
+    ("keep12", "float16", 1, 750, 1280, (1, 8), 16),
+    ("float32", "float32", 1, 750, 1280, (1, 4), 8),
+    ("Global", "float16", 1, 750, 1280, (1, 4), -1),
+    ("Global x 20", "float16", 20, 750, 1280, (1, 4), -1),
+    ("1500 tokens", "float16", 1, 1500, 1280, (1, 4), 8),
+    ("1500, Global", "float16", 1, 1500, 1280, (1, 4), -1),
+    ("wide", "float16", 1, 750, 5120, (1, 4), 8),
+)
+
+
+def module(name, path):
+    """A module by its path: this script runs with no package around it."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+harness = module("cuda_harness", ROOT / "tests/plugins/cuda_harness.py")
+merge = module("ltbm_merge", ROOT / "plugins/merge.py")
+
+
+# --- the device -----------------------------------------------------------------------------------------------------
+
+
+class Device:
+    """The CUDA runtime calls of device.cu."""
+
+    def __init__(self, path):
+        self.library = ctypes.CDLL(str(path))
+
+    def call(self, name, *arguments):
+        function = getattr(self.library, f"gpu_{name}")
+        function.restype = c_char_p
+        error = function(*arguments)
+        if error:
+            raise RuntimeError(f"{name}: {error.decode()}")
+
+    def describe(self):
+        text, capability = ctypes.create_string_buffer(300), c_int()
+        self.call("describe", text, len(text), byref(capability))
+        return text.value.decode(), capability.value
+
+    def stream(self):
+        made = c_void_p()
+        self.call("stream", byref(made))
+        return made.value
+
+    def bandwidth(self, stream):
+        found = c_double()
+        self.call("bandwidth", c_void_p(stream), byref(found))
+        return found.value
+
+
+class Problem:
+    """One call of the op on the device: its arrays, filled with poison but for the inputs."""
+
+    def __init__(self, device, op, x, keep, step=(2, 5)):
+        self.device, self.op, self.step = device, op, step
+        batch, tokens, width = x.shape
+        self.shape, self.half, self.dtype = (batch, tokens, width, keep), int(x.dtype == np.float16), x.dtype
+        self.sizes = {"x": x.nbytes, "lengths": 4 * batch, "targets": 4 * batch, "window": 4, "y": batch * keep * width * x.itemsize,
+                      "sizes": 4 * batch * keep, "anchors": 4 * batch * keep, "source_map": 4 * batch * tokens,
+                      "workspace": op.workspace(self.shape, self.half)}
+        self.pointers = {name: self.allocate(size) for name, size in self.sizes.items()}
+
+    def allocate(self, size):
+        made = c_void_p()
+        self.device.call("allocate", c_size_t(size + harness.GUARD), byref(made))
+        return made.value
+
+    def fill(self, x, lengths, targets, window):
+        given = {"x": np.ascontiguousarray(x), "lengths": np.asarray(lengths, np.int32),
+                 "targets": np.asarray(targets, np.int32), "window": np.array([window], np.int32)}
+        for name, size in self.sizes.items():
+            if name in given:
+                assert given[name].nbytes == size, name
+                self.device.call("upload", c_void_p(self.pointers[name]), c_void_p(given[name].ctypes.data), c_size_t(size))
+            else:
+                self.device.call("fill", c_void_p(self.pointers[name]), harness.POISON, c_size_t(size + harness.GUARD))
+
+    def enqueue(self, stream):
+        self.op.enqueue(self.pointers, self.shape, self.half, self.step, stream)
+
+    def results(self, stream):
+        """Outputs by name, once the stream has come to its end; AssertionError if anything wrote behind an array."""
+        self.device.call("synchronize", c_void_p(stream))
+        batch, tokens, width, keep = self.shape
+        shapes = {"y": (batch, keep, width), "sizes": (batch, keep), "anchors": (batch, keep), "source_map": (batch, tokens)}
+        out = {}
+        for name in (*harness.OUTPUTS, "workspace"):
+            raw = np.empty(self.sizes[name] + harness.GUARD, np.uint8)
+            self.device.call("download", c_void_p(raw.ctypes.data), c_void_p(self.pointers[name]), c_size_t(raw.nbytes))
+            assert (raw[-harness.GUARD:] == harness.POISON).all(), f"the op wrote behind {name}"
+            if name != "workspace":
+                out[name] = raw[:-harness.GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
+        return out
+
+    def free(self):
+        for pointer in self.pointers.values():
+            self.device.call("free", c_void_p(pointer))
+
+
+class Graph:
+    """What `enqueue` puts on the stream, captured."""
+
+    def __init__(self, device, stream, enqueue):
+        self.device, self.stream = device, stream
+        made, nodes = c_void_p(), c_size_t()
+        device.call("begin_capture", c_void_p(stream))
+        enqueue()
+        device.call("end_capture", c_void_p(stream), byref(made), byref(nodes))
+        self.graph, self.nodes = made, nodes.value
+
+    def replay(self):
+        self.device.call("replay", self.graph, c_void_p(self.stream))
+
+    def times(self):
+        """Seconds of each replay [REPEATS]."""
+        out = (c_float * REPEATS)()
+        self.device.call("time", self.graph, c_void_p(self.stream), WARMUP, REPEATS, out)
+        return np.array(out) * 1e-3
+
+    def drop(self):
+        self.device.call("drop_graph", self.graph)
+
+
+def build(folder):
+    """The kernels for this machine's GPU with the device calls; the plugin too where TensorRT's headers are."""
+    library = folder / "libltbm_gpu.so"
+    capability = compute_capability(folder)
+    if capability < SMALLEST:
+        raise SystemExit(f"the kernels need a GPU of compute capability 8.0 or later, this one has {capability / 10}")
+    sources = [HERE / "device.cu"] + [harness.PLUGIN] * bool(harness.tensorrt_includes())
+    said = harness.build_cuda(library, [capability], sources, harness.tensorrt_includes())
+    return library, said
+
+
+def compute_capability(folder):
+    """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
+    path = folder / "libdevice.so"
+    harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path])
+    return Device(path).describe()[1]
+
+
+def open_op(library, folder):
+    """(op, how it is called): the plugin in its stand-in for TensorRT, or the bare launcher."""
+    if not harness.tensorrt_includes():
+        return (lambda step: harness.Kernels(library)), "bare launcher"
+    host = harness.Host(harness.build_host(folder / "libhost.so"), library)
+    return (lambda step: host.create(step).reload().attach()), f"TensorRT plugin, headers in {harness.tensorrt_includes()[0]}"
+
+
+# --- conformance ----------------------------------------------------------------------------------------------------
+
+
+def cases(quick):
+    """(name, arguments of merge_rows) of everything that is compared."""
+    rng = np.random.default_rng(0)
+    for seed in range(40 if quick else 200):
+        yield f"random {seed}", harness.random_batch(seed, 200, 300)
+    for name, row in module("plugin_conftest", ROOT / "tests/plugins/conftest.py").hard_rows().items():
+        length = len(row)
+        x = harness.with_garbage(np.concatenate([np.stack([row] * 3), np.ones((3, 4, row.shape[1]), np.float32)], 1), [length] * 3)
+        for window in (-1, 0, 1, 8, 100):
+            for dtype in (np.float32, np.float16):
+                targets = [min(length, 1), (length + 1) // 2, length]
+                yield f"{name}, window {window}", (x.astype(dtype), [length] * 3, targets, length + 1, window, (2, 5))
+    sizes = [(1, 750, 1280), (3, 300, 5120), (4, 1500, 64), (32, 60, 257)] if quick else [
+        (1, 750, 1280), (20, 750, 1280), (3, 300, 5120), (2, 1500, 1280), (32, 200, 257), (1, 8000, 64)]
+    for batch, tokens, width in sizes:
+        x = harness.slow_tokens(rng, batch, tokens, width)
+        lengths = [tokens] + [int(rng.integers(tokens // 2, tokens + 1)) for _ in range(batch - 1)]
+        for window, (num, den) in ((8, (1, 4)), (-1, (1, 8)), (60, (1, 2))):
+            if window < 0 and tokens > 1500:
+                continue
+            targets = [max(1, -(-length * num // den)) for length in lengths]
+            for dtype in (np.float16, np.float32):
+                yield f"{batch} x {tokens} x {width}, window {window}", (x.astype(dtype), lengths, targets, max(targets), window, (2, 5))
+    same = np.ones((1, 1400, 256), np.float32)
+    same[0, ::7, 0] = 0.5
+    yield "one large group", (same, [1400], [3], 3, -1, (1, 1))
+
+
+def compare_all(device, open_step, stream, quick):
+    """How many cases were compared, and what differs: a list of texts."""
+    count, wrong, ops = 0, [], {}
+    for name, (x, lengths, targets, keep, window, step) in cases(quick):
+        op = ops.setdefault(step, open_step(step) if step not in ops else None)
+        problem = Problem(device, op, x, keep, step)
+        problem.fill(x, lengths, targets, window)
+        problem.enqueue(stream)
+        try:
+            with np.errstate(all="ignore"):
+                want = merge.merge_rows(x, lengths, targets, keep, window, step)
+            harness.assert_same(problem.results(stream), want)
+        except AssertionError as error:
+            wrong.append(f"{name} ({x.dtype}): {str(error).strip()[:300]}")
+        problem.free()
+        count += 1
+    return count, wrong
+
+
+def check_graph(device, open_step, stream):
+    """Capture once, then replay with other tokens, lengths, targets and windows in the same memory; and 50 times for chance."""
+    rng, keep, wrong = np.random.default_rng(1), 190, []
+    problem = Problem(device, open_step((2, 5)), np.zeros((3, 400, 256), np.float16), keep)
+    graph = Graph(device, stream, lambda: problem.enqueue(stream))
+    for window, targets in ((8, [190, 40, 1]), (-1, [7, 100, 0]), (0, [150, 3, 60]), (200, [13, 14, 15])):
+        x = harness.slow_tokens(rng, 3, 400, 256).astype(np.float16)
+        lengths = [400, int(rng.integers(100, 400)), 80 if targets[2] else 0]
+        want = merge.merge_rows(x, lengths, targets, keep, window)
+        for replay in range(50):
+            problem.fill(x, lengths, targets, window)
+            graph.replay()
+            try:
+                harness.assert_same(problem.results(stream), want)
+            except AssertionError as error:
+                wrong.append(f"graph, window {window}, replay {replay}: {str(error).strip()[:300]}")
+                break
+    nodes = graph.nodes
+    graph.drop()
+    problem.free()
+    return nodes, wrong
+
+
+# --- times ----------------------------------------------------------------------------------------------------------
+
+
+def time_op(device, open_step, stream, row, bandwidth):
+    name, dtype, batch, tokens, width, (num, den), window = row
+    rng = np.random.default_rng(2)
+    target = -(-tokens * num // den)
+    op = open_step((2, 5))
+    problems = []
+    for _ in range(max(2, min(OPS_IN_GRAPH, 2**28 // (batch * tokens * width * 2)))):  # other tokens each time: no warm cache
+        x = harness.slow_tokens(rng, batch, tokens, width).astype(dtype)
+        problems.append(Problem(device, op, x, target))
+        problems[-1].fill(x, [tokens] * batch, [target] * batch, window)
+    many = Graph(device, stream, lambda: [problems[i % len(problems)].enqueue(stream) for i in range(OPS_IN_GRAPH)])
+    one = Graph(device, stream, lambda: problems[0].enqueue(stream))
+    per_op, alone = many.times() / OPS_IN_GRAPH, one.times()
+    moved = sum(size for key, size in problems[0].sizes.items() if key != "workspace")
+    for used in (*problems, many, one):
+        used.drop() if isinstance(used, Graph) else used.free()
+    return {"name": name, "dtype": dtype, "batch": batch, "tokens": tokens, "width": width, "kept": target, "window": window,
+            "microseconds": 1e6 * float(np.median(per_op)), "p10": 1e6 * float(np.percentile(per_op, 10)),
+            "p90": 1e6 * float(np.percentile(per_op, 90)), "alone_microseconds": 1e6 * float(np.median(alone)),
+            "floor_microseconds": 1e6 * moved / bandwidth, "torch_microseconds": time_torch(row, x, target)}
+
+
+def time_torch(row, x, target):
+    """Microseconds of the plain PyTorch merge, None without PyTorch on CUDA."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    torch_merge = module("torch_merge", HERE / "torch_merge.py")
+    batch, tokens, window = row[2], row[3], row[6]
+    tensor = torch.from_numpy(x).cuda()
+    times = []
+    for repeat in range(8):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        torch_merge.merge_rows(tensor, [tokens] * batch, [target] * batch, target, window)
+        stop.record()
+        torch.cuda.synchronize()
+        times.append(1e3 * start.elapsed_time(stop))
+    return float(np.median(times[3:]))
+
+
+def print_table(rows):
+    print("\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times faster |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        torch_time = row["torch_microseconds"]
+        beside = (f"{torch_time:.0f}", f"{torch_time / row['microseconds']:.0f}") if torch_time else ("-", "-")
+        print(f"| {row['name']} | {row['dtype']} {row['batch']}x{row['tokens']}x{row['width']} | {row['kept']} | {row['window']} "
+              f"| {row['microseconds']:.1f} | {row['p10']:.1f}-{row['p90']:.1f} | {row['microseconds'] / row['batch']:.1f} "
+              f"| {row['alone_microseconds']:.1f} | {row['floor_microseconds']:.2f} | {beside[0]} | {beside[1]} |")
+    print(f"\nus per call: median of {REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, by events; "
+          "alone: a graph of one call. floor: every input read and output written once, at the bandwidth of a device copy. Not "
+          "timed: uploads, capture, the first calls.")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--quick", action="store_true", help="fewer cases, and two timings")
+    options = parser.parse_args(arguments)
+    if harness.nvcc() is None:
+        raise SystemExit("nvcc is not installed: put the CUDA toolkit's bin folder on PATH, or set NVCC")
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        library, said = build(Path(folder))
+        device = Device(library)
+        open_step, way = open_op(library, Path(folder))
+        stream, (text, _) = device.stream(), device.describe()
+        print(f"{text}\ncalled through: {way}\nbuilt in {time.perf_counter() - began:.0f} s", flush=True)
+        nodes, wrong = check_graph(device, open_step, stream)
+        count, differences = compare_all(device, open_step, stream, options.quick)
+        wrong += differences
+        print(f"{count} cases and 200 replays compared, {len(wrong)} differ; {nodes} nodes in a graph of one call", flush=True)
+        for line in wrong[:20]:
+            print(line)
+        bandwidth = device.bandwidth(stream)
+        rows = [time_op(device, open_step, stream, row, bandwidth) for row in TIMED[:2 if options.quick else None]]
+    print_table(rows)
+    if options.json:
+        options.json.write_text(json.dumps({"device": text, "way": way, "bytes_per_second": bandwidth, "cases": count,
+                                            "different": wrong, "nodes": nodes, "ptxas": said, "times": rows}, indent=1))
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
