@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 
 COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.profiles.commands", "ltbm.demo.commands")
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on failure, 2 on wrong usage, with one line on stderr."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    former = signal.signal(signal.SIGTERM, _terminated)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -31,6 +33,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"ltbm: {one_line(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _terminated(number, frame) -> None:
+    """A termination unwinds as Ctrl-C does, so that nothing half-written and no process stays behind."""
+    sys.exit(128 + number)
 
 
 def build_parser() -> argparse.ArgumentParser:

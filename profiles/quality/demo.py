@@ -3,6 +3,7 @@
 A benchmark of mechanism and regression: a small model and synthetic sound, no evidence about a 7B model.
 """
 
+import math
 import multiprocessing
 import os
 from dataclasses import dataclass, replace
@@ -115,9 +116,12 @@ def _score(session: Session, scenes: list[Scene], merged: list, asked, level) ->
 
 
 def rows_of(counts: dict[Variant, list[dict]]) -> list[dict]:
-    """One row per variant: its names, token counts and every metric."""
-    return [vars(variant) | {name: sum(clip[name] for clip in clips) for name in ("tokens_in", "tokens_out")} | summarise(clips)
-            for variant, clips in counts.items()]
+    """One row per variant: its names, token counts and every metric, None where there was nothing to count."""
+    rows = []
+    for variant, clips in counts.items():
+        figures = {name: None if math.isnan(value) else value for name, value in summarise(clips).items()}
+        rows.append(vars(variant) | {name: sum(clip[name] for clip in clips) for name in ("tokens_in", "tokens_out")} | figures)
+    return rows
 
 
 def comparisons(counts: dict[Variant, list[dict]]) -> list[dict]:

@@ -26,7 +26,7 @@ def markdown(results: dict) -> str:
              "|---" * (5 + len(COLUMNS)) + "|"]
     for row in results["rows"]:
         kept = row["tokens_out"] / row["tokens_in"]
-        figures = " | ".join(f"{100 * row[name]:.1f}" for name in COLUMNS)
+        figures = " | ".join("-" if row[name] is None else f"{100 * row[name]:.1f}" for name in COLUMNS)
         lines.append(f"| {row['level']} | {row['method']} | {row['positions']} | {row['attention']} | {100 * kept:.1f} | {figures} |")
     lines += ["", "LTBM minus the other method, in points, with 95 % intervals of a paired bootstrap over scenes:", "",
               "| level | method | " + " | ".join(COLUMNS[name] for name in COMPARED) + " |", "|---" * (2 + len(COMPARED)) + "|"]

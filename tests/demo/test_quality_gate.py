@@ -13,13 +13,13 @@ from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
 from ltbm.runtime.stages.encoder import encode
 
-SCENES = 200
+SCENES, FIRST = 200, 1000  # scenes nobody looked at while the sounds were designed
 LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [held_out_scene(seed) for seed in split_seeds("test", SCENES)]
+    return [held_out_scene(seed) for seed in split_seeds("test", SCENES, FIRST)]
 
 
 @pytest.fixture(scope="module")

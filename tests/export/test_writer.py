@@ -61,8 +61,9 @@ def test_a_failure_leaves_nothing(qwen, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
+    """Nothing at all where it can clean up; after a SIGKILL a hidden sibling at most."""
     code = ("import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
             "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
             f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, {str(tmp_path / 'bundle')!r}]))")
@@ -70,7 +71,9 @@ def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     assert child.stdout.readline() == "ready\n"
     child.send_signal(kind)
     child.wait(timeout=20)
-    assert child.returncode != 0 and not (tmp_path / "bundle").exists()
+    assert child.returncode != 0
+    left = [path.name for path in tmp_path.iterdir()]
+    assert not left or (kind == signal.SIGKILL and all(name.startswith(".bundle.") for name in left))
 
 
 def test_export_ends_with_parity_lines(qwen, tmp_path, capsys):
