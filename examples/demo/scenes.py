@@ -35,7 +35,6 @@ class Event:
     duration: str | None  # of DURATIONS for sustained sounds
     start_s: float | None = field(default=None, compare=False)  # seconds from the scene's start
     end_s: float | None = field(default=None, compare=False)
-    spans_s: tuple = field(default=(), compare=False)  # (start, end) of every pulse, seconds from the scene's start
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,15 @@ def _recurs(names: list[str]) -> bool:
 
 
 def _draw_events(rng: np.random.Generator, names: list[str]) -> tuple[list[Event], list[np.ndarray]]:
-    """Attributes and waveforms [samples] of the named sounds; their times still count from each event's own start."""
+    """Attributes and waveforms [samples] of the named sounds, not yet placed in time."""
     events, sounds = [], []
     for name in names:
         sound = SOUNDS[name]
         count = int(rng.integers(1, MAX_COUNT + 1)) if sound.counted else None
         pitch = PITCHES[rng.integers(len(PITCHES))] if sound.pitched else None
         duration = None if sound.counted else DURATIONS[rng.integers(len(DURATIONS))]
-        waveform, spans = render_sound(rng, sound, count, pitch, duration)
-        events.append(Event(name, count, pitch, duration, spans_s=spans))
-        sounds.append(waveform * _gain(rng, EVENT_DB))
+        events.append(Event(name, count, pitch, duration))
+        sounds.append(render_sound(rng, sound, count, pitch, duration) * _gain(rng, EVENT_DB))
     return events, sounds
 
 
@@ -125,17 +123,12 @@ def _place(rng: np.random.Generator, seed: int, events: list[Event], sounds: lis
     placed, start = [], 0.0
     for event, sound, pause in zip(events, sounds, pauses[:-1], strict=True):
         start += pause
-        placed.append(_at(event, start, len(sound) / SAMPLE_RATE))
+        placed.append(replace(event, start_s=float(start), end_s=float(start + len(sound) / SAMPLE_RATE)))
         first = int(start * SAMPLE_RATE)
         waveform[first : first + len(sound)] += sound
         start += len(sound) / SAMPLE_RATE
     waveform *= _gain(rng, LEVEL_DB) / max(1.0, np.abs(waveform).max())
     return Scene(seed, waveform.astype(np.float32), tuple(placed))
-
-
-def _at(event: Event, start_s: float, seconds: float) -> Event:
-    spans = tuple((float(start_s + a), float(start_s + b)) for a, b in event.spans_s)
-    return replace(event, start_s=float(start_s), end_s=float(start_s + seconds), spans_s=spans)
 
 
 def _background(rng: np.random.Generator, samples: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Sixteen sounds as seeded procedural waveforms.
 
-`render_sound` is the door: it draws one event's waveform (peak 1) and says when it really sounds.
+`render_sound` is the door: it draws one event's waveform.
 Counted sounds repeat one pulse 1 to 3 times; sustained sounds last briefly or for long.
 """
 
@@ -39,19 +39,17 @@ class Sound:
 
 def render_sound(
     rng: np.random.Generator, sound: Sound, count: int | None, pitch: str | None, duration: str | None
-) -> tuple[np.ndarray, tuple[tuple[float, float], ...]]:
-    """One event: waveform float64 [samples] of peak 1, and the (start, end) seconds in which it sounds."""
+) -> np.ndarray:
+    """The waveform float64 [samples] of one event, of peak 1."""
     if not sound.counted:
         seconds = rng.uniform(*(BRIEF_S if duration == "brief" else LONG_S))
-        waveform = _faded(sound.render(rng, pitch, seconds))
-        return _peak_one(waveform), ((0.0, seconds),)
+        return _peak_one(_faded(sound.render(rng, pitch, seconds)))
     pulse = _peak_one(_faded(sound.render(rng, pitch, rng.uniform(*sound.pulse_s))))
     step = _samples(rng.uniform(*PERIOD_S))
     waveform = np.zeros(step * (count - 1) + len(pulse))
     for start in range(0, step * count, step):
         waveform[start : start + len(pulse)] += pulse * rng.uniform(0.8, 1.0)
-    spans = tuple((k * step / SAMPLE_RATE, (k * step + len(pulse)) / SAMPLE_RATE) for k in range(count))
-    return _peak_one(waveform), spans
+    return _peak_one(waveform)
 
 
 def _beep(rng, pitch, seconds):

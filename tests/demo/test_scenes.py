@@ -9,7 +9,7 @@ import pytest
 
 from ltbm.demo import scenes
 from ltbm.demo.scenes import SPLITS, held_out_scene, make_scene, split_seeds
-from ltbm.demo.sounds import MAX_COUNT, SAMPLE_RATE, SOUNDS, render_sound
+from ltbm.demo.sounds import MAX_COUNT, PERIOD_S, SAMPLE_RATE, SOUNDS, render_sound
 
 SEEDS = split_seeds("test", 60)
 
@@ -70,21 +70,21 @@ def test_sounds_have_the_attributes_they_are_asked_for(name):
     sound, rng = SOUNDS[name], np.random.default_rng(0)
     for pitch in ("low", "high"):
         if sound.counted:
-            for count in range(1, MAX_COUNT + 1):
-                waveform, spans = render_sound(rng, sound, count, pitch, None)
-                assert len(spans) == count
+            seconds = [len(render_sound(rng, sound, count, pitch, None)) / SAMPLE_RATE for count in range(1, MAX_COUNT + 1)]
+            steps = [(b - sound.pulse_s[1], b - sound.pulse_s[0]) for b in seconds]
+            for count, (least, most) in enumerate(steps):  # `count` periods come before the last pulse
+                assert least <= count * PERIOD_S[1] and most >= count * PERIOD_S[0] - 1e-3
         else:
-            brief, _ = render_sound(rng, sound, None, pitch, "brief")
-            waveform, spans = render_sound(rng, sound, None, pitch, "long")
-            assert len(waveform) > 1.5 * len(brief)
+            brief, long = (render_sound(rng, sound, None, pitch, duration) for duration in ("brief", "long"))
+            assert len(long) > 1.5 * len(brief)
+        waveform = render_sound(rng, sound, 1, pitch, "long")
         assert np.isfinite(waveform).all() and np.abs(waveform).max() == pytest.approx(1)
-        assert spans[-1][1] == pytest.approx(len(waveform) / SAMPLE_RATE, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name, sound in SOUNDS.items() if sound.pitched])
 def test_low_is_lower_than_high(name):
     sound, rng = SOUNDS[name], np.random.default_rng(1)
-    low, high = (_centroid_hz(render_sound(rng, sound, 1, pitch, "brief")[0]) for pitch in ("low", "high"))
+    low, high = (_centroid_hz(render_sound(rng, sound, 1, pitch, "brief")) for pitch in ("low", "high"))
     assert low < high
 
 
