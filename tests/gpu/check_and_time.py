@@ -2,9 +2,10 @@
 
     python tests/gpu/check_and_time.py [--json FILE] [--quick]
 
-Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set, every call goes
-through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher. With PyTorch installed, its
-plain implementation of the same merge is timed as well. The exit status is 1 if any result differs from the reference.
+Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set, every call
+goes through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher. With PyTorch
+installed, a plain implementation of the same merge is timed as well. The exit status is 1 if any result differs from
+the reference.
 """
 
 import argparse
@@ -92,9 +93,17 @@ class Problem:
         self.device, self.op, self.step = device, op, step
         batch, tokens, width = x.shape
         self.shape, self.half, self.dtype = (batch, tokens, width, keep), int(x.dtype == np.float16), x.dtype
-        self.sizes = {"x": x.nbytes, "lengths": 4 * batch, "targets": 4 * batch, "window": 4, "y": batch * keep * width * x.itemsize,
-                      "sizes": 4 * batch * keep, "anchors": 4 * batch * keep, "source_map": 4 * batch * tokens,
-                      "workspace": op.workspace(self.shape, self.half)}
+        self.sizes = {
+            "x": x.nbytes,
+            "lengths": 4 * batch,
+            "targets": 4 * batch,
+            "window": 4,
+            "y": batch * keep * width * x.itemsize,
+            "sizes": 4 * batch * keep,
+            "anchors": 4 * batch * keep,
+            "source_map": 4 * batch * tokens,
+            "workspace": op.workspace(self.shape, self.half),
+        }
         self.pointers = {name: self.allocate(size) for name, size in self.sizes.items()}
 
     def allocate(self, size):
@@ -103,12 +112,18 @@ class Problem:
         return made.value
 
     def fill(self, x, lengths, targets, window):
-        given = {"x": np.ascontiguousarray(x), "lengths": np.asarray(lengths, np.int32),
-                 "targets": np.asarray(targets, np.int32), "window": np.array([window], np.int32)}
+        given = {
+            "x": np.ascontiguousarray(x),
+            "lengths": np.asarray(lengths, np.int32),
+            "targets": np.asarray(targets, np.int32),
+            "window": np.array([window], np.int32),
+        }
         for name, size in self.sizes.items():
             if name in given:
                 assert given[name].nbytes == size, name
-                self.device.call("upload", c_void_p(self.pointers[name]), c_void_p(given[name].ctypes.data), c_size_t(size))
+                self.device.call(
+                    "upload", c_void_p(self.pointers[name]), c_void_p(given[name].ctypes.data), c_size_t(size)
+                )
             else:
                 self.device.call("fill", c_void_p(self.pointers[name]), harness.POISON, c_size_t(size + harness.GUARD))
 
@@ -119,14 +134,19 @@ class Problem:
         """Outputs by name, once the stream has come to its end; AssertionError if anything wrote behind an array."""
         self.device.call("synchronize", c_void_p(stream))
         batch, tokens, width, keep = self.shape
-        shapes = {"y": (batch, keep, width), "sizes": (batch, keep), "anchors": (batch, keep), "source_map": (batch, tokens)}
+        shapes = {
+            "y": (batch, keep, width),
+            "sizes": (batch, keep),
+            "anchors": (batch, keep),
+            "source_map": (batch, tokens),
+        }
         out = {}
         for name in (*harness.OUTPUTS, "workspace"):
             raw = np.empty(self.sizes[name] + harness.GUARD, np.uint8)
             self.device.call("download", c_void_p(raw.ctypes.data), c_void_p(self.pointers[name]), c_size_t(raw.nbytes))
-            assert (raw[-harness.GUARD:] == harness.POISON).all(), f"the op wrote behind {name}"
+            assert (raw[-harness.GUARD :] == harness.POISON).all(), f"the op wrote behind {name}"
             if name != "workspace":
-                out[name] = raw[:-harness.GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
+                out[name] = raw[: -harness.GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
         return out
 
     def free(self):
@@ -181,7 +201,9 @@ def open_op(library, folder):
     if not harness.tensorrt_includes():
         return (lambda step: harness.Kernels(library)), "bare launcher"
     host = harness.Host(harness.build_host(folder / "libhost.so"), library)
-    return (lambda step: host.create(step).reload().attach()), f"TensorRT plugin, headers in {harness.tensorrt_includes()[0]}"
+    return (
+        lambda step: host.create(step).reload().attach()
+    ), f"TensorRT plugin, headers in {harness.tensorrt_includes()[0]}"
 
 
 # --- conformance ----------------------------------------------------------------------------------------------------
@@ -194,13 +216,18 @@ def cases(quick):
         yield f"random {seed}", harness.random_batch(seed, 200, 300)
     for name, row in module("plugin_conftest", ROOT / "tests/plugins/conftest.py").hard_rows().items():
         length = len(row)
-        x = harness.with_garbage(np.concatenate([np.stack([row] * 3), np.ones((3, 4, row.shape[1]), np.float32)], 1), [length] * 3)
+        x = harness.with_garbage(
+            np.concatenate([np.stack([row] * 3), np.ones((3, 4, row.shape[1]), np.float32)], 1), [length] * 3
+        )
         for window in (-1, 0, 1, 8, 100):
             for dtype in (np.float32, np.float16):
                 targets = [min(length, 1), (length + 1) // 2, length]
                 yield f"{name}, window {window}", (x.astype(dtype), [length] * 3, targets, length + 1, window, (2, 5))
-    sizes = [(1, 750, 1280), (3, 300, 5120), (4, 1500, 64), (32, 60, 257)] if quick else [
-        (1, 750, 1280), (20, 750, 1280), (3, 300, 5120), (2, 1500, 1280), (32, 200, 257), (1, 8000, 64)]
+    sizes = (
+        [(1, 750, 1280), (3, 300, 5120), (4, 1500, 64), (32, 60, 257)]
+        if quick
+        else [(1, 750, 1280), (20, 750, 1280), (3, 300, 5120), (2, 1500, 1280), (32, 200, 257), (1, 8000, 64)]
+    )
     for batch, tokens, width in sizes:
         x = harness.slow_tokens(rng, batch, tokens, width)
         lengths = [tokens] + [int(rng.integers(tokens // 2, tokens + 1)) for _ in range(batch - 1)]
@@ -209,7 +236,10 @@ def cases(quick):
                 continue
             targets = [max(1, -(-length * num // den)) for length in lengths]
             for dtype in (np.float16, np.float32):
-                yield f"{batch} x {tokens} x {width}, window {window}", (x.astype(dtype), lengths, targets, max(targets), window, (2, 5))
+                yield (
+                    f"{batch} x {tokens} x {width}, window {window}",
+                    (x.astype(dtype), lengths, targets, max(targets), window, (2, 5)),
+                )
     same = np.ones((1, 1400, 256), np.float32)
     same[0, ::7, 0] = 0.5
     yield "one large group", (same, [1400], [3], 3, -1, (1, 1))
@@ -235,7 +265,7 @@ def compare_all(device, open_step, stream, quick):
 
 
 def check_graph(device, open_step, stream):
-    """Capture once, then replay with other tokens, lengths, targets and windows in the same memory; and 50 times for chance."""
+    """Capture once, then replay with other tokens, lengths, targets and windows in the same memory, 50 times each."""
     rng, keep, wrong = np.random.default_rng(1), 190, []
     problem = Problem(device, open_step((2, 5)), np.zeros((3, 400, 256), np.float16), keep)
     graph = Graph(device, stream, lambda: problem.enqueue(stream))
@@ -266,7 +296,9 @@ def time_op(device, open_step, stream, row, bandwidth):
     target = -(-tokens * num // den)
     op = open_step((2, 5))
     problems = []
-    for _ in range(max(2, min(OPS_IN_GRAPH, 2**28 // (batch * tokens * width * 2)))):  # other tokens each time: no warm cache
+    for _ in range(
+        max(2, min(OPS_IN_GRAPH, 2**28 // (batch * tokens * width * 2)))
+    ):  # other tokens each time: no warm cache
         x = harness.slow_tokens(rng, batch, tokens, width).astype(dtype)
         problems.append(Problem(device, op, x, target))
         problems[-1].fill(x, [tokens] * batch, [target] * batch, window)
@@ -276,10 +308,21 @@ def time_op(device, open_step, stream, row, bandwidth):
     moved = sum(size for key, size in problems[0].sizes.items() if key != "workspace")
     for used in (*problems, many, one):
         used.drop() if isinstance(used, Graph) else used.free()
-    return {"name": name, "dtype": dtype, "batch": batch, "tokens": tokens, "width": width, "kept": target, "window": window,
-            "microseconds": 1e6 * float(np.median(per_op)), "p10": 1e6 * float(np.percentile(per_op, 10)),
-            "p90": 1e6 * float(np.percentile(per_op, 90)), "alone_microseconds": 1e6 * float(np.median(alone)),
-            "floor_microseconds": 1e6 * moved / bandwidth, "torch_microseconds": time_torch(row, x, target)}
+    return {
+        "name": name,
+        "dtype": dtype,
+        "batch": batch,
+        "tokens": tokens,
+        "width": width,
+        "kept": target,
+        "window": window,
+        "microseconds": 1e6 * float(np.median(per_op)),
+        "p10": 1e6 * float(np.percentile(per_op, 10)),
+        "p90": 1e6 * float(np.percentile(per_op, 90)),
+        "alone_microseconds": 1e6 * float(np.median(alone)),
+        "floor_microseconds": 1e6 * moved / bandwidth,
+        "torch_microseconds": time_torch(row, x, target),
+    }
 
 
 def time_torch(row, x, target):
@@ -308,14 +351,16 @@ def print_table(rows):
     print("\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times faster |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        torch_time = row["torch_microseconds"]
-        beside = (f"{torch_time:.0f}", f"{torch_time / row['microseconds']:.0f}") if torch_time else ("-", "-")
-        print(f"| {row['name']} | {row['dtype']} {row['batch']}x{row['tokens']}x{row['width']} | {row['kept']} | {row['window']} "
-              f"| {row['microseconds']:.1f} | {row['p10']:.1f}-{row['p90']:.1f} | {row['microseconds'] / row['batch']:.1f} "
-              f"| {row['alone_microseconds']:.1f} | {row['floor_microseconds']:.2f} | {beside[0]} | {beside[1]} |")
-    print(f"\nus per call: median of {REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, by events; "
-          "alone: a graph of one call. floor: every input read and output written once, at the bandwidth of a device copy. Not "
-          "timed: uploads, capture, the first calls.")
+        torch_time, per_call = row["torch_microseconds"], row["microseconds"]
+        beside = (f"{torch_time:.0f}", f"{torch_time / per_call:.0f}") if torch_time else ("-", "-")
+        cells = (row["name"], f"{row['dtype']} {row['batch']}x{row['tokens']}x{row['width']}",
+                 row["kept"], row["window"], f"{per_call:.1f}", f"{row['p10']:.1f}-{row['p90']:.1f}",
+                 f"{per_call / row['batch']:.1f}",
+                 f"{row['alone_microseconds']:.1f}", f"{row['floor_microseconds']:.2f}", *beside)
+        print("| " + " | ".join(map(str, cells)) + " |")
+    print(f"\nus per call: median of {REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
+          "by events; alone: a graph of one call. floor: every input read and output written once, at the bandwidth "
+          "of a device copy. Not timed: uploads, capture, the first calls.")
 
 
 def main(arguments=None):
@@ -335,15 +380,31 @@ def main(arguments=None):
         nodes, wrong = check_graph(device, open_step, stream)
         count, differences = compare_all(device, open_step, stream, options.quick)
         wrong += differences
-        print(f"{count} cases and 200 replays compared, {len(wrong)} differ; {nodes} nodes in a graph of one call", flush=True)
+        print(
+            f"{count} cases and 200 replays compared, {len(wrong)} differ; {nodes} nodes in a graph of one call",
+            flush=True,
+        )
         for line in wrong[:20]:
             print(line)
         bandwidth = device.bandwidth(stream)
-        rows = [time_op(device, open_step, stream, row, bandwidth) for row in TIMED[:2 if options.quick else None]]
+        rows = [time_op(device, open_step, stream, row, bandwidth) for row in TIMED[: 2 if options.quick else None]]
     print_table(rows)
     if options.json:
-        options.json.write_text(json.dumps({"device": text, "way": way, "bytes_per_second": bandwidth, "cases": count,
-                                            "different": wrong, "nodes": nodes, "ptxas": said, "times": rows}, indent=1))
+        options.json.write_text(
+            json.dumps(
+                {
+                    "device": text,
+                    "way": way,
+                    "bytes_per_second": bandwidth,
+                    "cases": count,
+                    "different": wrong,
+                    "nodes": nodes,
+                    "ptxas": said,
+                    "times": rows,
+                },
+                indent=1,
+            )
+        )
     return int(bool(wrong))
 
 

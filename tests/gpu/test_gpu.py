@@ -39,7 +39,9 @@ def test_script_builds_for_a_gpu_that_is_not_here(tmp_path):
         pytest.skip("nvcc is not installed")
     includes = script.harness.tensorrt_includes()
     library = tmp_path / "libltbm_gpu.so"
-    script.harness.build_cuda(library, [90], [script.HERE / "device.cu"] + [script.harness.PLUGIN] * bool(includes), includes)
+    script.harness.build_cuda(
+        library, [90], [script.HERE / "device.cu"] + [script.harness.PLUGIN] * bool(includes), includes
+    )
     loaded = ctypes.CDLL(str(library))
     names = ["ltbm_cuda_enqueue", "ltbm_cuda_workspace", "gpu_describe", "gpu_time", *["getCreators"] * bool(includes)]
     assert all(hasattr(loaded, name) for name in names)

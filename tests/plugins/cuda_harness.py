@@ -1,7 +1,7 @@
 """Builds the CUDA kernels and the TensorRT plugin, for the CPU through the emulator or for a GPU, and drives them.
 
-Arrays live wherever the library works: on the host for emulated kernels, on the device for real ones. Loaded by path from
-the tests and from tests/gpu, which run with no package around them.
+Arrays live wherever the library works: on the host for emulated kernels, on the device for real ones. Loaded by path
+from the tests and from tests/gpu, which run with no package around them.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +64,35 @@ def run(command):
 def build_emulated(path, sources=(), includes=(), flags=()):
     """The kernels for the CPU, with more sources if given, as a library at `path`."""
     system = [part for folder in includes for part in ("-isystem", folder)]
-    run([compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra",
-         "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered", "-DLTBM_EMULATED", "-U_FORTIFY_SOURCE", f"-I{EMULATOR}",
-         f"-I{SOURCES / 'cuda'}", *system, *flags, "-x", "c++", KERNELS, EMULATOR / "emulator.cpp", *sources, "-o", path])
+    run(
+        [
+            compiler(),
+            "-std=c++17",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-ffp-contract=off",
+            "-fno-strict-aliasing",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-Wno-clobbered",
+            "-DLTBM_EMULATED",
+            "-U_FORTIFY_SOURCE",
+            f"-I{EMULATOR}",
+            f"-I{SOURCES / 'cuda'}",
+            *system,
+            *flags,
+            "-x",
+            "c++",
+            KERNELS,
+            EMULATOR / "emulator.cpp",
+            *sources,
+            "-o",
+            path,
+        ]
+    )
     return path
 
 
@@ -74,14 +100,48 @@ def build_cuda(path, architectures, sources=(), includes=(), flags=()):
     """The kernels for GPUs of these architectures (such as 90), with more sources if given. Returns what ptxas said."""
     system = [part for folder in includes for part in ("-isystem", folder)]
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
-    return run([nvcc(), "-std=c++17", "-O3", "--fmad=false", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-shared",
-                *code, *system, *flags, KERNELS, *sources, "-o", path])
+    return run(
+        [
+            nvcc(),
+            "-std=c++17",
+            "-O3",
+            "--fmad=false",
+            "-Xptxas",
+            "-v",
+            "-Xcompiler",
+            "-fPIC,-Wall,-Wextra",
+            "-shared",
+            *code,
+            *system,
+            *flags,
+            KERNELS,
+            *sources,
+            "-o",
+            path,
+        ]
+    )
 
 
 def build_host(path):
     """The stand-in for TensorRT, for the headers at hand."""
     system = [part for folder in (*tensorrt_includes(), *cuda_includes()) for part in ("-isystem", folder)]
-    run([compiler(), "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *system, HOST, "-o", path, "-ldl"])
+    run(
+        [
+            compiler(),
+            "-std=c++17",
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *system,
+            HOST,
+            "-o",
+            path,
+            "-ldl",
+        ]
+    )
     return path
 
 
@@ -91,8 +151,9 @@ def build_host(path):
 class Call(Structure):
     """ltbm_cuda_call of ltbm_cuda.h."""
 
-    _fields_ = [(name, c_void_p) for name in ("x", "lengths", "targets", "window", *OUTPUTS, "workspace")] \
-        + [(name, c_int32) for name in ("batch", "tokens", "slots", "width", "half", "step_num", "step_den")]
+    _fields_ = [(name, c_void_p) for name in ("x", "lengths", "targets", "window", *OUTPUTS, "workspace")] + [
+        (name, c_int32) for name in ("batch", "tokens", "slots", "width", "half", "step_num", "step_den")
+    ]
 
 
 class Kernels:
@@ -115,8 +176,16 @@ class Kernels:
     def enqueue(self, pointers, shape, half, step, stream=None):
         """Enqueue on addresses by name; shape is B, T, D, K. RuntimeError with the library's words if it refuses."""
         batch, tokens, width, slots = shape
-        call = Call(**pointers, batch=batch, tokens=tokens, slots=slots, width=width, half=half, step_num=step[0],
-                    step_den=step[1])
+        call = Call(
+            **pointers,
+            batch=batch,
+            tokens=tokens,
+            slots=slots,
+            width=width,
+            half=half,
+            step_num=step[0],
+            step_den=step[1],
+        )
         error = self.library.ltbm_cuda_enqueue(byref(call), stream)
         if error:
             raise RuntimeError(error.decode())
@@ -185,7 +254,7 @@ class HostedPlugin:
         self.library.host_clear_log()
         if self.library.host_shapes(self.address, (c_int64 * len(x))(*x), len(x), c_int64(keep), shape_inputs, out):
             raise RuntimeError(self.host.log())
-        return [tuple(extent for extent in out[3 * i:3 * i + 3] if extent) for i in range(4)]
+        return [tuple(extent for extent in out[3 * i : 3 * i + 3] if extent) for i in range(4)]
 
     def types(self, x_type):
         out = (c_int32 * 4)()
@@ -195,7 +264,9 @@ class HostedPlugin:
     def supports(self, position, x_type, dtype, linear=True):
         number = self.library.host_type
         form = self.library.host_linear() + (not linear)
-        return bool(self.library.host_supports(self.address, position, number(x_type.encode()), number(dtype.encode()), form))
+        return bool(
+            self.library.host_supports(self.address, position, number(x_type.encode()), number(dtype.encode()), form)
+        )
 
     def workspace(self, shape, half):
         return self.library.host_workspace(self.address, (c_int64 * 4)(*shape), half)
@@ -204,8 +275,15 @@ class HostedPlugin:
         inputs = [pointers["x"], pointers["lengths"], pointers["targets"], None, pointers["window"]]
         outputs = [pointers[name] for name in OUTPUTS]
         self.library.host_clear_log()
-        if self.library.host_enqueue(self.address, (c_int64 * 4)(*shape), half, (c_void_p * 5)(*inputs),
-                                     (c_void_p * 4)(*outputs), c_void_p(pointers["workspace"]), c_void_p(stream)):
+        if self.library.host_enqueue(
+            self.address,
+            (c_int64 * 4)(*shape),
+            half,
+            (c_void_p * 5)(*inputs),
+            (c_void_p * 4)(*outputs),
+            c_void_p(pointers["workspace"]),
+            c_void_p(stream),
+        ):
             raise RuntimeError(self.host.log())
 
 
@@ -213,26 +291,41 @@ class HostedPlugin:
 
 
 def merge_on_host(op, x, lengths, targets, keep, window, step=(2, 5)):
-    """The op of an emulated library on numpy arrays; outputs, workspace and what lies behind them start out as poison."""
+    """The op of an emulated library on numpy arrays; outputs, workspace and what lies behind them start as poison."""
     batch, tokens, width = x.shape
     shape, half = (batch, tokens, width, keep), int(x.dtype == np.float16)
-    fresh = {"y": poisoned(batch * keep * width * x.itemsize), "sizes": poisoned(batch * keep * 4),
-             "anchors": poisoned(batch * keep * 4), "source_map": poisoned(batch * tokens * 4),
-             "workspace": poisoned(op.workspace(shape, half))}
-    given = {"x": np.ascontiguousarray(x), "lengths": np.asarray(lengths, np.int32),
-             "targets": np.asarray(targets, np.int32), "window": np.array([window], np.int32)}
+    fresh = {
+        "y": poisoned(batch * keep * width * x.itemsize),
+        "sizes": poisoned(batch * keep * 4),
+        "anchors": poisoned(batch * keep * 4),
+        "source_map": poisoned(batch * tokens * 4),
+        "workspace": poisoned(op.workspace(shape, half)),
+    }
+    given = {
+        "x": np.ascontiguousarray(x),
+        "lengths": np.asarray(lengths, np.int32),
+        "targets": np.asarray(targets, np.int32),
+        "window": np.array([window], np.int32),
+    }
     op.enqueue({name: array.ctypes.data for name, array in {**fresh, **given}.items()}, shape, half, step)
     for name, array in fresh.items():
         assert (array[-GUARD:] == POISON).all(), f"the op wrote behind {name}"
-    shapes = {"y": (batch, keep, width), "sizes": (batch, keep), "anchors": (batch, keep), "source_map": (batch, tokens)}
-    return {name: fresh[name][:-GUARD].view(x.dtype if name == "y" else np.int32).reshape(shapes[name]) for name in OUTPUTS}
+    shapes = {
+        "y": (batch, keep, width),
+        "sizes": (batch, keep),
+        "anchors": (batch, keep),
+        "source_map": (batch, tokens),
+    }
+    return {
+        name: fresh[name][:-GUARD].view(x.dtype if name == "y" else np.int32).reshape(shapes[name]) for name in OUTPUTS
+    }
 
 
 def poisoned(size):
     """`size` bytes and a guard behind them, aligned as a device allocates."""
     block = np.full(size + 2 * GUARD, POISON, np.uint8)
     start = -block.ctypes.data % GUARD
-    return block[start:start + size + GUARD]
+    return block[start : start + size + GUARD]
 
 
 def assert_same(got, want):

@@ -48,7 +48,9 @@ def test_hard_rows_at_every_target_in_one_batch(kernels, hard_row, window):
 @pytest.mark.parametrize("seed", range(150))
 def test_random_ragged_batches_in_any_order_of_threads(kernels, seed):
     rng = np.random.default_rng(seed)
-    kernels.configure(residents=int(rng.integers(1, 6)), seed=int(rng.integers(0, 50)), processors=int(rng.integers(1, 20)))
+    kernels.configure(
+        residents=int(rng.integers(1, 6)), seed=int(rng.integers(0, 50)), processors=int(rng.integers(1, 20))
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         batch = harness.random_batch(seed)
     check(kernels, *batch)
@@ -60,6 +62,15 @@ def test_random_ragged_batches_in_any_order_of_threads(kernels, seed):
 def test_wide_tokens(kernels, dtype, window, width):
     x = harness.slow_tokens(np.random.default_rng(width), 2, 24, width).astype(dtype)
     check(kernels, x, [24, 19], [5, 9], 9, window)
+
+
+@pytest.mark.parametrize("processors", [1, 132])
+@pytest.mark.parametrize("window", [3, 5, 7, 9, 15, 47, 49])
+def test_best_partners_at_the_very_edge_of_a_window(kernels, window, processors):
+    """Tokens without any likeness to their neighbours, so that each place of a window is some token's best."""
+    x = np.random.default_rng(window).standard_normal((1, 260, 4)).astype(np.float32)
+    kernels.configure(processors=processors)
+    check(kernels, x, [260], [120], 120, window, (1, 2))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -102,17 +113,28 @@ def test_long_rows_use_scratch_memory(kernels, window):
 def test_full_range_of_values(kernels):
     """float16 subnormals and its largest values, float32 across its exponents."""
     rng = np.random.default_rng(7)
-    bits = rng.integers(0, 0x7c00, (1, 30, 16)).astype(np.uint16) | (rng.integers(0, 2, (1, 30, 16)) << 15).astype(np.uint16)
+    bits = rng.integers(0, 0x7C00, (1, 30, 16)).astype(np.uint16) | (rng.integers(0, 2, (1, 30, 16)) << 15).astype(
+        np.uint16
+    )
     check(kernels, bits.view(np.float16), [30], [11], 11, 8)
     x = rng.standard_normal((1, 30, 16)) * 10.0 ** rng.integers(-37, 38, (1, 30, 16))
     check(kernels, x.astype(np.float32), [30], [11], 11, 8)
 
 
-@pytest.mark.parametrize("lengths, targets, window", [
-    ([-1, 6], [1, 3], 8), ([9, 6], [3, 3], 8), ([6, 6], [7, 3], 8), ([6, 6], [0, 3], 8), ([6, 6], [5, 3], 8),
-    ([0, 6], [1, 3], 8), ([6, 6], [3, 3], -2)])
+@pytest.mark.parametrize(
+    "lengths, targets, window",
+    [
+        ([-1, 6], [1, 3], 8),
+        ([9, 6], [3, 3], 8),
+        ([6, 6], [7, 3], 8),
+        ([6, 6], [0, 3], 8),
+        ([6, 6], [5, 3], 8),
+        ([0, 6], [1, 3], 8),
+        ([6, 6], [3, 3], -2),
+    ],
+)
 def test_rows_out_of_range_come_out_empty(kernels, lengths, targets, window):
-    """The device cannot raise: such a row is all padding, and its neighbour (unless the window is to blame) is right."""
+    """The device cannot raise: such a row is all padding, and its neighbour is right unless the window is to blame."""
     x, keep = harness.slow_tokens(np.random.default_rng(8), 2, 8, 5), 4
     got = harness.merge_on_host(kernels, x, lengths, targets, keep, window)
     empty = merge_rows(x[:1], [0], [0], keep)
@@ -126,8 +148,15 @@ def test_no_rows_no_tokens_no_slots(kernels):
         check(kernels, np.zeros((batch, tokens, 8), np.float32), [0] * batch, [0] * batch, keep, 8)
 
 
-@pytest.mark.parametrize("width, step, words", [(0, (2, 5), "D from 1 to 32767"), (32768, (2, 5), "D from 1 to 32767"),
-                                                (4, (0, 5), "must be positive"), (4, (2, 0), "must be positive")])
+@pytest.mark.parametrize(
+    "width, step, words",
+    [
+        (0, (2, 5), "D from 1 to 32767"),
+        (32768, (2, 5), "D from 1 to 32767"),
+        (4, (0, 5), "must be positive"),
+        (4, (2, 0), "must be positive"),
+    ],
+)
 def test_refusals_say_why(kernels, width, step, words):
     x = np.zeros((1, 2, width), np.float32)
     with pytest.raises(RuntimeError, match=words):

@@ -36,8 +36,12 @@ def require_headers():
 def library(tmp_path_factory):
     """The plugin with emulated kernels."""
     require_headers()
-    return harness.build_emulated(tmp_path_factory.mktemp("plugin") / "libltbm_tensorrt.so", [harness.PLUGIN],
-                                  [*harness.tensorrt_includes(), *harness.cuda_includes()], ["-fvisibility=hidden"])
+    return harness.build_emulated(
+        tmp_path_factory.mktemp("plugin") / "libltbm_tensorrt.so",
+        [harness.PLUGIN],
+        [*harness.tensorrt_includes(), *harness.cuda_includes()],
+        ["-fvisibility=hidden"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +175,18 @@ def test_cmake_says_that_nvcc_is_missing(tmp_path):
 def test_cmake_builds_the_plugin(tmp_path):
     """The real library for one GPU: it compiles, exports two functions and needs no libnvinfer."""
     require_headers()
-    done = configure(tmp_path, f"-DTENSORRT_INCLUDE_DIR={harness.tensorrt_includes()[0]}", "-DCUDA_ARCHITECTURES=90",
-                     f"-DCMAKE_CUDA_COMPILER={harness.nvcc()}")
+    done = configure(
+        tmp_path,
+        f"-DTENSORRT_INCLUDE_DIR={harness.tensorrt_includes()[0]}",
+        "-DCUDA_ARCHITECTURES=90",
+        f"-DCMAKE_CUDA_COMPILER={harness.nvcc()}",
+    )
     assert done.returncode == 0, done.stderr
     harness.run(["cmake", "--build", tmp_path, "--target", "ltbm_tensorrt"])
     library = tmp_path / "libltbm_tensorrt.so"
-    exported = {line.split()[-1].split("(")[0] for line in symbols(library, "--defined-only").splitlines() if " T " in line}
+    exported = {
+        line.split()[-1].split("(")[0] for line in symbols(library, "--defined-only").splitlines() if " T " in line
+    }
     assert exported == {"getCreators", "setLoggerFinder"}
     assert "nvinfer1::" not in symbols(library, "--undefined-only")
     assert "libnvinfer" not in subprocess.run(["ldd", library], capture_output=True, text=True).stdout

@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #ifdef __CUDACC__
-#define LTBM_SHARED __host__ __device__
+#define LTBM_HOST_DEVICE __host__ __device__
 #else
-#define LTBM_SHARED
+#define LTBM_HOST_DEVICE
 #endif
 
 namespace ltbm {
@@ -18,7 +18,7 @@ constexpr double kSafeInt64 = 4611686018427387904.0;  // 2^62: a larger <G, G> i
 constexpr int kGlobal = -1;  // the window of Global Merge
 
 // How many of n current tokens the next pass merges away.
-LTBM_SHARED inline int64_t merge_count(int64_t n, int64_t target, int64_t step_num, int64_t step_den) {
+LTBM_HOST_DEVICE inline int64_t merge_count(int64_t n, int64_t target, int64_t step_num, int64_t step_den) {
   int64_t count = n - target;
   const int64_t share = n * step_num / step_den;
   if (count > share) count = share;

@@ -1,8 +1,8 @@
 // The TensorRT plugin LTBM, version 1 of ai.ltbm: one source for TensorRT 10.0 and later.
 //
-// TensorRT finds it through getCreators when it loads the library, so nothing here needs a symbol of libnvinfer and one
-// build serves the TensorRT versions of its major number. `keep` is a shape input: its value K arrives in getOutputShapes only, and
-// enqueue reads it off the outputs. Lengths, targets and window stay on the device.
+// TensorRT finds it through getCreators when it loads the library, so nothing here needs a symbol of libnvinfer. `keep` is
+// a shape input: its value K arrives in getOutputShapes only, and enqueue reads it off the outputs. Lengths, targets and
+// window stay on the device.
 #include <NvInferRuntime.h>
 
 #include <array>

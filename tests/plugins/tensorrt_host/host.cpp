@@ -130,7 +130,7 @@ void host_describe(IPluginCreatorV3One* creator, char* text, int room) {
                 creator->getPluginNamespace(), fields.c_str());
 }
 
-// A plugin from the fields step_num, step_den, in int32 or, as an ONNX attribute has it, int64; neither if step_num is 0.
+// A plugin from the first `given` of the fields step_num and step_den, in int32 or, as an ONNX attribute has it, int64.
 IPluginV3* host_create(IPluginCreatorV3One* creator, int64_t step_num, int64_t step_den, int wide, int given) {
   const int32_t narrow[] = {static_cast<int32_t>(step_num), static_cast<int32_t>(step_den)};
   const int64_t whole[] = {step_num, step_den};
