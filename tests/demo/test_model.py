@@ -36,7 +36,7 @@ def test_the_position_table_is_whisper_s(model):
     table = model.model.audio_tower.embed_positions.weight
     assert table.shape == (TRAINING_WINDOW_S * 50, 128) and not table.requires_grad
     wide = sinusoids(1500, 128)
-    torch.testing.assert_close(table, wide[: len(table)], rtol=0, atol=0)
+    torch.testing.assert_close(table, wide[: len(table)], rtol=0, atol=1e-6)  # sin rounds by how threads share the work
     np.testing.assert_allclose(wide[7, [0, 64]], [np.sin(7), np.cos(7)], atol=1e-6)
 
 

@@ -16,6 +16,15 @@ from ltbm.demo.train import Recipe, train
 SMOKE = Recipe(steps=20, warmup_steps=5, scenes=120, batch=4, rise=5)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums are split among threads, so only one thread gives the same bits every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def run():
     log = io.StringIO()
