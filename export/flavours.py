@@ -1,7 +1,7 @@
 """How a decoder graph attends and keeps its cache: one flavour per kind of runtime, all over one weight file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 """A small builder of ONNX graphs: ops by call, weights external, constants inline."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import onnx

@@ -26,10 +26,11 @@ def merge_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: str, weights
 
 
 def _projector(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, x: str) -> str:
+    def take(name: str):
+        return lambda: checkpoint.take(name, "merge")
+
     for position, name in enumerate(spec.family.projector):
         if position:
             x = g.op("Gelu", x)
-        bias = f"{name}.bias"
-        x = g.linear(x, name, lambda: checkpoint.take(f"{name}.weight", "merge"),
-                     (lambda: checkpoint.take(bias, "merge")) if bias in checkpoint else None)
+        x = g.linear(x, name, take(f"{name}.weight"), take(f"{name}.bias") if f"{name}.bias" in checkpoint else None)
     return x

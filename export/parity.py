@@ -1,7 +1,7 @@
 """Parity: every engine of a bundle against the PyTorch model, as figures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Callable
 
 import numpy as np
 

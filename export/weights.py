@@ -1,7 +1,7 @@
 """Weights out: one file of external data per stage, written tensor by tensor, shared by graphs that name it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import onnx

@@ -14,8 +14,7 @@ import onnx
 import onnx.checker
 from onnx import TensorProto, helper
 
-from ltbm.plugins.merge import (AMAX_MIN, BLOCK, DEFAULT_STEP, EXACT_FLOAT64, GRID_MAX, SAFE_INT64, SPILL_PENALTY,
-                                check_step)
+from ltbm.plugins.merge import AMAX_MIN, BLOCK, DEFAULT_STEP, EXACT_FLOAT64, GRID_MAX, SAFE_INT64, SPILL_PENALTY, check_step
 from ltbm.plugins.onnx_body import Body, Value
 
 DOMAIN = "ai.ltbm"

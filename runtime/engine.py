@@ -1,8 +1,9 @@
 """What a backend gives: an engine runs one stage's graph on named arrays, checked by name, type and shape."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Protocol
+from typing import Protocol
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """The ONNX Runtime backend: one InferenceSession a stage, IO binding for what stays on the device."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import numpy as np
 

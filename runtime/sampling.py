@@ -33,6 +33,9 @@ class Sampling:
             raise ValueError(f"repetition_penalty {self.repetition_penalty} is not positive; 1 is none")
 
 
+GREEDY = Sampling()
+
+
 class Sampler:
     """Draws one token a step; holds the generator and the tokens seen so far."""
 

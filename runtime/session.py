@@ -1,9 +1,9 @@
 """A session: one bundle's engines, loaded once, that answer questions about audio."""
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.engine import BACKENDS, check_backend, open_engine
 from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
 from ltbm.runtime.prompt import Prompter, TextStream
-from ltbm.runtime.sampling import Sampler, Sampling
+from ltbm.runtime.sampling import GREEDY, Sampler, Sampling
 from ltbm.runtime.stages.decoder import Decoder
 from ltbm.runtime.stages.encoder import EncodedRows, encode
 from ltbm.runtime.stages.features import FeatureWindow, extract_features
@@ -113,7 +113,7 @@ class Session:
 
     def stream(self, audio, prompt: str, level: str | Level = DEFAULT_LEVEL, *, keep_ratio=None, audio_tokens: int | None = None,
                window="auto", positions: str = "original", attention: str = "proportional",
-               max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS, sampling: Sampling = Sampling(), long_audio: str = "error",
+               max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS, sampling: Sampling = GREEDY, long_audio: str = "error",
                sampling_rate: int | None = None) -> Iterator[str]:
         """The answer's text, piece by piece; the generator returns the whole `Answer`.
 

@@ -1,9 +1,9 @@
 """The shipped model as a bundle, exported anew into a temporary folder."""
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 MODEL = Path(__file__).parent / "model"
 

@@ -1,6 +1,6 @@
 """Many short answers at once: greedy decoding of prefixes in batches, for evaluation."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -6,8 +6,8 @@ A benchmark of mechanism and regression: a small model and synthetic sound, no e
 import math
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator
 
 from ltbm.demo.language import CAPTION_PROMPT, questions
 from ltbm.demo.metrics import bootstrap_difference, score_clip, summarise

@@ -1,6 +1,6 @@
 """Stages 5 and 6, prefill and decode: the LLM reads the prefix at once, then one token a step, its KV cache in place."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

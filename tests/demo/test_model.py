@@ -4,9 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+import torch
 
 from ltbm.demo import data, language
 from ltbm.demo.evaluate import hear

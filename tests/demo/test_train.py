@@ -4,9 +4,7 @@ import io
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+import torch
 
 from ltbm.demo.evaluate import hear, load_model
 from ltbm.demo.model import encode_audio, save_model

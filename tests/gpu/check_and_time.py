@@ -337,7 +337,7 @@ def time_torch(row, x, target):
     batch, tokens, window = row[2], row[3], row[6]
     tensor = torch.from_numpy(x).cuda()
     times = []
-    for repeat in range(8):
+    for _ in range(8):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         torch_merge.merge_rows(tensor, [tokens] * batch, [target] * batch, target, window)
