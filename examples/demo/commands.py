@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from ltbm.runtime.cli import add_command
+from ltbm.runtime.cli import UsageError, add_command
 from ltbm.runtime.levels import NAMED_RATIOS
 
 CLIPS = Path(__file__).parent / "clips"
@@ -28,7 +28,10 @@ def run_demo(args) -> None:
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
-    records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[:args.clips]
+    records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
+    if not 1 <= args.clips <= len(records):
+        raise UsageError(f"--clips {args.clips} is outside 1..{len(records)}")
+    records = records[:args.clips]
     with demo_bundle(args.precision, progress) as bundle, Session.open(bundle) as session:
         session.generate(str(CLIPS / records[0]["file"]), "what do you hear ?")  # warm-up, not shown
         clips = [_hear(session, record, not args.json) for record in records]
