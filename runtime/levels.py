@@ -74,6 +74,8 @@ def parse_level(level=DEFAULT_LEVEL, keep_ratio=None, audio_tokens=None, window=
     `keep_ratio` ("0.3", "3/10" or a number) or `audio_tokens` (a budget) take the place of the named `level`.
     """
     if isinstance(level, Level):
+        if (keep_ratio, audio_tokens, window, positions, attention) != (None, None, "auto", "original", "proportional"):
+            raise ValueError(f"level {level.name!r} is complete: change it with dataclasses.replace, not by further options")
         return level
     if keep_ratio is not None and audio_tokens is not None:
         raise ValueError("give a keep ratio or a budget of audio tokens, not both")

@@ -129,11 +129,13 @@ class Session:
         clock = _Clock()
         audios = self.features(audio, long_audio, sampling_rate, clock)
         level, reason = settle_level(level, audios)
+        with clock.stage("prompt"):
+            prompt_ids = self.prompter.prompt_ids(prompt, len(audios))
+        self._check_positions(len(prompt_ids) - len(audios), audios, level, max_new_tokens)
         merged = self.hear(audios, level, clock)
         with clock.stage("splice"):
-            prefix = splice(self.prompter.prompt_ids(prompt, len(audios)), merged, self.manifest.prompt.audio_token_id,
-                            self.embeddings, level)
-        decoder = self._decoder(prefix, max_new_tokens)
+            prefix = splice(prompt_ids, merged, self.manifest.prompt.audio_token_id, self.embeddings, level)
+        decoder = Decoder(self.decoder, self.manifest.decoder, len(prefix.token_ids) + max_new_tokens)
         token_ids, text = yield from self._answer(decoder, prefix, max_new_tokens, sampling, clock)
         return Answer(
             text=text, token_ids=token_ids, prompt_token_ids=prefix.token_ids.tolist(),
@@ -166,14 +168,14 @@ class Session:
         with clock.stage("merge"):
             return [merge(self.merge_engine, groups, level) for groups in encoded]
 
-    def _decoder(self, prefix: Prefix, max_new_tokens: int) -> Decoder:
-        """A decoder with room for the prefix and the answer; ValueError if the model has no positions for them."""
-        spec = self.manifest.decoder
-        needed = prefix.next_position + max_new_tokens
-        if needed > spec.max_positions:
-            raise ValueError(f"the prompt takes {prefix.next_position} positions and max_new_tokens {max_new_tokens} more, the model has "
-                             f"{spec.max_positions}; shorten the audio or the answer, or use compact positions with a lower level")
-        return Decoder(self.decoder, spec, len(prefix.token_ids) + max_new_tokens)
+    def _check_positions(self, text_tokens: int, audios: list[list[FeatureWindow]], level: Level, max_new_tokens: int) -> None:
+        """ValueError, before anything is encoded, if the model has no positions for the prompt and the answer."""
+        rows = [window.tokens for windows in audios for window in windows]
+        prompt = text_tokens + (sum(rows) if level.positions == "original" else sum(map(level.target, rows)))
+        limit = self.manifest.decoder.max_positions
+        if prompt + max_new_tokens > limit:
+            raise ValueError(f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, the model has {limit}; "
+                             "shorten the audio or the answer, or use compact positions with a lower level")
 
     def _answer(self, decoder: Decoder, prefix: Prefix, max_new_tokens: int, sampling: Sampling, clock: _Clock):
         """Prefill, then decode until an end token or the limit; yields text, returns (token ids, text)."""

@@ -44,3 +44,10 @@ def test_a_budget_is_settled_per_clip():
 def test_refusals_say_what_is_allowed(options, words):
     with pytest.raises(ValueError, match=words):
         parse_level(**options)
+
+
+def test_a_complete_level_takes_no_further_options():
+    level = parse_level("keep25")
+    assert parse_level(level) is level
+    with pytest.raises(ValueError, match="dataclasses.replace"):
+        parse_level(level, window=3)

@@ -82,8 +82,8 @@ def test_the_kv_cache_follows_the_tokens(session, make_clip):
 
 def test_stages_are_timed(session, make_clip):
     timings = session.generate(make_clip(5), PROMPT, max_new_tokens=4).timings
-    assert set(timings) == {"load", "features", "encoder", "merge", "splice", "prefill", "ttft", "decode", "total"}
-    stages = sum(timings[name] for name in ("load", "features", "encoder", "merge", "splice", "prefill"))
+    assert set(timings) == {"load", "features", "prompt", "encoder", "merge", "splice", "prefill", "ttft", "decode", "total"}
+    stages = sum(timings[name] for name in ("load", "features", "prompt", "encoder", "merge", "splice", "prefill"))
     assert stages <= timings["ttft"] <= timings["total"]
 
 
@@ -117,9 +117,19 @@ def test_refuses_a_prompt_with_the_placeholder(session, make_clip):
         session.generate(make_clip(1), "what is <|AUDIO|> ?")
 
 
-def test_refuses_an_answer_with_no_room(session, make_clip):
+def test_refuses_an_answer_with_no_room_before_it_encodes(session, make_clip, monkeypatch):
+    monkeypatch.setattr(session, "hear", lambda *_: pytest.fail("encoded first"))
     with pytest.raises(ValueError, match="positions.*4096"):
         session.generate(make_clip(1), PROMPT, max_new_tokens=5000)
+
+
+def test_the_last_position_can_be_used(session, make_clip):
+    """One token more than fits is refused; what fits exactly is answered."""
+    prompt = len(session.generate(make_clip(1), PROMPT, "full", max_new_tokens=1).prompt_token_ids)
+    room = session.manifest.decoder.max_positions - prompt
+    next(session.stream(make_clip(1), PROMPT, "full", max_new_tokens=room))
+    with pytest.raises(ValueError, match="positions"):
+        next(session.stream(make_clip(1), PROMPT, "full", max_new_tokens=room + 1))
 
 
 def test_no_memory_for_the_kv_cache(session, make_clip, monkeypatch):
