@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-BACKENDS = {"onnxruntime": "gqa"}
-"""Backend -> the decoder flavour it runs."""
+BACKENDS = {"onnxruntime": {"cpu": "gqa", "cuda": "std24"}}
+"""Backend -> device -> the decoder flavour that runs there. ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,11 @@ def open_engine(path: Path, backend: str, device: str, threads: int | None = Non
 def check_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
+
+
+def decoder_flavour(backend: str, device: str) -> str:
+    """Which of a bundle's decoder graphs runs on `device`; ValueError for a backend or device not known."""
+    check_backend(backend)
+    if device not in BACKENDS[backend]:
+        raise ValueError(f"unknown device {device!r}; devices of {backend} are {', '.join(BACKENDS[backend])}")
+    return BACKENDS[backend][device]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ltbm.runtime.audio import load_audio
 from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.engine import BACKENDS, check_backend, open_engine
+from ltbm.runtime.engine import decoder_flavour, open_engine
 from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
 from ltbm.runtime.prompt import Prompter, TextStream
 from ltbm.runtime.sampling import GREEDY, Sampler, Sampling
@@ -71,14 +71,14 @@ class Session:
     """The three engines of a bundle. Open with `Session.open`; close it, or use it as a context manager."""
 
     def __init__(self, bundle: Bundle, backend: str, device: str, threads: int | None):
-        check_backend(backend)
+        self.flavour = decoder_flavour(backend, device)
         self.bundle, self.manifest = bundle, bundle.manifest
         self.backend, self.device = backend, device
         self.prompter = Prompter(bundle)
         self.embeddings = np.load(bundle.file("embeddings.npy"), mmap_mode="r", allow_pickle=False)
         self.encoder, self.merge_engine, self.decoder = (
             open_engine(bundle.file(name), backend, device, threads)
-            for name in ("encoder.onnx", "merge.onnx", f"decoder.{BACKENDS[backend]}.onnx"))
+            for name in ("encoder.onnx", "merge.onnx", f"decoder.{self.flavour}.onnx"))
 
     @classmethod
     def open(cls, path, backend: str = "onnxruntime", device: str = "cpu", threads: int | None = None) -> "Session":

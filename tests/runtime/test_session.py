@@ -152,3 +152,15 @@ def test_audio_flamingo_takes_ten_minutes_and_refuses_more(make_bundle):
         assert len(flamingo.features(np.zeros(600 * 16_000, np.float32))[0]) == 20
         with pytest.raises(ValueError, match="longer than the 600 s"):
             flamingo.features(np.zeros(600 * 16_000 + 1, np.float32))
+
+
+def test_cuda_gets_the_decoder_that_takes_a_key_bias_there(qwen, session, make_clip, monkeypatch):
+    """The flavour meant for CUDA, here on the CPU, answers as the other does."""
+    from ltbm.runtime import engine
+
+    assert engine.decoder_flavour("onnxruntime", "cuda") == "std24"
+    monkeypatch.setitem(engine.BACKENDS["onnxruntime"], "cpu", "std24")
+    with Session.open(qwen[1]) as standard:
+        assert (standard.flavour, session.flavour) == ("std24", "gqa")
+        answers = [opened.generate(make_clip(4), PROMPT, "keep12", max_new_tokens=10).token_ids for opened in (standard, session)]
+    assert answers[0] == answers[1]
