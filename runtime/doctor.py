@@ -43,7 +43,7 @@ def _merge_op() -> Finding:
     path = library.native_library()
     if path is not None:
         return Finding("merge op", "ok", f"native CPU op, {path}")
-    return Finding("merge op", "warning", "the ONNX function body (correct, slower): install a C++ compiler, then pip install --force-reinstall ltbm")
+    return Finding("merge op", "warning", "the ONNX function body (same bits, slower): install a C++ compiler, then install ltbm again")
 
 
 def _audio() -> Finding:
