@@ -9,13 +9,11 @@ the reference.
 """
 
 import argparse
-import ctypes
 import importlib.util
 import json
 import sys
 import tempfile
 import time
-from ctypes import byref, c_char_p, c_double, c_float, c_int, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SMALLEST = 80  # compute capability from which the kernels run
 OPS_IN_GRAPH = 20
-WARMUP, REPEATS = 5, 30  # replays
 # Name, dtype, B, T, D, level (num, den), window.
 TIMED = (
     ("30 s", "float16", 1, 750, 1280, (1, 4), 8),
@@ -52,130 +49,7 @@ def module(name, path):
 
 harness = module("cuda_harness", ROOT / "tests/plugins/cuda_harness.py")
 merge = module("ltbm_merge", ROOT / "plugins/merge.py")
-
-
-# --- the device -----------------------------------------------------------------------------------------------------
-
-
-class Device:
-    """The CUDA runtime calls of device.cu."""
-
-    def __init__(self, path):
-        self.library = ctypes.CDLL(str(path))
-
-    def call(self, name, *arguments):
-        function = getattr(self.library, f"gpu_{name}")
-        function.restype = c_char_p
-        error = function(*arguments)
-        if error:
-            raise RuntimeError(f"{name}: {error.decode()}")
-
-    def describe(self):
-        text, capability = ctypes.create_string_buffer(300), c_int()
-        self.call("describe", text, len(text), byref(capability))
-        return text.value.decode(), capability.value
-
-    def stream(self):
-        made = c_void_p()
-        self.call("stream", byref(made))
-        return made.value
-
-    def bandwidth(self, stream):
-        found = c_double()
-        self.call("bandwidth", c_void_p(stream), byref(found))
-        return found.value
-
-
-class Problem:
-    """One call of the op on the device: its arrays, filled with poison but for the inputs."""
-
-    def __init__(self, device, op, x, keep, step=(2, 5)):
-        self.device, self.op, self.step = device, op, step
-        batch, tokens, width = x.shape
-        self.shape, self.half, self.dtype = (batch, tokens, width, keep), int(x.dtype == np.float16), x.dtype
-        self.sizes = {
-            "x": x.nbytes,
-            "lengths": 4 * batch,
-            "targets": 4 * batch,
-            "window": 4,
-            "y": batch * keep * width * x.itemsize,
-            "sizes": 4 * batch * keep,
-            "anchors": 4 * batch * keep,
-            "source_map": 4 * batch * tokens,
-            "workspace": op.workspace(self.shape, self.half),
-        }
-        self.pointers = {name: self.allocate(size) for name, size in self.sizes.items()}
-
-    def allocate(self, size):
-        made = c_void_p()
-        self.device.call("allocate", c_size_t(size + harness.GUARD), byref(made))
-        return made.value
-
-    def fill(self, x, lengths, targets, window):
-        given = {
-            "x": np.ascontiguousarray(x),
-            "lengths": np.asarray(lengths, np.int32),
-            "targets": np.asarray(targets, np.int32),
-            "window": np.array([window], np.int32),
-        }
-        for name, size in self.sizes.items():
-            if name in given:
-                assert given[name].nbytes == size, name
-                self.device.call(
-                    "upload", c_void_p(self.pointers[name]), c_void_p(given[name].ctypes.data), c_size_t(size)
-                )
-            else:
-                self.device.call("fill", c_void_p(self.pointers[name]), harness.POISON, c_size_t(size + harness.GUARD))
-
-    def enqueue(self, stream):
-        self.op.enqueue(self.pointers, self.shape, self.half, self.step, stream)
-
-    def results(self, stream):
-        """Outputs by name, once the stream has come to its end; AssertionError if anything wrote behind an array."""
-        self.device.call("synchronize", c_void_p(stream))
-        batch, tokens, width, keep = self.shape
-        shapes = {
-            "y": (batch, keep, width),
-            "sizes": (batch, keep),
-            "anchors": (batch, keep),
-            "source_map": (batch, tokens),
-        }
-        out = {}
-        for name in (*harness.OUTPUTS, "workspace"):
-            raw = np.empty(self.sizes[name] + harness.GUARD, np.uint8)
-            self.device.call("download", c_void_p(raw.ctypes.data), c_void_p(self.pointers[name]), c_size_t(raw.nbytes))
-            assert (raw[-harness.GUARD :] == harness.POISON).all(), f"the op wrote behind {name}"
-            if name != "workspace":
-                out[name] = raw[: -harness.GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
-        return out
-
-    def free(self):
-        for pointer in self.pointers.values():
-            self.device.call("free", c_void_p(pointer))
-
-
-class Graph:
-    """What `enqueue` puts on the stream, captured."""
-
-    def __init__(self, device, stream, enqueue):
-        self.device, self.stream = device, stream
-        made, nodes = c_void_p(), c_size_t()
-        device.call("begin_capture", c_void_p(stream))
-        enqueue()
-        device.call("end_capture", c_void_p(stream), byref(made), byref(nodes))
-        self.graph, self.nodes = made, nodes.value
-
-    def replay(self):
-        self.device.call("replay", self.graph, c_void_p(self.stream))
-
-    def times(self):
-        """Seconds of each replay [REPEATS]."""
-        out = (c_float * REPEATS)()
-        self.device.call("time", self.graph, c_void_p(self.stream), WARMUP, REPEATS, out)
-        return np.array(out) * 1e-3
-
-    def drop(self):
-        self.device.call("drop_graph", self.graph)
+gpu = module("gpu_device", HERE / "device.py")
 
 
 def build(folder):
@@ -193,7 +67,7 @@ def compute_capability(folder):
     """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
     path = folder / "libdevice.so"
     harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path])
-    return Device(path).describe()[1]
+    return gpu.Device(path).describe()[1]
 
 
 def open_op(library, folder):
@@ -250,7 +124,7 @@ def compare_all(device, open_step, stream, quick):
     count, wrong, ops = 0, [], {}
     for name, (x, lengths, targets, keep, window, step) in cases(quick):
         op = ops.setdefault(step, open_step(step) if step not in ops else None)
-        problem = Problem(device, op, x, keep, step)
+        problem = gpu.Problem(device, op, x, keep, step)
         problem.fill(x, lengths, targets, window)
         problem.enqueue(stream)
         try:
@@ -267,8 +141,8 @@ def compare_all(device, open_step, stream, quick):
 def check_graph(device, open_step, stream):
     """Capture once, then replay with other tokens, lengths, targets and windows in the same memory, 50 times each."""
     rng, keep, wrong = np.random.default_rng(1), 190, []
-    problem = Problem(device, open_step((2, 5)), np.zeros((3, 400, 256), np.float16), keep)
-    graph = Graph(device, stream, lambda: problem.enqueue(stream))
+    problem = gpu.Problem(device, open_step((2, 5)), np.zeros((3, 400, 256), np.float16), keep)
+    graph = gpu.Graph(device, stream, lambda: problem.enqueue(stream))
     for window, targets in ((8, [190, 40, 1]), (-1, [7, 100, 0]), (0, [150, 3, 60]), (200, [13, 14, 15])):
         x = harness.slow_tokens(rng, 3, 400, 256).astype(np.float16)
         lengths = [400, int(rng.integers(100, 400)), 80 if targets[2] else 0]
@@ -300,14 +174,14 @@ def time_op(device, open_step, stream, row, bandwidth):
         max(2, min(OPS_IN_GRAPH, 2**28 // (batch * tokens * width * 2)))
     ):  # other tokens each time: no warm cache
         x = harness.slow_tokens(rng, batch, tokens, width).astype(dtype)
-        problems.append(Problem(device, op, x, target))
+        problems.append(gpu.Problem(device, op, x, target))
         problems[-1].fill(x, [tokens] * batch, [target] * batch, window)
-    many = Graph(device, stream, lambda: [problems[i % len(problems)].enqueue(stream) for i in range(OPS_IN_GRAPH)])
-    one = Graph(device, stream, lambda: problems[0].enqueue(stream))
+    many = gpu.Graph(device, stream, lambda: [problems[i % len(problems)].enqueue(stream) for i in range(OPS_IN_GRAPH)])
+    one = gpu.Graph(device, stream, lambda: problems[0].enqueue(stream))
     per_op, alone = many.times() / OPS_IN_GRAPH, one.times()
     moved = sum(size for key, size in problems[0].sizes.items() if key != "workspace")
     for used in (*problems, many, one):
-        used.drop() if isinstance(used, Graph) else used.free()
+        used.drop() if isinstance(used, gpu.Graph) else used.free()
     return {
         "name": name,
         "dtype": dtype,
@@ -358,7 +232,7 @@ def print_table(rows):
                  f"{per_call / row['batch']:.1f}",
                  f"{row['alone_microseconds']:.1f}", f"{row['floor_microseconds']:.2f}", *beside)
         print("| " + " | ".join(map(str, cells)) + " |")
-    print(f"\nus per call: median of {REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
+    print(f"\nus per call: median of {gpu.REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
           "by events; alone: a graph of one call. floor: every input read and output written once, at the bandwidth "
           "of a device copy. Not timed: uploads, capture, the first calls.")
 
@@ -373,7 +247,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         library, said = build(Path(folder))
-        device = Device(library)
+        device = gpu.Device(library)
         open_step, way = open_op(library, Path(folder))
         stream, (text, _) = device.stream(), device.describe()
         print(f"{text}\ncalled through: {way}\nbuilt in {time.perf_counter() - began:.0f} s", flush=True)

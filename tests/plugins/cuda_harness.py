@@ -66,31 +66,10 @@ def build_emulated(path, sources=(), includes=(), flags=()):
     system = [part for folder in includes for part in ("-isystem", folder)]
     run(
         [
-            compiler(),
-            "-std=c++17",
-            "-O2",
-            "-fPIC",
-            "-shared",
-            "-ffp-contract=off",
-            "-fno-strict-aliasing",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-Wno-unknown-pragmas",
-            "-Wno-clobbered",
-            "-DLTBM_EMULATED",
-            "-U_FORTIFY_SOURCE",
-            f"-I{EMULATOR}",
-            f"-I{SOURCES / 'cuda'}",
-            *system,
-            *flags,
-            "-x",
-            "c++",
-            KERNELS,
-            EMULATOR / "emulator.cpp",
-            *sources,
-            "-o",
-            path,
+            compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing",
+            "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered", "-DLTBM_EMULATED",
+            "-U_FORTIFY_SOURCE", f"-I{EMULATOR}", f"-I{SOURCES / 'cuda'}", *system, *flags, "-x", "c++", KERNELS,
+            EMULATOR / "emulator.cpp", *sources, "-o", path,
         ]
     )
     return path
@@ -102,22 +81,8 @@ def build_cuda(path, architectures, sources=(), includes=(), flags=()):
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     return run(
         [
-            nvcc(),
-            "-std=c++17",
-            "-O3",
-            "--fmad=false",
-            "-Xptxas",
-            "-v",
-            "-Xcompiler",
-            "-fPIC,-Wall,-Wextra",
-            "-shared",
-            *code,
-            *system,
-            *flags,
-            KERNELS,
-            *sources,
-            "-o",
-            path,
+            nvcc(), "-std=c++17", "-O3", "--fmad=false", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra",
+            "-shared", *code, *system, *flags, KERNELS, *sources, "-o", path,
         ]
     )
 
@@ -127,19 +92,8 @@ def build_host(path):
     system = [part for folder in (*tensorrt_includes(), *cuda_includes()) for part in ("-isystem", folder)]
     run(
         [
-            compiler(),
-            "-std=c++17",
-            "-O1",
-            "-fPIC",
-            "-shared",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            *system,
-            HOST,
-            "-o",
-            path,
-            "-ldl",
+            compiler(), "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *system, HOST, "-o",
+            path, "-ldl",
         ]
     )
     return path
