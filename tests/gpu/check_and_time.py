@@ -67,7 +67,10 @@ def compute_capability(folder):
     """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
     path = folder / "libdevice.so"
     harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path])
-    return gpu.Device(path).describe()[1]
+    try:
+        return gpu.Device(path).describe()[1]
+    except RuntimeError as error:
+        raise SystemExit(f"no CUDA GPU can be used here: {error}") from None
 
 
 def open_op(library, folder):
