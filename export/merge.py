@@ -12,17 +12,39 @@ OPSET = 20
 def merge_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: str, weights: WeightFile, step: tuple[int, int]) -> Graph:
     """audio_embeds [B, T, D], lengths [B], targets [B], keep [1], window [1] -> merged_embeds [B, K, H] and the plan.
 
-    Also sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md).
+    The plan is sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md). With first_position
+    [B] int64, original_positions [1] and proportional_attention [1] int32 (0 or 1) it becomes what the LLM needs of each
+    kept token, with no way over the host: position_ids [B, K] int64 and key_bias [B, K] float32.
     """
     g = Graph("merge", OPSET, precision, weights, {DOMAIN: VERSION})
     g.functions.append(ltbm_function())
     inputs = [g.input("audio_embeds", precision, ["B", "T", spec.encoder.width]), g.input("lengths", "int32", ["B"]),
               g.input("targets", "int32", ["B"]), g.input("keep", "int64", [1]), g.input("window", "int32", [1])]
+    first, original, proportional = (g.input("first_position", "int64", ["B"]), g.input("original_positions", "int32", [1]),
+                                     g.input("proportional_attention", "int32", [1]))
     plan = [g.graph_output(name, "int32", shape)
             for name, shape in (("sizes", ["B", "K"]), ("anchors", ["B", "K"]), ("source_map", ["B", "T"]))]
     g.node(OP, inputs, ["merged"] + plan, DOMAIN, step_num=step[0], step_den=step[1])
     g.output(_projector(g, spec, checkpoint, "merged"), "merged_embeds", precision, ["B", "K", spec.decoder.hidden_size])
+    _positions(g, first, original)
+    _key_bias(g, proportional)
     return g
+
+
+def _positions(g: Graph, first: str, original: str) -> None:
+    """first_position plus the anchor, or plus the place among the kept tokens."""
+    anchors = g.cast("anchors", "int64")
+    count = g.op("Squeeze", g.op("Shape", anchors, start=1, end=2))
+    places = g.op("Unsqueeze", g.op("Range", g.const(0), count, g.const(1)), g.const([0]))
+    chosen = g.op("Where", g.cast(original, "bool"), anchors, places)
+    g.output(g.op("Add", chosen, g.op("Unsqueeze", first, g.const([1]))), "position_ids", "int64", ["B", "K"])
+
+
+def _key_bias(g: Graph, proportional: str) -> None:
+    """log(size), or nothing."""
+    sizes = g.cast(g.op("Max", "sizes", g.const([1], "int32")), "float32")
+    bias = g.op("Where", g.cast(proportional, "bool"), g.op("Log", sizes), g.const([0.0], "float32"))
+    g.output(bias, "key_bias", "float32", ["B", "K"])
 
 
 def _projector(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, x: str) -> str:

@@ -15,11 +15,11 @@ from ltbm.runtime.prompt import Prompter
 from ltbm.runtime.session import settle_level, split_long
 from ltbm.runtime.stages.decoder import Decoder
 from ltbm.runtime.stages.encoder import EncodedRows, encode
-from ltbm.runtime.stages.features import extract_features
-from ltbm.runtime.stages.merge import MergedAudio, merge
+from ltbm.runtime.stages.features import cut_windows
+from ltbm.runtime.stages.merge import MergedAudio, Row, merge
 from ltbm.runtime.stages.splice import Prefix, splice
 
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1, "int8": 1e-1, "int4": 1.0}
 """Largest absolute difference allowed, as a share of the reference's largest value, or absolute where that is below 1."""
 FEATURES_TOLERANCE = 1e-4  # transformers' torch path is float32: up to 7e-5 from its own numpy path
 DEFAULT_PROMPT = "What do you hear?"
@@ -84,11 +84,11 @@ class _Chain:
     def __init__(self, checkpoint: Checkpoint, bundle: Bundle, waveform: np.ndarray, prompt: str, max_new_tokens: int, add):
         self.bundle, self.manifest, self.add = bundle, bundle.manifest, add
         self.reference, self.max_new_tokens = TorchReference(checkpoint), max_new_tokens
-        self.share = TOLERANCE[self.manifest.precision]
+        self.share = TOLERANCE[self.manifest.precision.weights]
         names = ["encoder", "merge"] + [f"decoder.{flavour}" for flavour in self.manifest.flavours]
         self.engines = {name: open_engine(bundle.file(f"{name}.onnx"), "onnxruntime", "cpu") for name in names}
         audio = self.manifest.audio
-        windows = extract_features(waveform, audio)
+        windows = cut_windows(waveform, audio)
         self.audios = split_long(windows, audio.max_windows, "windows", "the clip", audio.window_seconds)
         self.windows = [window for part in self.audios for window in part]
         self.samples = sample_windows(waveform, audio)[:len(self.windows)]
@@ -119,7 +119,7 @@ class _Chain:
     def encoder(self) -> None:
         """Valid tokens only, against the tower run on clips padded to the whole window."""
         want = self.reference.audio_embeds(self.torch_features, self.frame_lengths)
-        got = [rows.audio_embeds[row, :length] for groups in self.encoded for rows in groups for row, length in enumerate(rows.lengths)]
+        got = [row[:group.tokens] for groups in self.encoded for group in groups for row in np.asarray(group.audio_embeds)]
         self.compare("encoder", "", "", np.concatenate(got), np.concatenate([w[:len(g)] for g, w in zip(got, want)]))
 
     def level(self, level: Level) -> None:
@@ -153,7 +153,7 @@ class _Chain:
 
     def _engine_logits(self, flavour: str, prefix: Prefix, token_ids: list[int], table: np.ndarray) -> np.ndarray:
         """Logits [steps, V] of the engine, fed the reference's tokens."""
-        precision = np.dtype(self.manifest.precision)
+        precision = np.dtype(self.manifest.precision.inputs_embeds)
         decoder = Decoder(self.engines[f"decoder.{flavour}"], self.manifest.decoder, len(prefix.token_ids) + len(token_ids))
         narrow = Prefix(prefix.token_ids, prefix.inputs_embeds.astype(precision), prefix.position_ids, prefix.key_bias, prefix.next_position)
         logits = [decoder.prefill([narrow])[0].copy()]
@@ -165,21 +165,15 @@ class _Chain:
         chosen, best = got.argmax(-1), want.argmax(-1)
         steps = np.arange(len(want))
         gap = want[steps, best] - want[steps, chosen]
-        slack = 0.0 if self.manifest.precision == "float32" else 2 * self.share * max(1.0, float(np.abs(want).max()))
+        slack = 0.0 if self.manifest.precision.weights == "float32" else 2 * self.share * max(1.0, float(np.abs(want).max()))
         wrong = int((gap > slack).sum()) if slack else int((chosen != best).sum())
         self.add(stage, level, flavour, float(wrong), 0.0, f"{int((chosen == best).sum())} of {len(want)} equal")
 
 
 def reference_merge(groups: list[EncodedRows], level: Level, step: tuple[int, int]) -> MergedAudio:
     """The numpy reference over the engine's own encoder output; merged_embeds are [K, D], before the projector."""
-    merged, sizes, anchors, sources, tokens_in, tokens_out = [], [], [], [], 0, 0
-    for group in groups:
-        for x, length in zip(group.audio_embeds, group.lengths):
-            x = x[:length]
-            plan = plan_merge(x, level.target(int(length)), level.merge_window, step)
-            merged.append(apply_plan(plan, x))
-            sizes.append(plan.sizes)
-            anchors.append(plan.anchors + tokens_in)
-            sources.append(plan.source_map + tokens_out)
-            tokens_in, tokens_out = tokens_in + int(length), tokens_out + len(plan.sizes)
-    return MergedAudio(np.concatenate(merged), *(np.concatenate(part) for part in (sizes, anchors, sources)), tokens_in)
+    rows = [x[:group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
+    plans = [plan_merge(x, level.target(len(x)), level.merge_window, step) for x in rows]
+    sizes, anchors, sources = (np.concatenate([getattr(plan, name) for plan in plans]) for name in ("sizes", "anchors", "source_map"))
+    merged = np.concatenate([apply_plan(plan, x) for plan, x in zip(plans, rows)])
+    return MergedAudio(merged, sizes, anchors, sources, tuple(Row(len(x), len(plan.sizes)) for plan, x in zip(plans, rows)))

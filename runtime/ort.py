@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: one InferenceSession a stage, IO binding for what stays on the device."""
+"""The ONNX Runtime backend: one InferenceSession a stage, bound to arrays by their addresses."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,12 @@ except ImportError:
     raise ImportError("the onnxruntime backend needs onnxruntime: pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA") from None
 
 from ltbm.plugins import library
-from ltbm.runtime.engine import TensorSpec, check_inputs
+from ltbm.runtime.engine import BFLOAT16, Array, TensorSpec, check_arrays
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
+NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(bfloat16)": BFLOAT16, "tensor(int8)": np.int8,
+               "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
+ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 
 
 class OrtEngine:
@@ -30,45 +32,41 @@ class OrtEngine:
         self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        check_inputs(self.inputs, inputs)
+        check_arrays(self.inputs, inputs)
         return dict(zip(self.outputs, self._session.run(list(self.outputs), dict(inputs))))
 
-    def zeros(self, shape: tuple[int, ...], dtype) -> onnxruntime.OrtValue:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), self.device, 0)
+    def zeros(self, shape: tuple[int, ...], dtype) -> Array:
+        return np.zeros(shape, dtype)
 
-    def bind(self, fixed: Mapping[str, onnxruntime.OrtValue]) -> "OrtBinding":
-        return OrtBinding(self, self._session, fixed)
+    def bind(self, arrays: Mapping[str, Array]) -> "OrtBinding":
+        check_arrays(self.inputs | self.outputs, arrays)
+        return OrtBinding(self._session, self.inputs, arrays)
 
     def close(self) -> None:
         self._session = None
 
 
 class OrtBinding:
-    """An OrtEngine with buffers fixed; inputs left over come from host arrays, outputs left over go to host arrays.
+    """An OrtEngine with every input and output at a fixed address; holds the arrays, so that they stay."""
 
-    The outputs left over keep their buffers from run to run: what `run` returned is overwritten by the next one, and
-    their shapes must not change.
-    """
+    def __init__(self, session, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
+        self._session, self._io, self._arrays = session, session.io_binding(), arrays
+        for name, array in arrays.items():
+            bind = self._io.bind_input if name in inputs else self._io.bind_output
+            bind(name, "cpu", 0, _element_type(array.dtype), array.shape, _address(name, array))
 
-    def __init__(self, engine: OrtEngine, session, fixed: Mapping[str, onnxruntime.OrtValue]):
-        self._session, self._io = session, session.io_binding()
-        self.inputs = {name: spec for name, spec in engine.inputs.items() if name not in fixed}
-        self.outputs = [name for name in engine.outputs if name not in fixed]
-        for name in self.outputs:  # first, so that their places in the result are known
-            self._io.bind_output(name, "cpu")
-        for name, buffer in fixed.items():
-            if name in engine.inputs:
-                self._io.bind_ortvalue_input(name, buffer)
-            else:
-                self._io.bind_ortvalue_output(name, buffer)
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        check_inputs(self.inputs, inputs)
-        for name, array in inputs.items():
-            self._io.bind_cpu_input(name, np.ascontiguousarray(array))
+    def run(self) -> None:
         self._session.run_with_iobinding(self._io)
-        results = self._io.get_outputs_as_ortvaluevector()
-        return {name: results[place].numpy() for place, name in enumerate(self.outputs)}
+
+
+def _address(name: str, array: np.ndarray) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
+    return array.ctypes.data
+
+
+def _element_type(dtype: np.dtype):
+    return ONNX_BFLOAT16 if dtype == BFLOAT16 else dtype.type
 
 
 def _options(device: str, threads: int | None):

@@ -1,8 +1,19 @@
 """Text in and out without transformers: the chat template, the tokenizer, and the pieces of a streamed answer."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from ltbm.runtime.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side of a conversation said; `audios` of them come before the text."""
+
+    role: str  # user or assistant
+    text: str
+    audios: int = 0
 
 
 class Prompter:
@@ -17,11 +28,15 @@ class Prompter:
 
     def prompt_ids(self, prompt: str, audios: int) -> list[int]:
         """Token ids of one user turn with `audios` audios before the text, one placeholder each."""
-        if self.spec.audio_token in prompt:
-            raise ValueError(f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you")
-        content = [{"type": "audio", "audio_url": "audio"} for _ in range(audios)] + [{"type": "text", "text": prompt}]
-        ids = self.tokenizer.encode(self.render([{"role": "user", "content": content}]), add_special_tokens=False).ids
-        found = ids.count(self.spec.audio_token_id)
+        return self.conversation_ids([Turn("user", prompt, audios)])
+
+    def conversation_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of a conversation up to where the next answer begins, one placeholder per audio."""
+        for turn in turns:
+            if self.spec.audio_token in turn.text:
+                raise ValueError(f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you")
+        ids = self.tokenizer.encode(self.render([_message(turn) for turn in turns]), add_special_tokens=False).ids
+        found, audios = ids.count(self.spec.audio_token_id), sum(turn.audios for turn in turns)
         if found != audios:
             raise ValueError(f"the chat template placed {found} audio tokens for {audios} audios; the bundle's template does not fit its tokenizer")
         return ids
@@ -63,6 +78,11 @@ class TextStream:
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
         return text[self._length:]
+
+
+def _message(turn: Turn) -> dict:
+    audios = [{"type": "audio", "audio_url": "audio"}] * turn.audios
+    return {"role": turn.role, "content": audios + [{"type": "text", "text": turn.text}]}
 
 
 def _raise(message: str):

@@ -62,7 +62,7 @@ def _merged_audio(model, example: data.Example, level: Level) -> MergedAudio:
     tokens = encode_audio(model, features, torch.tensor([example.frames]))[0, : token_count(example.frames)]
     plan = plan_merge(tokens.numpy(), level.target(len(tokens)), level.merge_window)
     merged = model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, tokens.numpy())))
-    return MergedAudio(merged.numpy(), plan.sizes, plan.anchors, plan.source_map, len(tokens))
+    return MergedAudio.of_plan(merged.numpy(), plan)
 
 
 def _decode(model, prefixes: list[Prefix], end: int) -> list[list[int]]:

@@ -6,14 +6,15 @@ import numpy as np
 
 from ltbm.plugins.baselines import plan
 from ltbm.plugins.merge import apply_plan
-from ltbm.runtime.levels import Level
+from ltbm.runtime.levels import Level, parse_level
 from ltbm.runtime.session import Session
 from ltbm.runtime.stages.decoder import Decoder
 from ltbm.runtime.stages.encoder import EncodedRows
-from ltbm.runtime.stages.merge import MergedAudio, merge
+from ltbm.runtime.stages.merge import MergedAudio, Row, merge
 from ltbm.runtime.stages.splice import Prefix
 
 BATCH_ROWS = 50
+UNMERGED = parse_level("full")
 
 
 def compress(session: Session, groups: list[EncodedRows], method: str, level: Level) -> MergedAudio:
@@ -23,14 +24,12 @@ def compress(session: Session, groups: list[EncodedRows], method: str, level: Le
     """
     if method == "ltbm":
         return merge(session.merge_engine, groups, level)
-    (group,) = groups
-    length = int(group.lengths[0])
-    chosen = plan(method, group.audio_embeds[0, :length], level.target(length))
-    kept = apply_plan(chosen, group.audio_embeds[0, :length])
-    outputs = session.merge_engine.run({
-        "audio_embeds": kept[None], "lengths": np.array([len(kept)], np.int32), "targets": np.array([len(kept)], np.int32),
-        "keep": np.array([len(kept)], np.int64), "window": np.array([level.merge_window], np.int32)})
-    return MergedAudio(outputs["merged_embeds"][0], chosen.sizes, chosen.anchors, chosen.source_map, length)
+    rows = [np.asarray(group.audio_embeds)[row, :group.tokens] for group in groups for row in range(group.rows)]
+    plans = [plan(method, tokens, level.target(len(tokens))) for tokens in rows]
+    kept = [EncodedRows(apply_plan(chosen, tokens)[None], len(chosen.sizes)) for chosen, tokens in zip(plans, rows)]
+    sizes, anchors, source_maps = (np.concatenate([getattr(chosen, name) for chosen in plans]) for name in ("sizes", "anchors", "source_map"))
+    return MergedAudio(merge(session.merge_engine, kept, UNMERGED).merged_embeds, sizes, anchors, source_maps,
+                       tuple(Row(len(tokens), len(chosen.sizes)) for chosen, tokens in zip(plans, rows)))
 
 
 def answer_all(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:

@@ -5,50 +5,104 @@ from collections.abc import Sequence
 import numpy as np
 
 from ltbm.runtime.bundle import DecoderSpec
-from ltbm.runtime.engine import Engine
+from ltbm.runtime.engine import Array, Engine
 from ltbm.runtime.kv_cache import KVCache
 from ltbm.runtime.stages.splice import Prefix
 
 
 class Decoder:
-    """The LLM with one or several sequences in its cache: `prefill` once, then `step` per token; B rows.
+    """The LLM with one or several sequences in its cache: `prefill`, then `step` per token; B rows.
 
     `positions` [B] are the rotary positions of the next tokens, apart from their places in the cache, `cache.lengths`.
-    The logits it returns are valid until the next step.
+    The logits it returns are valid until the next step. A step allocates nothing.
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
+        self._engine, self._spec, self.rows = engine, spec, rows
         self.cache = KVCache(engine, spec, capacity, rows)
         self.positions = np.zeros(rows, np.int64)
-        self._binding = engine.bind(self.cache.buffers)
-        self._key_bias = np.zeros((rows, capacity), np.float32)
+        self._logits = engine.zeros((rows, spec.vocab_size), np.float32)
+        self._counts = {"past_len": engine.zeros((rows,), np.int32)} if not self.cache.grows else {}
+        self._counts["last_index"] = engine.zeros((rows,), np.int32)
+        self._token = {"inputs_embeds": engine.zeros((rows, 1, spec.hidden_size), engine.inputs["inputs_embeds"].dtype),
+                       "position_ids": engine.zeros((rows, 1), np.int64)}
+        self._reset_bindings()
+
+    def reserve(self, capacity: int) -> None:
+        """Room for `capacity` tokens a row; what is cached stays, weights of keys too."""
+        if capacity <= self.cache.capacity:
+            return
+        former = np.asarray(self._key_bias)
+        self.cache.grow(capacity)
+        self._reset_bindings()
+        self._key_bias[:, :former.shape[1]] = former
+
+    def rewind(self, length: int) -> None:
+        """Forget every row's tokens after the first `length`."""
+        if self.cache.grows and length:
+            raise ValueError("a growing cache (decoder flavour concat20) can only be rewound to its start")
+        self.cache.lengths[:] = length
 
     def prefill(self, prefixes: Sequence[Prefix]) -> np.ndarray:
-        """Logits [B, V] float32 after the last token of each row's prefix; shorter prefixes are padded at their end."""
-        longest = max(len(prefix.token_ids) for prefix in prefixes)
-        embeds = np.zeros((len(prefixes), longest, prefixes[0].inputs_embeds.shape[1]), prefixes[0].inputs_embeds.dtype)
-        positions = np.zeros((len(prefixes), longest), np.int64)
+        """Logits [B, V] float32 after the last token of each row's prefix, which continues what is cached.
+
+        Shorter prefixes are padded at their end.
+        """
+        counts = np.array([len(prefix.token_ids) for prefix in prefixes], np.int32)
+        embeds, positions = self._batch(prefixes, int(counts.max()))
         for row, prefix in enumerate(prefixes):
-            tokens = len(prefix.token_ids)
-            embeds[row, :tokens], positions[row, :tokens] = prefix.inputs_embeds, prefix.position_ids
-            self._key_bias[row, :tokens] = prefix.key_bias
+            start, tokens = int(self.cache.lengths[row]), len(prefix.token_ids)
+            if start + tokens > self.cache.capacity:
+                raise ValueError(f"{start + tokens} tokens do not fit a KV cache of {self.cache.capacity}; reserve more")
+            bias = self._key_bias[row]
+            bias[start:start + tokens] = prefix.key_bias
+            bias[start + tokens:] = np.zeros(self.cache.capacity - start - tokens, np.float32)
             self.positions[row] = prefix.next_position
-        return self._run(embeds, positions, np.array([len(prefix.token_ids) for prefix in prefixes], np.int32))
+        return self._run({"inputs_embeds": embeds, "position_ids": positions}, counts)
 
     def step(self, token_embeds: np.ndarray) -> np.ndarray:
         """Logits [B, V] float32 after one more token of each row, given their embeddings [B, H]."""
-        positions = self.positions[:, None].copy()
+        self._token["inputs_embeds"].reshape(self.rows, -1)[:] = token_embeds
+        self._token["position_ids"].reshape(self.rows)[:] = self.positions
         self.positions += 1
-        return self._run(token_embeds[:, None], positions, np.ones(len(token_embeds), np.int32))
+        return self._run(self._token, self._ones)
 
-    def _run(self, inputs_embeds: np.ndarray, position_ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def _batch(self, prefixes: Sequence[Prefix], longest: int) -> tuple[Array, Array]:
+        """inputs_embeds [B, S, H] and position_ids [B, S]; one prefix alone is bound where it lies."""
+        if len(prefixes) == 1:
+            only = prefixes[0]
+            return only.inputs_embeds.reshape(1, longest, -1), only.position_ids.reshape(1, longest)
+        width, dtype = prefixes[0].inputs_embeds.shape[1], prefixes[0].inputs_embeds.dtype
+        embeds, positions = self._engine.zeros((self.rows, longest, width), dtype), self._engine.zeros((self.rows, longest), np.int64)
+        for row, prefix in enumerate(prefixes):
+            embeds[row][:len(prefix.token_ids)] = prefix.inputs_embeds
+            positions[row][:len(prefix.token_ids)] = prefix.position_ids
+        return embeds, positions
+
+    def _run(self, tokens: dict[str, Array], counts: np.ndarray) -> np.ndarray:
         """`counts` [B]: the tokens of each row that are no padding."""
-        outputs = self._binding.run({
-            "inputs_embeds": inputs_embeds,
-            "position_ids": position_ids,
-            "key_bias": self._key_bias,
-            "past_len": self.cache.lengths,
-            "last_index": counts - 1,
-        })
-        self.cache.lengths = self.cache.lengths + counts
-        return outputs["logits"]
+        if "past_len" in self._counts:
+            self._counts["past_len"][:] = self.cache.lengths
+        np.subtract(counts, 1, out=self._last_index)
+        self._counts["last_index"][:] = self._last_index
+        self._binding(tokens).run()
+        self.cache.advance(counts)
+        return np.asarray(self._logits)
+
+    def _binding(self, tokens: dict[str, Array]):
+        """A binding for these tokens; that of the single step is kept while the cache stays where it is."""
+        step = tokens is self._token and not self.cache.grows
+        if step and self._step is not None:
+            return self._step
+        new = tokens["position_ids"].shape[1]
+        used = int(self.cache.lengths[0]) + new
+        bias = self._key_bias.reshape(-1)[:used].reshape(1, used) if self.cache.grows else self._key_bias
+        binding = self._engine.bind(tokens | self._counts | self.cache.arrays(new) | {"key_bias": bias, "logits": self._logits})
+        if step:
+            self._step = binding
+        return binding
+
+    def _reset_bindings(self) -> None:
+        self._key_bias = self._engine.zeros((self.rows, self.cache.capacity), np.float32)
+        self._ones, self._last_index = np.ones(self.rows, np.int32), np.zeros(self.rows, np.int32)
+        self._step = None

@@ -1,7 +1,7 @@
 """Stage 1, features: a waveform becomes log-mel windows, cut to the clip's own length (Whisper's front end in numpy)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -16,27 +16,38 @@ DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a window
 class FeatureWindow:
     """One window of an audio (30 s for the models known): a row of the encoder and of the merge.
 
-    input_features: [n_mels, frames] float32; frames is the valid frames and at least two true padded ones
-        (the first convolution sees them), rounded up to the encoder's stride
-    frame_length: valid mel frames
-    tokens: L, encoder tokens that are valid
+    samples: [samples] float32 at the model's rate, at most a window
     """
 
-    input_features: np.ndarray
-    frame_length: int
-    tokens: int
+    samples: np.ndarray
+    spec: AudioSpec
+
+    @property
+    def frame_length(self) -> int:
+        """Valid mel frames."""
+        return -(-len(self.samples) // self.spec.hop_length)
+
+    @property
+    def tokens(self) -> int:
+        """L, encoder tokens that are valid."""
+        return token_length(self.frame_length)
+
+    @property
+    def frames(self) -> int:
+        """Frames that the encoder is given: the valid ones and at least two true padded ones, which its first
+        convolution sees, rounded up to its stride."""
+        return min(encoder_frames(self.frame_length), self.spec.window_frames)
+
+    @cached_property
+    def input_features(self) -> np.ndarray:
+        """[n_mels, frames] float32, computed when first asked for."""
+        return log_mel(self.samples, self.frames, self.spec)
 
 
-def extract_features(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
+def cut_windows(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
     """The windows of a mono waveform [samples] at the model's rate, in temporal order."""
     size = spec.window_samples
-    return [window_features(waveform[start:start + size], spec) for start in range(0, len(waveform), size)]
-
-
-def window_features(samples: np.ndarray, spec: AudioSpec) -> FeatureWindow:
-    frame_length = -(-len(samples) // spec.hop_length)
-    frames = min(encoder_frames(frame_length), spec.window_frames)
-    return FeatureWindow(log_mel(samples, frames, spec), frame_length, token_length(frame_length))
+    return [FeatureWindow(waveform[start:start + size], spec) for start in range(0, len(waveform), size)]
 
 
 def encoder_frames(frame_length: int) -> int:

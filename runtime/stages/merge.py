@@ -1,57 +1,149 @@
 """Stage 3, merge: similar neighbouring audio tokens become one (LTBM), then the projector takes them to the LLM's width."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ltbm.runtime.engine import Engine
+from ltbm.runtime.engine import Array, Engine
 from ltbm.runtime.levels import Level
 from ltbm.runtime.stages.encoder import EncodedRows
 
 
 @dataclass(frozen=True)
-class MergedAudio:
-    """One audio as the LLM will see it; K kept tokens of all its windows in temporal order.
+class Row:
+    """A window of an audio: its tokens before and after merging."""
 
-    merged_embeds: [K, H] in the bundle's precision
-    sizes: [K] int32, encoder tokens that each kept token holds
-    anchors: [K] int32, place of each kept token on the audio's own time axis, in encoder tokens
-    source_map: [tokens_in] int32, the kept token that each encoder token went to
-    tokens_in: encoder tokens before merging
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What the LLM needs of each kept token beside its embedding, if the audio's first token stands at `first_position`.
+
+    position_ids: [K] int64, rotary positions
+    key_bias: [K] float32, added to the attention logits of each token's key
     """
 
-    merged_embeds: np.ndarray
-    sizes: np.ndarray
-    anchors: np.ndarray
-    source_map: np.ndarray
-    tokens_in: int
+    first_position: int
+    positions: str  # of the level, as `attention`
+    attention: str
+    position_ids: Array
+    key_bias: Array
+
+
+@dataclass(frozen=True)
+class MergedAudio:
+    """One audio as the LLM will see it; K kept tokens of all its windows in temporal order, on the merge stage's device.
+
+    merged_embeds: [K, H] in the bundle's precision
+    row_sizes, row_anchors: [K] int32, row_source_map: [tokens_in] int32: the plan of each row, as the op gives it
+    placed: None for a plan made on the host, which `splice` places itself
+    """
+
+    merged_embeds: Array
+    row_sizes: Array
+    row_anchors: Array
+    row_source_map: Array
+    rows: tuple[Row, ...]
+    placed: Placed | None = None
+
+    @classmethod
+    def of_plan(cls, merged_embeds: np.ndarray, plan) -> "MergedAudio":
+        """One row merged on the host by a `ltbm.plugins.merge.MergePlan`."""
+        row = Row(len(plan.source_map), len(plan.sizes))
+        return cls(merged_embeds, plan.sizes, plan.anchors, plan.source_map, (row,))
+
+    @property
+    def tokens_in(self) -> int:
+        return sum(row.tokens_in for row in self.rows)
 
     @property
     def tokens_out(self) -> int:
-        return len(self.sizes)
+        return sum(row.tokens_out for row in self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.merged_embeds, self.row_sizes, self.row_anchors, self.row_source_map))
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """[K] int32 on the host: encoder tokens that each kept token holds."""
+        return np.asarray(self.row_sizes)
+
+    @cached_property
+    def anchors(self) -> np.ndarray:
+        """[K] int32 on the host: place of each kept token on the audio's own time axis, in encoder tokens."""
+        starts = np.cumsum([0] + [row.tokens_in for row in self.rows[:-1]])
+        return np.asarray(self.row_anchors) + np.repeat(starts, [row.tokens_out for row in self.rows]).astype(np.int32)
+
+    @cached_property
+    def source_map(self) -> np.ndarray:
+        """[tokens_in] int32 on the host: the kept token that each encoder token went to."""
+        starts = np.cumsum([0] + [row.tokens_out for row in self.rows[:-1]])
+        return np.asarray(self.row_source_map) + np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
 
 
-def merge(engine: Engine, groups: list[EncodedRows], level: Level) -> MergedAudio:
+def merge(engine: Engine, groups: list[EncodedRows], level: Level, first_position: int = 0) -> MergedAudio:
     """Merge each window on its own (rows never mix) and put their kept tokens one after the other."""
-    parts: dict[str, list[np.ndarray]] = {"merged_embeds": [], "sizes": [], "anchors": [], "source_map": []}
-    tokens_in = tokens_out = 0
+    rows = tuple(Row(group.tokens, level.target(group.tokens)) for group in groups for _ in range(group.rows))
+    audio = _allocate(engine, rows, level, first_position)
+    position, tokens_in, tokens_out = first_position, 0, 0
     for group in groups:
-        targets = np.array([level.target(int(length)) for length in group.lengths], np.int32)
-        outputs = _merge_rows(engine, group, targets, level.merge_window)
-        for row, (length, target) in enumerate(zip(group.lengths, targets)):
-            parts["merged_embeds"].append(outputs["merged_embeds"][row, :target])
-            parts["sizes"].append(outputs["sizes"][row, :target])
-            parts["anchors"].append(outputs["anchors"][row, :target] + tokens_in)
-            parts["source_map"].append(outputs["source_map"][row, :length] + tokens_out)
-            tokens_in, tokens_out = tokens_in + int(length), tokens_out + int(target)
-    return MergedAudio(**{name: np.concatenate(values) for name, values in parts.items()}, tokens_in=tokens_in)
+        kept, original = level.target(group.tokens), level.positions == "original"
+        width = group.tokens if original else kept
+        firsts = position + width * np.arange(group.rows)
+        _merge_rows(engine, group, level, firsts, _Span(audio, tokens_in, tokens_out, group.rows, kept))
+        position += width * group.rows
+        tokens_in, tokens_out = tokens_in + group.rows * group.tokens, tokens_out + group.rows * kept
+    return audio
 
 
-def _merge_rows(engine: Engine, group: EncodedRows, targets: np.ndarray, window: int) -> dict[str, np.ndarray]:
-    return engine.run({
+@dataclass(frozen=True)
+class _Span:
+    """Where a group's outputs go in an audio's arrays."""
+
+    audio: MergedAudio
+    tokens_in: int
+    tokens_out: int
+    rows: int
+    kept: int
+
+    def outputs(self) -> dict[str, Array]:
+        audio, after = self.audio, self.tokens_out + self.rows * self.kept
+        by_kept = {"merged_embeds": audio.merged_embeds, "position_ids": audio.placed.position_ids,
+                   "key_bias": audio.placed.key_bias, "sizes": audio.row_sizes, "anchors": audio.row_anchors}
+        return {name: array[self.tokens_out:after].reshape(self.rows, self.kept, *array.shape[1:]) for name, array in by_kept.items()}
+
+
+def _allocate(engine: Engine, rows: tuple[Row, ...], level: Level, first_position: int) -> MergedAudio:
+    embeds = engine.outputs["merged_embeds"]
+    tokens_in, tokens_out = sum(row.tokens_in for row in rows), sum(row.tokens_out for row in rows)
+    placed = Placed(first_position, level.positions, level.attention, engine.zeros((tokens_out,), np.int64),
+                    engine.zeros((tokens_out,), np.float32))
+    sizes, anchors, source_map = (engine.zeros((count,), np.int32) for count in (tokens_out, tokens_out, tokens_in))
+    return MergedAudio(engine.zeros((tokens_out, embeds.shape[2]), embeds.dtype), sizes, anchors, source_map, rows, placed)
+
+
+def _merge_rows(engine: Engine, group: EncodedRows, level: Level, firsts: np.ndarray, span: _Span) -> None:
+    """Run the merge over one group; its outputs land in the audio's arrays."""
+    rows, padded = group.rows, group.audio_embeds.shape[1]
+    whole = padded == group.tokens  # then the source map needs no cutting
+    after = span.tokens_in + rows * group.tokens
+    source_map = span.audio.row_source_map[span.tokens_in:after].reshape(rows, -1) if whole else engine.zeros((rows, padded), np.int32)
+    engine.bind({
         "audio_embeds": group.audio_embeds,
-        "lengths": group.lengths,
-        "targets": targets,
-        "keep": np.array([max(1, targets.max())], np.int64),
-        "window": np.array([window], np.int32),
-    })
+        "lengths": np.full(rows, group.tokens, np.int32),
+        "targets": np.full(rows, span.kept, np.int32),
+        "keep": np.array([span.kept], np.int64),
+        "window": np.array([level.merge_window], np.int32),
+        "first_position": firsts.astype(np.int64),
+        "original_positions": np.array([level.positions == "original"], np.int32),
+        "proportional_attention": np.array([level.attention == "proportional"], np.int32),
+        "source_map": source_map,
+    } | span.outputs()).run()
+    if not whole:
+        for row in range(rows):
+            start = span.tokens_in + row * group.tokens
+            span.audio.row_source_map[start:start + group.tokens] = source_map[row][:group.tokens]

@@ -5,8 +5,9 @@ import pytest
 
 from ltbm.demo.metrics import COUNTS
 from ltbm.profiles.quality.batch import answer_all, compress
-from ltbm.profiles.quality.demo import Variant, comparisons, rows_of, variants
+from ltbm.profiles.quality.demo import comparisons, rows_of
 from ltbm.profiles.quality.report import markdown, write_results
+from ltbm.profiles.quality.variants import Variant, variants
 from ltbm.runtime.cli import main
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.stages.encoder import encode
@@ -46,7 +47,9 @@ def test_other_methods_pass_the_merge_engine_unmerged(session, make_clip, method
     x = groups[0].audio_embeds[0, :75]
     kept = apply_plan(plan(method, x, 19), x)
     identity = session.merge_engine.run({"audio_embeds": kept[None], "lengths": np.array([19], np.int32), "targets": np.array([19], np.int32),
-                                         "keep": np.array([19], np.int64), "window": np.array([-1], np.int32)})
+                                         "keep": np.array([19], np.int64), "window": np.array([-1], np.int32),
+                                         "first_position": np.zeros(1, np.int64), "original_positions": np.ones(1, np.int32),
+                                         "proportional_attention": np.ones(1, np.int32)})
     assert audio.tokens_in == 75 and audio.tokens_out == 19
     assert np.array_equal(audio.merged_embeds, identity["merged_embeds"][0])
 

@@ -47,8 +47,9 @@ def test_the_cache_is_updated_in_place(session, prefixes, flavour):
     engine = open_engine(session.bundle.file(f"decoder.{flavour}.onnx"), "onnxruntime", "cpu")
     decoder = Decoder(engine, session.manifest.decoder, 120)
     decoder.prefill(prefixes[:1])
-    keys, length = decoder.cache.buffers["past.0.key"], int(decoder.cache.lengths[0])
-    before = keys.numpy().copy()
+    keys, length = decoder.cache.arrays(1)["past.0.key"], int(decoder.cache.lengths[0])
+    assert keys is decoder.cache.arrays(1)["present.0.key"]
+    before = keys.copy()
     decoder.step(session.embeddings[[20]])
-    changed = np.flatnonzero((keys.numpy() != before).any(axis=(0, 1, 3)))
+    changed = np.flatnonzero((keys != before).any(axis=(0, 1, 3)))
     assert changed.tolist() == [length]

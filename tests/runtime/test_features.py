@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.bundle import AudioSpec
-from ltbm.runtime.stages.features import extract_features, log_mel, mel_filters, token_length, window_features
+from ltbm.runtime.stages.features import FeatureWindow, cut_windows, log_mel, mel_filters, token_length
 
 SPEC = AudioSpec(sampling_rate=16_000, n_fft=400, hop_length=160, n_mels=128, window_frames=3000, max_windows=1, encoder_width=32)
 
@@ -20,7 +20,7 @@ def test_equals_transformers_numpy_path(extractor, samples):
     padded = np.zeros((1, 480_000))
     padded[0, :samples] = waveform
     reference = extractor._np_extract_fbank_features(padded, "cpu")[0]
-    window = window_features(waveform, SPEC)
+    window = FeatureWindow(waveform, SPEC)
     frames = window.input_features.shape[1]
     assert np.abs(window.input_features - reference[:, :frames]).max() < 2e-7
     mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")["attention_mask"]
@@ -41,6 +41,6 @@ def test_token_length(frames, tokens):
 
 
 def test_windows_cover_the_clip():
-    windows = extract_features(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
+    windows = cut_windows(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
     assert [window.tokens for window in windows] == [750, 750, 750, 125]
     assert [window.input_features.shape[1] for window in windows] == [3000, 3000, 3000, 504]

@@ -39,8 +39,10 @@ def test_repetition_penalty_equals_transformers():
 
     prompt = np.array([4, 7, 7, 9])
     scores = RepetitionPenaltyLogitsProcessor(1.7)(torch.from_numpy(prompt)[None], torch.from_numpy(LOGITS)[None])[0].numpy()
-    got = Sampler(Sampling(repetition_penalty=1.7), prompt)._penalised(LOGITS)
-    assert np.array_equal(got, scores)
+    sampler = Sampler(Sampling(repetition_penalty=1.7), prompt)
+    sampler.next_token(LOGITS)
+    sampler._seen = np.unique(prompt)  # as before the draw
+    assert np.array_equal(sampler._penalised(LOGITS), scores)
 
 
 def test_a_drawn_token_is_penalised_next_time():

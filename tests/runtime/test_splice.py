@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.levels import parse_level
-from ltbm.runtime.stages.merge import MergedAudio
+from ltbm.runtime.stages.merge import MergedAudio, Row
 from ltbm.runtime.stages.splice import splice
 
 AUDIO = 9
@@ -11,7 +11,7 @@ TABLE = np.arange(20, dtype=np.float32)[:, None] * np.ones(3, np.float32)
 
 def audio(anchors, sizes, tokens_in):
     embeds = 100 + np.arange(len(anchors), dtype=np.float32)[:, None] * np.ones(3, np.float32)
-    return MergedAudio(embeds, np.array(sizes, np.int32), np.array(anchors, np.int32), np.zeros(tokens_in, np.int32), tokens_in)
+    return MergedAudio(embeds, np.array(sizes, np.int32), np.array(anchors, np.int32), np.zeros(tokens_in, np.int32), (Row(tokens_in, len(sizes)),))
 
 
 CLIP = audio([0, 3, 5], [2, 2, 3], 7)

@@ -1,0 +1,163 @@
+"""What a session keeps between requests, and that it changes no answer."""
+
+import numpy as np
+import pytest
+
+from ltbm.runtime.levels import parse_level
+from ltbm.runtime.session import Session
+
+PROMPT, OTHER = "What do you hear?", "And how often is it heard?"
+
+
+@pytest.fixture
+def fresh(qwen):
+    with Session.open(qwen[1]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def alone(qwen):
+    """A session that keeps nothing: what every answer must equal."""
+    with Session.open(qwen[1], reuse=False) as opened:
+        yield opened
+
+
+def refuse(*_, **__):
+    raise AssertionError("this engine was not to run")
+
+
+def test_a_second_question_pays_neither_encoder_nor_audio_prefill(fresh, alone, make_clip, monkeypatch):
+    fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=8)
+    monkeypatch.setattr(fresh.encoder, "bind", refuse)
+    monkeypatch.setattr(fresh.merge_engine, "bind", refuse)
+    again = fresh.generate(make_clip(5), OTHER, "keep25", max_new_tokens=8)
+    expected = alone.generate(make_clip(5), OTHER, "keep25", max_new_tokens=8)
+    assert again.token_ids == expected.token_ids and again.prompt_token_ids == expected.prompt_token_ids
+    assert again.reused_tokens > again.tokens_out == 32 and expected.reused_tokens == 0
+    assert len(again.prompt_token_ids) - again.reused_tokens <= len(fresh.prompter.prompt_ids(OTHER, 1))
+    assert again.timings["encoder"] == again.timings["merge"] == 0
+
+
+def test_another_level_runs_the_encoder_no_more(fresh, alone, make_clip, monkeypatch):
+    fresh.generate(make_clip(5), PROMPT, "full", max_new_tokens=2)
+    monkeypatch.setattr(fresh.encoder, "bind", refuse)
+    answer = fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8)
+    assert answer.token_ids == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8).token_ids
+    assert answer.tokens_out == 16 and answer.reused_tokens < 60
+
+
+@pytest.mark.parametrize("change", [dict(window="global"), dict(positions="compact"), dict(attention="plain"), dict(keep_ratio="0.3")])
+def test_every_part_of_a_level_tells_audio_apart(fresh, alone, make_clip, change):
+    fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=2)
+    answer = fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change)
+    assert answer.token_ids == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change).token_ids
+
+
+def test_another_clip_is_another_clip(fresh, alone, make_clip):
+    fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=2)
+    changed = make_clip(5)
+    changed[40_000] += 0.5
+    answer = fresh.generate(changed, PROMPT, "keep25", max_new_tokens=8)
+    assert answer.token_ids == alone.generate(changed, PROMPT, "keep25", max_new_tokens=8).token_ids
+    assert answer.timings["encoder"] > 0
+
+
+def test_the_same_audio_in_another_place(fresh, alone, make_clip):
+    """Merged audio is placed anew where it stands elsewhere in the prompt."""
+    one, two = make_clip(3, seed=1), make_clip(4, seed=2)
+    fresh.generate([one, two], PROMPT, "keep25", max_new_tokens=2)
+    answer = fresh.generate([two, one], PROMPT, "keep25", max_new_tokens=8)
+    assert answer.token_ids == alone.generate([two, one], PROMPT, "keep25", max_new_tokens=8).token_ids
+
+
+def test_a_cache_that_grows_keeps_what_is_in_it(fresh, alone, make_clip):
+    fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=2)
+    before = fresh._context.nbytes
+    answer = fresh.generate(make_clip(5), OTHER, "keep25", max_new_tokens=300)
+    assert fresh._context.nbytes > before and answer.reused_tokens > 32
+    assert answer.token_ids == alone.generate(make_clip(5), OTHER, "keep25", max_new_tokens=300).token_ids
+
+
+def test_a_conversation_remembers(fresh, alone, make_clip):
+    conversation, reference = fresh.converse("keep25"), alone.converse("keep25")
+    for prompt, audio in ((PROMPT, make_clip(5)), (OTHER, None), ("And now?", make_clip(2, seed=3)), (OTHER, None)):
+        said = conversation.ask(prompt, audio, max_new_tokens=6)
+        expected = reference.ask(prompt, audio, max_new_tokens=6)
+        assert said.token_ids == expected.token_ids
+    assert said.tokens_in == 175 and said.reused_tokens > 60
+    assert [turn.role for turn in conversation.turns] == ["user", "assistant"] * 4
+
+
+def test_a_question_left_early_is_not_remembered(fresh, make_clip):
+    conversation = fresh.converse("keep25")
+    stream = conversation.stream(PROMPT, make_clip(3), max_new_tokens=20)
+    next(stream)
+    stream.close()
+    assert conversation.turns == []
+    with pytest.raises(ValueError, match="max_new_tokens 0"):
+        conversation.ask(PROMPT, make_clip(3), max_new_tokens=0)
+    assert conversation.turns == []
+
+
+def test_an_answer_does_not_go_on_after_the_next_request(fresh, make_clip):
+    first = fresh.stream(make_clip(3), PROMPT, max_new_tokens=20)
+    next(first)
+    fresh.generate(make_clip(2), PROMPT, max_new_tokens=2)
+    with pytest.raises(RuntimeError, match="another request began"):
+        next(first)
+
+
+def test_low_memory_holds_hearing_and_the_llm_in_turn(qwen, alone, make_clip):
+    with Session.open(qwen[1], low_memory=True) as session:
+        answers = [session.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6) for seconds in (3, 3, 5)]
+        assert set(session._engines._open) == {"decoder"}
+        assert session.encoder is not None
+        assert set(session._engines._open) == {"encoder"} and session._context is None
+    for answer, seconds in zip(answers, (3, 3, 5)):
+        assert answer.token_ids == alone.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6).token_ids
+    assert answers[1].reused_tokens == len(answers[1].prompt_token_ids) - 1
+    assert answers[2].reused_tokens == 0
+
+
+def test_text_alone(fresh):
+    answer = fresh.converse().ask("Hello?", max_new_tokens=3)
+    assert (answer.tokens_in, answer.applied, answer.reason) == (0, False, "the prompt has no audio")
+
+
+def test_what_was_heard_longest_ago_goes_first(qwen, make_clip):
+    from ltbm.runtime.engines import Engines
+    from ltbm.runtime.hearing import Hearing, content_of
+
+    with Session.open(qwen[1]) as session:
+        clips = [session.features(make_clip(seconds))[0] for seconds in (2, 3, 4)]
+        hearing = Hearing(session._engines, limit=40_000)
+        for clip in clips:
+            hearing.hear(clip, parse_level("keep25"))
+        kept = [content_of(clip) in hearing._kept for clip in clips]
+        assert kept[2] and not all(kept) and sum(size for _, size in hearing._kept.values()) <= 40_000
+        assert isinstance(session._engines, Engines)
+
+
+def test_steps_allocate_no_arrays(fresh, make_clip, monkeypatch):
+    """After the first step no array is made and nothing is bound."""
+    stream = fresh.stream(make_clip(2), PROMPT, max_new_tokens=20)
+    next(stream), next(stream)
+    monkeypatch.setattr(fresh.decoder, "zeros", refuse)
+    monkeypatch.setattr(fresh.decoder, "bind", refuse)
+    assert len(list(stream)) > 10
+
+
+def test_capacity_comes_in_buckets(fresh, make_clip):
+    answer = fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=7)
+    token = fresh.manifest.decoder.kv_bytes(1, 4)
+    assert answer.kv_bytes == token * (len(answer.prompt_token_ids) + 7)
+    assert answer.kv_allocated_bytes == token * 64 * -(-(len(answer.prompt_token_ids) + 7) // 64)
+
+
+def test_embeddings_of_bfloat16_tables(tmp_path):
+    from ltbm.runtime.embeddings import Embeddings
+
+    bits = np.array([[0x3F80, 0xC000], [0x3F00, 0x7F80]], np.uint16)
+    np.save(tmp_path / "table.npy", bits)
+    table = Embeddings(tmp_path / "table.npy", np.float32)
+    assert table[[1, 0]].tolist() == [[0.5, np.inf], [1.0, -2.0]]
