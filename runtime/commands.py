@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from ltbm.runtime.cli import UsageError, add_command
 from ltbm.runtime.engine import BACKENDS
 from ltbm.runtime.levels import ATTENTION, DEFAULT_LEVEL, NAMED_RATIOS, POSITIONS, Level, parse_level
+from ltbm.runtime.presets import TASKS, choose
 from ltbm.runtime.sampling import Sampling
 
 
@@ -19,11 +21,16 @@ def add_commands(commands) -> None:
 def _add_run(commands) -> None:
     parser = add_command(commands, "run", run, "answer a prompt about a clip", (
         "Answer a prompt about one or more clips through the bundle's three engines.\n"
-        "The text goes to stdout as it comes, the figures to stderr.\n\n"
-        "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25"))
+        "The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin, one a\n"
+        "line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was heard is not paid for again.\n\n"
+        "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25\n"
+        "  ltbm run ./bundle clip.wav --chat"))
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument("audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several are heard in order")
-    parser.add_argument("--prompt", required=True, help="what to ask")
+    parser.add_argument("--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)")
+    parser.add_argument("--chat", action="store_true", help="keep asking about the clips")
+    parser.add_argument("--task", choices=tuple(TASKS), help="choose the level by what was measured: " + ", ".join(
+        f"{name} {task.level}" for name, task in TASKS.items()))
     add_level_flags(parser)
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)")
     parser.add_argument("--long-audio", choices=("error", "windows"), default="error",
@@ -34,7 +41,7 @@ def _add_run(commands) -> None:
 
 
 def add_level_flags(parser) -> None:
-    parser.add_argument("--level", default=DEFAULT_LEVEL, metavar="LEVEL",
+    parser.add_argument("--level", metavar="LEVEL",
                         help=f"share of audio tokens kept: {', '.join(NAMED_RATIOS)} (default {DEFAULT_LEVEL})")
     parser.add_argument("--keep-ratio", metavar="R", help="any share in (0, 1] instead of a level, such as 0.3 or 3/10")
     parser.add_argument("--audio-tokens", type=int, metavar="N", help="a budget of audio tokens instead of a level (rounded up per window)")
@@ -58,11 +65,13 @@ def add_backend_flags(parser) -> None:
     parser.add_argument("--backend", default="onnxruntime", choices=tuple(BACKENDS), help="what runs the engines")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where they run (default cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)")
+    parser.add_argument("--low-memory", action="store_true", help="load the encoder and the LLM in turn, never both: slower, for small devices")
 
 
 def level_from(args) -> Level:
     try:
-        return parse_level(args.level, args.keep_ratio, args.audio_tokens, args.window, args.positions, args.attention)
+        return parse_level(choose(args.level, getattr(args, "task", None)), args.keep_ratio, args.audio_tokens, args.window,
+                           args.positions, args.attention)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -80,16 +89,40 @@ def run(args) -> None:
     level, sampling = level_from(args), sampling_from(args)
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
-    with Session.open(args.bundle, args.backend, args.device, args.threads) as session:
-        answer = session.generate(args.audio, args.prompt, level, max_new_tokens=args.max_new_tokens, sampling=sampling,
-                                  long_audio=args.long_audio, on_text=None if args.json else _print_piece)
-    if args.json:
-        print(json.dumps(asdict(answer), ensure_ascii=False))
+    if not args.prompt and not args.chat:
+        raise UsageError("give --prompt with a question, or --chat to ask from stdin")
+    with Session.open(args.bundle, args.backend, args.device, args.threads, low_memory=args.low_memory) as session:
+        conversation = session.converse(level)
+        for prompt, audio in questions(args.prompt, args.audio, sys.stdin if args.chat else ()):
+            _show(conversation.ask(prompt, audio or None, max_new_tokens=args.max_new_tokens, sampling=sampling, long_audio=args.long_audio,
+                                   on_text=None if args.json else _print_piece), args.json)
+
+
+def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each question with the clips that come with it: `prompt` first if there is one, then the lines up to an empty one."""
+    if prompt:
+        yield prompt, audio
+        audio = []
+    for line in lines:
+        text = line.strip()
+        if not text:
+            return
+        if text.startswith("/audio "):
+            audio = audio + [text.removeprefix("/audio ").strip()]
+            continue
+        yield text, audio
+        audio = []
+
+
+def _show(answer, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(answer), ensure_ascii=False), flush=True)
         return
     print()
     note = "" if answer.applied else f" ({answer.reason})"
     times = ", ".join(f"{name} {value:.1f}" for name, value in answer.timings.items())
-    print(f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}; ms: {times}", file=sys.stderr)
+    print(f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}, {answer.reused_tokens} prompt tokens reused; ms: {times}",
+          file=sys.stderr)
 
 
 def _print_piece(piece: str) -> None:
@@ -123,11 +156,11 @@ def describe(bundle) -> dict:
     manifest, audio = bundle.manifest, bundle.manifest.audio
     from ltbm.runtime.stages.features import token_length
 
-    tokens, itemsize = token_length(audio.window_frames), 4 if manifest.precision == "float32" else 2
+    tokens, itemsize = token_length(audio.window_frames), 4 if manifest.precision.activations == "float32" else 2
     return {
         "family": manifest.family,
         "source": manifest.source,
-        "precision": manifest.precision,
+        "precision": str(manifest.precision),
         "flavours": ", ".join(manifest.flavours),
         "encoder_width": audio.encoder_width,
         "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, {manifest.decoder.heads} heads, "
@@ -145,8 +178,10 @@ def describe(bundle) -> dict:
 
 def _add_doctor(commands) -> None:
     parser = add_command(commands, "doctor", doctor, "say what this machine has and lacks", (
-        "Check backends, the native merge op, audio formats and packages; with a bundle, also its files.\n"
-        "Exit code 1 if a line is a problem."))
+        "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's providers, on a Jetson its\n"
+        "JetPack and power mode; with a bundle, also its files, engines, and whether it fits. Every line is ok,\n"
+        "warning or problem, with what to do. Exit code 1 if one is a problem.\n\n"
+        "  ltbm doctor ./bundle"))
     parser.add_argument("bundle", nargs="?", help="a bundle to check too (hashes every file)")
     parser.add_argument("--json", action="store_true", help="print a list instead of the table")
 

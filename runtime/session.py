@@ -16,7 +16,8 @@ from ltbm.runtime.embeddings import Embeddings
 from ltbm.runtime.engine import Engine
 from ltbm.runtime.engines import Engines
 from ltbm.runtime.hearing import CACHE_BYTES, Hearing, audio_level, content_of
-from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
+from ltbm.runtime.levels import Level, parse_level
+from ltbm.runtime.presets import choose
 from ltbm.runtime.prompt import Prompter, TextStream, Turn
 from ltbm.runtime.sampling import GREEDY, Sampler, Sampling
 from ltbm.runtime.stages.features import FeatureWindow, cut_windows
@@ -111,31 +112,32 @@ class Session:
             self._embeddings = Embeddings(self.bundle.file("embeddings.npy"), self.decoder.inputs["inputs_embeds"].dtype)
         return self._embeddings
 
-    def generate(self, audio, prompt: str, level: str | Level = DEFAULT_LEVEL, *, on_text: Callable[[str], None] | None = None,
+    def generate(self, audio, prompt: str, level: str | Level | None = None, *, on_text: Callable[[str], None] | None = None,
                  **options) -> Answer:
         """Answer `prompt` about `audio`; see `stream` for the options. `on_text` gets each piece of text as it comes."""
         return drain(self.stream(audio, prompt, level, **options), on_text)
 
-    def stream(self, audio, prompt: str, level: str | Level = DEFAULT_LEVEL, *, keep_ratio=None, audio_tokens: int | None = None,
-               window="auto", positions: str = "original", attention: str = "proportional",
+    def stream(self, audio, prompt: str, level: str | Level | None = None, *, task: str | None = None, keep_ratio=None,
+               audio_tokens: int | None = None, window="auto", positions: str = "original", attention: str = "proportional",
                max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS, sampling: Sampling = GREEDY, long_audio: str = "error",
                sampling_rate: int | None = None) -> Iterator[str]:
         """The answer's text, piece by piece; the generator returns the whole `Answer`.
 
         audio: a path or an array [samples] (at `sampling_rate` Hz), or a sequence of them, heard in order
-        level: full, keep75, keep50, keep25, keep12, keep6 or a Level; `keep_ratio` or `audio_tokens` take its place
+        level: full, keep75, keep50 (default), keep25, keep12, keep6 or a Level; `keep_ratio` or `audio_tokens` take its place
+        task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         window: auto, global, or the largest distance between the anchors of a merge, in encoder tokens
         positions, attention: how the LLM sees merged tokens (`Level`)
         long_audio: `windows` cuts an audio longer than the model takes into several audios; `error` refuses it
         """
-        level, clock = parse_level(level, keep_ratio, audio_tokens, window, positions, attention), Clock()
+        level, clock = parse_level(choose(level, task), keep_ratio, audio_tokens, window, positions, attention), Clock()
         audios = self.features(audio, long_audio, sampling_rate, clock)
         asked = Asked([Turn("user", prompt, len(audios))], audios, level, max_new_tokens, sampling)
         return (yield from self.respond(asked, clock))
 
-    def converse(self, level: str | Level = DEFAULT_LEVEL, **level_options) -> Conversation:
-        """A conversation at one level: each `ask` pays only what the ones before it have not (`Conversation`)."""
-        return Conversation(self, parse_level(level, **level_options))
+    def converse(self, level: str | Level | None = None, *, task: str | None = None, **level_options) -> Conversation:
+        """A conversation at one level, chosen as in `stream`: each `ask` pays only what the ones before it have not."""
+        return Conversation(self, parse_level(choose(level, task), **level_options))
 
     def features(self, audio, long_audio: str = "error", sampling_rate: int | None = None, clock: Clock | None = None) -> list[Audio]:
         """Load every audio and cut it into windows; one list of windows per audio placeholder of the prompt."""

@@ -30,6 +30,23 @@ def test_run_streams_text_to_stdout_and_figures_to_stderr(qwen, clip_file, capsy
     assert out.strip() and "125 audio tokens -> 38" in err
 
 
+def test_chat_goes_on_from_stdin(qwen, clip_file, capsys, monkeypatch):
+    import io
+
+    lines = ["what is it ?\n", f"/audio {clip_file}\n", "and this ?\n", "\n", "never asked\n"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
+    assert main(["run", str(qwen[1]), clip_file, "--chat", "--task", "qa", "--prompt", "hm ?", "--max-new-tokens", "4", "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["tokens_in"] for answer in answers] == [125, 125, 250]
+    assert [answer["level"] for answer in answers] == ["keep25"] * 3
+    assert [answer["reused_tokens"] > 32 for answer in answers] == [False, True, True]
+
+
+def test_run_without_a_question(qwen, clip_file, capsys):
+    assert main(["run", str(qwen[1]), clip_file]) == 2
+    assert "--prompt" in capsys.readouterr().err
+
+
 def test_inspect_as_table_and_json(qwen, capsys):
     assert main(["inspect", str(qwen[1]), "--verify"]) == 0
     assert "qwen2_audio" in capsys.readouterr().out
@@ -80,12 +97,3 @@ def test_a_closed_pipe_is_no_traceback(qwen):
     code = f"import sys; from ltbm.runtime.cli import main; sys.exit(main(['inspect', {str(qwen[1])!r}]))"
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" | true'], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
-
-
-def test_doctor_names_what_runs_and_checks_a_bundle(qwen, tmp_path, capsys):
-    assert main(["doctor", str(qwen[1])]) == 0
-    out = capsys.readouterr().out
-    assert all(word in out for word in ("onnxruntime", "merge op", "audio files", "export", "every file as its manifest says"))
-    assert main(["doctor", str(tmp_path), "--json"]) == 1
-    findings = json.loads(capsys.readouterr().out)
-    assert [finding["subject"] for finding in findings if finding["status"] == "problem"] == ["bundle"]

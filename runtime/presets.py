@@ -1,0 +1,32 @@
+"""What to choose for a task: the fewest audio tokens that cost nothing where it was measured; the window is the level's own."""
+
+from dataclasses import dataclass
+
+from ltbm.runtime.levels import DEFAULT_LEVEL, Level
+
+
+@dataclass(frozen=True)
+class Task:
+    """A level's name and what it rests on."""
+
+    level: str
+    reason: str
+
+
+TASKS = {
+    "caption": Task("keep50", "exact captions of the demo model's 1,000 unseen scenes, in %: 97.7 full, 97.6 keep50, 97.5 keep25, 93.7 keep12 "
+                    "(examples/demo/quality); of a harder small model 71.3 full, 73.3 keep50, 69.0 keep25"),
+    "qa": Task("keep25", "questions about the same scenes answered right, in %: 90.8 full, 90.7 keep50, 90.9 keep25, 90.2 keep12, "
+               "85.5 keep6 (examples/demo/quality)"),
+    "transcribe": Task("full", "every published training-free method harms speech recognition: at 60 % kept the word error rate "
+                       "rises by a third"),
+}
+
+
+def choose(level: str | Level | None, task: str | None) -> str | Level:
+    """The level that was given, else the task's, else the default; ValueError names the tasks there are."""
+    if task is not None and task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; tasks are {', '.join(TASKS)}")
+    if level is not None:
+        return level
+    return TASKS[task].level if task else DEFAULT_LEVEL
