@@ -12,22 +12,31 @@ except ImportError:
 
 from ltbm.plugins import library
 from ltbm.runtime.engine import BFLOAT16, Array, TensorSpec, check_arrays
+from ltbm.runtime.shape_ranges import Profile
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(bfloat16)": BFLOAT16, "tensor(int8)": np.int8,
                "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 
 
 class OrtEngine:
-    """A graph on ONNX Runtime, on `cpu` or `cuda`."""
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU all its work is on `stream`.
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
-        self.device = device
-        self._session = onnxruntime.InferenceSession(str(path), _options(device, threads), providers=_providers(device))
-        if self._session.get_providers()[0] != PROVIDERS[device]:
-            raise RuntimeError(f"onnxruntime could not start {PROVIDERS[device]} and fell back to "
-                               f"{self._session.get_providers()[0]}; check the driver and the CUDA libraries")
+    profile: the shapes of a graph that TensorRT is to run; what has none runs on CUDA
+    """
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None, stream=None, profile: Profile | None = None):
+        self.device, self._stream = device, stream
+        providers = _providers(path, device, stream, profile)
+        self._session = onnxruntime.InferenceSession(str(path), _options(device, threads), providers=[name for name, _ in providers],
+                                                     provider_options=[options for _, options in providers])
+        if self._session.get_providers()[0] != providers[0][0]:
+            raise RuntimeError(f"onnxruntime could not start {providers[0][0]} and fell back to "
+                               f"{self._session.get_providers()[0]}; `ltbm doctor` says which library is missing")
+        self._run_options = onnxruntime.RunOptions()
+        if stream:  # the next stage is behind this one on the stream: nobody needs to wait
+            self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.inputs = {value.name: _spec(value) for value in self._session.get_inputs()}
         self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
 
@@ -36,11 +45,11 @@ class OrtEngine:
         return dict(zip(self.outputs, self._session.run(list(self.outputs), dict(inputs))))
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
-        return np.zeros(shape, dtype)
+        return self._stream.zeros(shape, dtype) if self._stream else np.zeros(shape, dtype)
 
     def bind(self, arrays: Mapping[str, Array]) -> "OrtBinding":
         check_arrays(self.inputs | self.outputs, arrays)
-        return OrtBinding(self._session, self.inputs, arrays)
+        return OrtBinding(self._session, self._run_options, self.inputs, arrays)
 
     def close(self) -> None:
         self._session = None
@@ -49,20 +58,26 @@ class OrtEngine:
 class OrtBinding:
     """An OrtEngine with every input and output at a fixed address; holds the arrays, so that they stay."""
 
-    def __init__(self, session, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
-        self._session, self._io, self._arrays = session, session.io_binding(), arrays
+    def __init__(self, session, run_options, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
+        self._session, self._run_options, self._io, self._arrays = session, run_options, session.io_binding(), arrays
         for name, array in arrays.items():
             bind = self._io.bind_input if name in inputs else self._io.bind_output
-            bind(name, "cpu", 0, _element_type(array.dtype), array.shape, _address(name, array))
+            bind(name, *_place(name, array), _element_type(array.dtype), array.shape, _address(array))
 
     def run(self) -> None:
-        self._session.run_with_iobinding(self._io)
+        self._session.run_with_iobinding(self._io, self._run_options)
 
 
-def _address(name: str, array: np.ndarray) -> int:
-    if not array.flags.c_contiguous:
+def _place(name: str, array: Array) -> tuple[str, int]:
+    """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they are bound."""
+    on_host = isinstance(array, np.ndarray)
+    if not (array.flags.c_contiguous if on_host else array.contiguous):
         raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
-    return array.ctypes.data
+    return ("cpu" if on_host else "cuda"), 0
+
+
+def _address(array: Array) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
 
 
 def _element_type(dtype: np.dtype):
@@ -75,18 +90,39 @@ def _options(device: str, threads: int | None):
         library.register(options)
     # Idle threads of one engine would take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.enable_mem_pattern = False  # every clip has its own shapes: patterns would keep the activations of each twice
     options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
 
 
-def _providers(device: str) -> list[str]:
+def _providers(path: Path, device: str, stream, profile: Profile | None) -> list[tuple[str, dict]]:
+    """Execution providers with their options, the first first."""
+    check_provider(device)
+    if device == "cpu":
+        return [(PROVIDERS["cpu"], {})]
+    on_stream = {"user_compute_stream": str(stream.handle)}
+    providers = [(PROVIDERS["cuda"], on_stream | {"arena_extend_strategy": "kSameAsRequested"}), (PROVIDERS["cpu"], {})]
+    return [(PROVIDERS["tensorrt"], on_stream | tensorrt_options(path, profile)), *providers] if profile else providers
+
+
+def check_provider(device: str) -> None:
+    """ValueError for a device not known, RuntimeError with the pip command where this onnxruntime was built without it."""
     if device not in PROVIDERS:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install 'ltbm[gpu]'")
-    return [PROVIDERS["cuda"], PROVIDERS["cpu"]] if device == "cuda" else [PROVIDERS["cpu"]]
+
+
+def tensorrt_options(path: Path, profile: Profile) -> dict[str, str]:
+    """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed, so that only the first opening builds."""
+    cache = path.parent / "engines" / f"onnxruntime-{onnxruntime.__version__}"
+    ranges = {which: ",".join(f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in profile.shapes.items())
+              for place, which in enumerate(("min", "opt", "max"))}
+    return {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(cache), "trt_engine_cache_prefix": path.stem,
+            "trt_timing_cache_enable": "True", "trt_timing_cache_path": str(cache)} | {
+                f"trt_profile_{which}_shapes": shapes for which, shapes in ranges.items()}
 
 
 def _spec(value) -> TensorSpec:

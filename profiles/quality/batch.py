@@ -38,13 +38,13 @@ def answer_all(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int
     answers = [""] * len(prefixes)
     for start in range(0, len(order), BATCH_ROWS):
         rows = order[start:start + BATCH_ROWS]
-        for row, ids in zip(rows, _greedy(session, [prefixes[row] for row in rows], max_new_tokens)):
+        for row, ids in zip(rows, greedy(session, [prefixes[row] for row in rows], max_new_tokens)):
             answers[row] = session.prompter.decode(ids)
     return answers
 
 
-def _greedy(session: Session, prefixes: list[Prefix], max_new_tokens: int) -> list[list[int]]:
-    """Token ids of each row up to its end token; rows that have ended go along until all have."""
+def greedy(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[list[int]]:
+    """Token ids of each prefix's answer up to its end token; rows that have ended go along until all have."""
     capacity = max(len(prefix.token_ids) for prefix in prefixes) + max_new_tokens
     decoder = Decoder(session.decoder, session.manifest.decoder, capacity, len(prefixes))
     ends = np.array(session.manifest.prompt.eos_token_ids)

@@ -7,41 +7,20 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 from ltbm.demo.language import CAPTION_PROMPT, questions
 from ltbm.demo.metrics import bootstrap_difference, score_clip, summarise
 from ltbm.demo.scenes import Scene, held_out_scene, split_seeds
 from ltbm.profiles.quality.batch import answer_all, compress
-from ltbm.runtime.levels import ATTENTION, POSITIONS, parse_level
+from ltbm.profiles.quality.variants import Variant, same_prefix
+from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
 from ltbm.runtime.stages.encoder import encode
 from ltbm.runtime.stages.splice import splice
 
-METHODS = ("ltbm", "global", "pool", "stride", "prune", "prune-segment")
-WEIGHTLESS = ("stride", "prune", "prune-segment")
-"""Methods whose tokens all have size 1: proportional attention changes nothing for them."""
-LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
 COMPARED = ("event_f1", "exact_match", "question_accuracy")
 CAPTION_TOKENS, ANSWER_TOKENS = 48, 8  # longest caption and longest answer to a question
 SCENES_PER_TASK = 50
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of hearing: what is kept and how the LLM sees it."""
-
-    level: str
-    method: str
-    positions: str
-    attention: str
-
-
-def variants(levels=LEVELS, methods=METHODS, modes=None) -> list[Variant]:
-    """Every level with every method in every mode (pairs of positions and attention); full once."""
-    modes = modes or [(positions, attention) for positions in POSITIONS for attention in ATTENTION]
-    return [Variant(level, method, *mode) for level in levels for method in (methods if level != "full" else ("ltbm",))
-            for mode in (modes if level != "full" else modes[:1])]
 
 
 def evaluate(bundle, scenes: int, first_seed: int, chosen: list[Variant], processes: int | None = None,
@@ -84,14 +63,9 @@ def evaluate_scenes(session: Session, scenes: list[Scene], chosen: list[Variant]
         key = (variant.level, variant.method)
         if key not in merged:
             merged = {key: [compress(session, groups, variant.method, level) for groups in encoded]}  # the last one only
-        if _same_prefix(variant) not in scored:
-            scored[_same_prefix(variant)] = _score(session, scenes, merged[key], asked, level)
-    return {variant: scored[_same_prefix(variant)] for variant in chosen}
-
-
-def _same_prefix(variant: Variant) -> Variant:
-    """The variant that stands for all with the same prefix."""
-    return replace(variant, attention="plain") if variant.method in WEIGHTLESS else variant
+        if same_prefix(variant) not in scored:
+            scored[same_prefix(variant)] = _score(session, scenes, merged[key], asked, level)
+    return {variant: scored[same_prefix(variant)] for variant in chosen}
 
 
 def prompts(scene: Scene) -> list[str]:

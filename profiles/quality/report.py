@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ltbm.profiles.quality.demo import COMPARED
+from ltbm.profiles.quality.variants import DEFAULT_MODE
 
-DEFAULT_MODE = ("original", "proportional")
 COLUMNS = {"event_f1": "event F1", "exact_match": "exact", "question_accuracy": "questions", "sequence_accuracy": "sequence",
            "count_accuracy": "counts", "duration_accuracy": "durations", "pitch_accuracy": "pitch"}
 

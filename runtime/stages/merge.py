@@ -80,9 +80,10 @@ class MergedAudio:
 
     @cached_property
     def source_map(self) -> np.ndarray:
-        """[tokens_in] int32 on the host: the kept token that each encoder token went to."""
+        """[tokens_in] int32 on the host: the kept token that each encoder token went to, -1 if it was dropped."""
         starts = np.cumsum([0] + [row.tokens_out for row in self.rows[:-1]])
-        return np.asarray(self.row_source_map) + np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
+        placed = np.asarray(self.row_source_map) + np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
+        return np.where(np.asarray(self.row_source_map) < 0, np.int32(-1), placed)  # a comparator drops tokens
 
 
 def merge(engine: Engine, groups: list[EncodedRows], level: Level, first_position: int = 0) -> MergedAudio:

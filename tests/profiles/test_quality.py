@@ -62,6 +62,19 @@ def test_global_equals_the_engine_with_a_global_window(session, make_clip):
     assert np.abs(through_plan.merged_embeds - through_engine.merged_embeds).max() < 1e-6
 
 
+def test_other_methods_take_every_window_of_a_long_clip(session, make_clip):
+    """Each window is compressed on its own, as the engine does it, and stands after the one before."""
+    windows = [window for audio in session.features(make_clip(32), "windows") for window in audio]
+    groups = encode(session.encoder, windows)
+    level = parse_level("keep25")
+    audio, engine = compress(session, groups, "stride", level), compress(session, groups, "ltbm", level)
+    assert len(groups) == 2 and (audio.tokens_in, audio.tokens_out) == (engine.tokens_in, engine.tokens_out) == (800, 201)
+    alone = compress(session, groups[1:], "stride", level)
+    assert np.array_equal(audio.anchors[188:], alone.anchors + 750) and np.array_equal(audio.merged_embeds[188:], alone.merged_embeds)
+    kept = alone.source_map >= 0
+    assert np.array_equal(audio.source_map[750:][kept], alone.source_map[kept] + 188)
+
+
 def test_variants_are_every_level_method_and_mode_with_full_once():
     found = variants(["full", "keep25"], ["ltbm", "pool"])
     assert len(found) == len(set(found)) == 1 + 2 * 4

@@ -1,0 +1,134 @@
+"""Scores of the answers that `predict` wrote, with bootstrap intervals; offline, so that a metric can be added later."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltbm.profiles.quality.captions import aac_scores, cider
+from ltbm.profiles.quality.choices import matches
+from ltbm.profiles.quality.items import Item, parse_item
+from ltbm.profiles.quality.predict import ANSWERS, ITEMS, Key, read_answers, read_settings
+from ltbm.profiles.quality.transcripts import normalizer, word_errors
+from ltbm.profiles.quality.variants import Variant
+
+MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer"}
+DRAWS = 2000  # of the bootstrap over items
+CONFIDENCE = 0.95
+Tally = np.ndarray
+"""[items, 2]: what each item adds above and below a metric's fraction bar; sums over redrawn items give its interval."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to score.
+
+    extra: further metrics of captions, from aac-metrics: spider, fense
+    normalizer: of transcripts (transcripts.NORMALIZERS)
+    partial: score the items that every variant has answered, where some lack others
+    """
+
+    extra: tuple[str, ...] = ()
+    normalizer: str = "plain"
+    partial: bool = False
+
+
+def score(folder, options: Options = Options()) -> dict:
+    """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`; ValueError if some are missing."""
+    folder = Path(folder)
+    settings = read_settings(folder)
+    items = [parse_item(line) for line in (folder / ITEMS).read_text(encoding="utf-8").strip().split("\n")]
+    answers, _ = read_answers(folder / ANSWERS)
+    chosen = list(dict.fromkeys(variant for _, variant in answers))
+    scored = answered_by_all(items, chosen, answers, options.partial)
+    tallies = {variant: tally(settings.benchmark, scored, [answers[item.id, variant]["text"] for item in scored], options)
+               for variant in chosen}
+    weights = redraw(len(scored))
+    return {
+        "name": folder.resolve().name, "benchmark": settings.benchmark, "metric": MAIN_METRIC[settings.benchmark],
+        "items": len(scored), "manifest_items": len(items), "normalizer": options.normalizer,
+        "draws": DRAWS, "confidence": CONFIDENCE, "settings": asdict(settings),
+        "rows": [asdict(variant) | _counts(scored, variant, answers) | _figures(tallies[variant], weights) for variant in chosen],
+        "comparisons": compare(tallies, weights),
+    }
+
+
+def answered_by_all(items: Sequence[Item], chosen: Sequence[Variant], answers: dict[Key, dict], partial: bool) -> list[Item]:
+    """The items with an answer of every variant; ValueError if there are none, or some with answers of a few only."""
+    whole = [item for item in items if all((item.id, variant) in answers for variant in chosen)]
+    begun = [item for item in items if any((item.id, variant) in answers for variant in chosen)]
+    if not whole or not chosen:
+        raise ValueError(f"no item has answers of every level and method ({len(begun)} have some); run the evaluation again, it goes on")
+    if len(whole) < len(begun) and not partial:
+        raise ValueError(f"{len(begun) - len(whole)} of {len(begun)} items lack answers of some levels or methods; run the evaluation "
+                         f"again, it goes on, or score the {len(whole)} others with --partial")
+    return whole
+
+
+def tally(benchmark: str, items: Sequence[Item], texts: Sequence[str], options: Options = Options()) -> dict[str, Tally]:
+    """What each item's answer adds to every metric of the benchmark, the main metric first."""
+    count = {"caption": _captions, "mcq": _choices, "asr": _transcripts}[benchmark]
+    return {metric: np.array(columns, np.float64).T for metric, columns in count(items, texts, options).items()}
+
+
+def _captions(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
+    references = [item.references for item in items]
+    scores = cider(texts, references) | {metric: aac_scores(metric, texts, references) for metric in options.extra}
+    return {metric: (scores[metric], np.ones(len(items))) for metric in ("cider_d", "cider", *options.extra)}
+
+
+def _choices(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
+    right = np.array([matches(text, item.references[0], item.choices) for item, text in zip(items, texts)])
+    groups = {group: np.array([item.group == group for item in items]) for group in dict.fromkeys(item.group for item in items) if group}
+    return {"accuracy": (right, np.ones(len(items)))} | {group: (right & inside, inside) for group, inside in groups.items()}
+
+
+def _transcripts(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
+    normal = normalizer(options.normalizer)
+    spoken = [normal(item.references[0]).split() for item in items]
+    errors = [word_errors(words, normal(text).split()) for words, text in zip(spoken, texts)]
+    return {"wer": (errors, [len(words) for words in spoken])}
+
+
+def redraw(items: int, seed: int = 0) -> np.ndarray:
+    """[DRAWS, items]: how often each redraw takes each item; one array for all variants, so that comparisons are paired."""
+    return np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=DRAWS).astype(np.float64)
+
+
+def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> list[dict]:
+    """Every variant minus the uncompressed one, and minus global at equal level and mode, item by item."""
+    full = next((variant for variant in tallies if variant.level == "full"), None)
+    found = []
+    for variant, mine in tallies.items():
+        same_level = Variant(variant.level, "global", variant.positions, variant.attention)
+        for baseline, other in (("full", full), ("global", same_level)):
+            if other not in tallies or other == variant or variant.level == "full":
+                continue
+            for metric, theirs in tallies[other].items():
+                low, high = _interval(_ratio(weights @ mine[metric]) - _ratio(weights @ theirs))
+                found.append(asdict(variant) | {"baseline": baseline, "metric": metric, "low": low, "high": high,
+                                                "difference": float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0)))})
+    return found
+
+
+def _counts(items: Sequence[Item], variant: Variant, answers: dict[Key, dict]) -> dict:
+    """Audio tokens of all items, and how many answers max_new_tokens cut off."""
+    given = [answers[item.id, variant] for item in items]
+    return {name: sum(answer[name] for answer in given) for name in ("tokens_in", "tokens_out")} | {
+        "cut_off": sum(answer["finish_reason"] == "length" for answer in given)}
+
+
+def _figures(tallies: dict[str, Tally], weights: np.ndarray) -> dict:
+    figures = {metric: float(_ratio(counts.sum(axis=0))) for metric, counts in tallies.items()}
+    return figures | {"intervals": {metric: _interval(_ratio(weights @ counts)) for metric, counts in tallies.items()}}
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """Above over below [..., 2]; NaN where a redraw took no item of a group."""
+    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] != 0)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
