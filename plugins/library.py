@@ -13,9 +13,9 @@ import ltbm.plugins
 NATIVE_NAME = "libltbm_ort.so"
 TENSORRT_NAME = "libltbm_tensorrt.so"
 TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones
-BUILD_TENSORRT = ("build it from a checkout of ltbm on the machine that runs it: cmake -S plugins -B build "
-                  "-DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h> -DCUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor> "
-                  f"&& cmake --build build, then set {TENSORRT_VARIABLE}=build/{TENSORRT_NAME}")
+BUILD_TENSORRT = ("build it from a checkout of ltbm on the machine that runs it: pip install . "
+                  "--config-settings=cmake.define.TENSORRT_INCLUDE_DIR=<folder of NvInfer.h> "
+                  "--config-settings=cmake.define.CUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor>")
 
 
 def native_library() -> Path | None:

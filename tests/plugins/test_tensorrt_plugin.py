@@ -3,6 +3,7 @@
 Needs TensorRT's headers (TENSORRT_INCLUDE_DIR) and those of CUDA (nvcc), but neither library and no GPU.
 """
 
+import ctypes
 import importlib.util
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ltbm.plugins.merge import merge_rows
+from ltbm.runtime.probes.nvidia import built_for
 
 _spec = importlib.util.spec_from_file_location("cuda_harness", Path(__file__).parent / "cuda_harness.py")
 harness = importlib.util.module_from_spec(_spec)
@@ -190,3 +192,4 @@ def test_cmake_builds_the_plugin(tmp_path):
     assert exported == {"getCreators", "setLoggerFinder"}
     assert "nvinfer1::" not in symbols(library, "--undefined-only")
     assert "libnvinfer" not in subprocess.run(["ldd", library], capture_output=True, text=True).stdout
+    assert built_for(ctypes.CDLL(str(library)))[0] == ["90"]

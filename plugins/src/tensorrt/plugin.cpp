@@ -219,6 +219,16 @@ class Creator final : public IPluginCreatorV3One {
 
 #define LTBM_EXPORT extern "C" __attribute__((visibility("default")))
 
+// What this file was built for, as `ltbm doctor` reads it: a device has no tool that tells.
+#ifndef LTBM_ARCHITECTURES
+#define LTBM_ARCHITECTURES "none"
+#endif
+#define LTBM_TEXT_OF(number) #number
+#define LTBM_TEXT(number) LTBM_TEXT_OF(number)
+LTBM_EXPORT const char ltbm_built_for[];
+const char ltbm_built_for[] = "architectures=" LTBM_ARCHITECTURES ";cuda=" LTBM_TEXT(CUDART_VERSION) ";tensorrt="
+    LTBM_TEXT(NV_TENSORRT_MAJOR) "." LTBM_TEXT(NV_TENSORRT_MINOR);
+
 LTBM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { logger_finder = finder; }
 
 LTBM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {

@@ -45,11 +45,13 @@ if(NOT ltbm_architectures)
   message(FATAL_ERROR "LTBM: ${CMAKE_CUDA_COMPILER} names no architecture the kernels run on: give "
     "-DCUDA_ARCHITECTURES=<list>, such as 87 for Jetson Orin; the oldest is 80.")
 endif()
+string(REPLACE ";" "," ltbm_built_for "${ltbm_architectures}")
 list(TRANSFORM ltbm_architectures APPEND "-real")
 message(STATUS "LTBM: TensorRT plugin for ${ltbm_architectures}")
 
 add_library(ltbm_tensorrt SHARED ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/ltbm.cu ${CMAKE_CURRENT_SOURCE_DIR}/src/tensorrt/plugin.cpp)
 target_compile_features(ltbm_tensorrt PRIVATE cxx_std_17)
+target_compile_definitions(ltbm_tensorrt PRIVATE $<$<COMPILE_LANGUAGE:CXX>:LTBM_ARCHITECTURES="${ltbm_built_for}">)
 target_include_directories(ltbm_tensorrt SYSTEM PRIVATE "${TENSORRT_INCLUDE_DIR}")
 # Similarity must have the bits of merge.py: no contraction, no fast-math.
 target_compile_options(ltbm_tensorrt PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false> $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
