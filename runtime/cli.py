@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 
-COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.profiles.commands", "ltbm.demo.commands")
+COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.export.build_commands", "ltbm.profiles.commands",
+                   "ltbm.profiles.quality.commands", "ltbm.profiles.budgets.commands", "ltbm.demo.commands")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 EXPECTED = (ValueError, KeyError, TypeError, OSError, RuntimeError, MemoryError, ImportError, NotImplementedError)
 

@@ -1,0 +1,90 @@
+"""The estimate for this machine held against what a profile of the same request measures."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ltbm.profiles.budgets.estimate import Estimate, Request, estimate
+from ltbm.profiles.budgets.model import model_of_bundle
+from ltbm.profiles.budgets.rates import measured_rates
+from ltbm.profiles.profiler import Options, profile
+from ltbm.runtime.bundle import Bundle
+from ltbm.runtime.levels import NAMED_RATIOS, Level
+
+TURNS, REPEATS = 2, 5
+BUSY = 1.0  # load average: one core taken
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One quantity at one level; measured is a median, of memory the peak."""
+
+    level: str
+    quantity: str
+    unit: str
+    estimated: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """Share of the measured value by which the estimate is above it."""
+        return self.estimated / self.measured - 1
+
+
+def check(path, levels: Sequence[str], audio_seconds: float, max_new_tokens: int, threads: int | None = None,
+          progress: Callable[[str], None] = lambda line: None) -> list[Checked]:
+    """Encoder, prefill, TPOT and peak memory of every level, estimated and measured.
+
+    The machine's rates are taken before and after the profile and averaged, because what else runs on it changes.
+    """
+    bundle = Bundle.open(path)
+    model = model_of_bundle(bundle)
+    if (load := os.getloadavg()[0]) >= BUSY:
+        progress(f"load average {load:.1f} before anything is measured: what else runs here will disturb it")
+    progress("rates of this machine")
+    before = measured_rates(model, threads)
+    rows = _measure(bundle, levels, audio_seconds, max_new_tokens, threads, progress)
+    progress("the rates again")
+    rates, lines = (before, measured_rates(model, threads)), []
+    for row in rows:
+        request = Request(audio_seconds, row["prompt_tokens"] - row["tokens_out"], max_new_tokens)
+        estimates = [_quantities(estimate(model, one, request, Level(row["level"], NAMED_RATIOS[row["level"]]))) for one in rates]
+        measured = {name: row["figures"][name]["p50"] for name in ("encoder", "prefill", "tpot")} | {"memory": row["memory"]["peak"] / MIB}
+        lines += [Checked(row["level"], name, "MiB" if name == "memory" else "ms", float(np.mean([one[name] for one in estimates])), value)
+                  for name, value in measured.items()]
+    return lines
+
+
+def _quantities(found: Estimate) -> dict[str, float]:
+    """What of an estimate can be measured."""
+    return {"encoder": found.encoder, "prefill": found.prefill, "tpot": found.tpot, "memory": found.memory.total / MIB}
+
+
+def _measure(bundle: Bundle, levels: Sequence[str], seconds: float, max_new_tokens: int, threads: int | None, progress) -> list[dict]:
+    """The rows of a profile of one synthetic clip; RuntimeError where a level failed or gave no token to time."""
+    with TemporaryDirectory(prefix="ltbm-plan-") as folder:
+        clip = _write_clip(Path(folder) / "clip.wav", seconds, bundle.manifest.audio.sampling_rate)
+        options = Options(clips=(str(clip),), levels=tuple(levels), methods=("ltbm",), threads=threads, max_new_tokens=max_new_tokens,
+                          long_audio="windows", turns=TURNS, repeats=REPEATS)
+        rows = profile(bundle.path, options, progress)["rows"]
+    for row in rows:
+        if "error" in row:
+            raise RuntimeError(f"{row['level']}: {row['error']}")
+        if "tpot" not in row["figures"]:
+            raise RuntimeError(f"{row['level']}: the model ends its answer at the first token, so no decode step can be timed; "
+                               "give another --audio-seconds")
+    return rows
+
+
+def _write_clip(path: Path, seconds: float, rate: int) -> Path:
+    """Seeded noise under a slow envelope: what is heard does not matter to the times."""
+    import soundfile
+
+    time = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(len(time)) * (1 + np.sin(2 * np.pi * time / 3)) / 2, rate)
+    return path

@@ -1,0 +1,75 @@
+"""Bytes and operations of each stage, counted from a model's dimensions; a multiplication and its addition are two operations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ltbm.profiles.budgets.model import VALUE_BYTES, Model
+from ltbm.runtime.stages.encoder import MAX_BATCH
+from ltbm.runtime.stages.features import encoder_frames
+
+SCORE_COPIES = 3  # scores, masked scores and their softmax, where attention is not one fused kernel
+HIDDEN_COPIES = 6  # values of the layer's width that live at once: residual, normed, projections, attended
+MLP_COPIES = 3  # gate, up and their product
+FRAMES_PER_POSITION = 2  # the encoder's second convolution has stride 2
+# How often the exported graphs' ops read or write each kind of value in a layer, one op after the other.
+ENCODER_HIDDEN_PASSES, ENCODER_MLP_PASSES, SCORE_PASSES = 42, 6, 6
+HIDDEN_PASSES, MLP_PASSES = 27, 11
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of a stage.
+
+    weight_bytes: read once, the KV cache with them; linear: operations of products with weights
+    attention: operations between tokens; live_bytes: activations at their peak
+    moved_bytes: activations read and written, where ops are not fused
+    """
+
+    weight_bytes: float
+    linear: float
+    attention: float = 0
+    live_bytes: float = 0
+    moved_bytes: float = 0
+
+
+def window_lengths(model: Model, seconds: float) -> list[int]:
+    """Valid mel frames of each window of an audio."""
+    audio = model.audio
+    frames = -(-round(seconds * audio.sampling_rate) // audio.hop_length)
+    return [min(audio.window_frames, frames - start) for start in range(0, frames, audio.window_frames)]
+
+
+def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
+    """The audio encoder over all windows of an audio."""
+    e = model.encoder
+    positions = [min(encoder_frames(length), model.audio.window_frames) // FRAMES_PER_POSITION for length in lengths]
+    convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
+    layer = 4 * e.width**2 + 2 * e.width * e.ffn
+    value, longest, squares = VALUE_BYTES[model.precision.encoder], max(positions), sum(count**2 for count in positions)
+    live = value * (SCORE_COPIES * e.heads * longest**2 + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
+    moved = SCORE_PASSES * e.heads * squares + sum(positions) * (ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn)
+    return Work(weight_bytes=model.weights.encoder, linear=2 * sum(positions) * (convolutions + e.layers * layer),
+                attention=4 * e.layers * e.width * squares, live_bytes=live * min(len(positions), MAX_BATCH), moved_bytes=e.layers * value * moved)
+
+
+def merge_work(model: Model, kept: int) -> Work:
+    """The projector over the kept tokens; the merge itself is less than a thousandth of the encoder and not counted."""
+    return Work(weight_bytes=model.weights.merge, linear=2 * kept * model.projector)
+
+
+def prefill_work(model: Model, prompt: int) -> Work:
+    """The LLM over `prompt` tokens; only the last one goes on from the last layer's attention."""
+    d = model.decoder
+    linear = prompt * (d.layers * model.attention_in + (d.layers - 1) * model.layer_rest) + model.layer_rest + model.head
+    live = model.value_bytes * prompt * (HIDDEN_COPIES * d.hidden_size + MLP_COPIES * d.ffn)
+    return Work(weight_bytes=model.weights.decoder, linear=2 * linear, attention=4 * d.layers * d.heads * d.head_dim * prompt**2,
+                live_bytes=live + model.value_bytes * d.heads * prompt**2,
+                moved_bytes=d.layers * model.value_bytes * prompt * (HIDDEN_PASSES * d.hidden_size + MLP_PASSES * d.ffn))
+
+
+def decode_work(model: Model, context: float) -> Work:
+    """One token after `context` others."""
+    d = model.decoder
+    return Work(weight_bytes=model.weights.decoder + model.kv_bytes(context),
+                linear=2 * (d.layers * (model.attention_in + model.layer_rest) + model.head),
+                attention=4 * d.layers * d.heads * d.head_dim * context)

@@ -1,0 +1,126 @@
+"""What this machine sustains, measured on the spot: products of matrices through ONNX Runtime, in a model's widths and precision."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltbm.profiles.budgets.onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
+from ltbm.profiles.measure import process_memory
+
+PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
+MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
+PROBE_TOKENS = 128  # rows of a product that is bound by arithmetic
+REPEATS, WARMUP = {1: 9, PROBE_TOKENS: 5}, 1
+BITS = {"int4": 4, "int8": 8}
+FLOAT_TYPES = {"float32": (FLOAT, np.float32), "float16": (FLOAT16, np.float16)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Products of one precision.
+
+    bandwidth: bytes a second of weights as stored, one token at a time; rate: operations a second, many tokens at once
+    resident: bytes of memory that a stored byte of weights takes once loaded
+    """
+
+    bandwidth: float
+    rate: float
+    resident: float
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How weights are stored: a float type, or int8 or int4 in blocks; `activations` is what they are multiplied with."""
+
+    weights: str
+    activations: str
+    block_size: int = 0
+    accuracy_level: int = 0
+
+
+def measure_products(width: int, ffn: int, storage: Storage, threads: int | None = None) -> Measured:
+    """Time a chain of products width -> ffn -> width, in a process of its own so that its memory can be told."""
+    job = json.dumps({"width": width, "ffn": ffn, "storage": asdict(storage), "threads": threads})
+    done = subprocess.run([sys.executable, "-m", "ltbm.profiles.budgets.probe"], input=job, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"measuring products of {storage.weights} failed: {done.stderr.strip().splitlines()[-1]}")
+    return Measured(**json.loads(done.stdout))
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    print(json.dumps(asdict(_measure(job["width"], job["ffn"], Storage(**job["storage"]), job["threads"]))))
+
+
+def _measure(width: int, ffn: int, storage: Storage, threads: int | None) -> Measured:
+    shapes = ((width, ffn), (ffn, width))
+    with tempfile.TemporaryDirectory(prefix="ltbm-plan-") as folder:
+        matrices = [_matrix(k, n, storage) for k, n in shapes]
+        pairs = min(MOST_PAIRS, -(-PROBE_BYTES // sum(array.nbytes for matrix in matrices for array in matrix)))
+        with open(Path(folder) / "weights", "wb") as stream:
+            chain = [_product(stream, matrix, shape, storage) for _ in range(pairs) for matrix, shape in zip(matrices, shapes)]
+            stored = stream.tell()
+        path = Path(folder) / "chain.onnx"
+        path.write_bytes(chain_model(chain, FLOAT_TYPES[storage.activations][0], width))
+        x = np.random.default_rng(1).standard_normal((PROBE_TOKENS, width)).astype(FLOAT_TYPES[storage.activations][1])
+        return _measure_chain(path, x, stored, pairs * 4 * width * ffn, threads)
+
+
+def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, threads: int | None) -> Measured:
+    """`operations` are those of one token."""
+    from ltbm.runtime.ort import OrtEngine
+
+    before = process_memory()
+    engine = OrtEngine(path, threads=threads)
+    after = process_memory()
+
+    def seconds(tokens: int) -> float:
+        times = [time.perf_counter()]
+        for _ in range(WARMUP + REPEATS[tokens]):
+            engine.run({"x": x[:tokens]})
+            times.append(time.perf_counter())
+        return float(np.median(np.diff(times)[WARMUP:]))
+
+    one, many = seconds(1), seconds(PROBE_TOKENS)
+    engine.close()
+    grown = (after["resident"] - after["mapped"]) - (before["resident"] - before["mapped"])
+    return Measured(bandwidth=stored / one, rate=operations * PROBE_TOKENS / many, resident=grown / stored)
+
+
+def _matrix(k: int, n: int, storage: Storage) -> list[np.ndarray]:
+    """A random matrix [K, N] as the export stores it: its values, or its codes and scales."""
+    rng = np.random.default_rng(0)
+    if storage.weights in FLOAT_TYPES:
+        return [(rng.standard_normal((k, n), np.float32) / np.sqrt(k)).astype(FLOAT_TYPES[storage.weights][1])]
+    bits, blocks = BITS[storage.weights], k // storage.block_size
+    codes = rng.integers(0, 256, (n, blocks, storage.block_size * bits // 8), np.uint8)
+    scales = np.full((n, blocks), 1 / (2**(bits - 1) * np.sqrt(k)), FLOAT_TYPES[storage.activations][1])
+    return [codes, scales]
+
+
+def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: Storage) -> Product:
+    """One more copy of a matrix in the file; different in one value, since ONNX Runtime keeps equal weights once."""
+    matrix[0].reshape(-1)[0] += 1
+    stored = []
+    for array in matrix:
+        stored.append(Stored(f"w{stream.tell()}", _data_type(array), array.shape, Path(stream.name).name, stream.tell(), array.nbytes))
+        stream.write(array.data)
+    if storage.weights in FLOAT_TYPES:
+        return Product("MatMul", tuple(stored), {})
+    attributes = {"K": shape[0], "N": shape[1], "bits": BITS[storage.weights], "block_size": storage.block_size,
+                  "accuracy_level": storage.accuracy_level}
+    return Product("MatMulNBits", tuple(stored), attributes)
+
+
+def _data_type(array: np.ndarray) -> int:
+    return {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16, np.dtype(np.uint8): UINT8}[array.dtype]
+
+
+if __name__ == "__main__":
+    main()
