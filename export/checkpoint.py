@@ -1,16 +1,42 @@
 """A Hugging Face checkpoint, read lazily: configuration now, one safetensors tensor at a time later."""
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
-import torch
-from safetensors import safe_open
 
 WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+STORED_TYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
+LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a safetensors file, read when sliced: `tensor[a:b]` gives those rows in the stored type, `tensor[:]` all.
+
+    Read, not mapped: mapped pages would count as the export's memory.
+    """
+
+    path: Path
+    offset: int  # bytes from the start of the file
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.shape[0])
+        row_bytes = self.nbytes // self.shape[0]
+        raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=self.offset + start * row_bytes)
+        return raw.view(self.dtype).reshape(-1, *self.shape[1:])
 
 
 class Checkpoint:
@@ -25,8 +51,7 @@ class Checkpoint:
         self.path, self.source = path, source
         self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         self.uses: dict[str, str] = {}
-        self._shards = _tensor_files(path)
-        self._open_name, self._open_file = None, None
+        self._tensors = _stored_tensors(path)
 
     @classmethod
     def open(cls, source) -> "Checkpoint":
@@ -38,19 +63,27 @@ class Checkpoint:
         return cls(path, str(source))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._shards
+        return name in self._tensors
 
     def tensor_names(self) -> list[str]:
-        return list(self._shards)
+        return list(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._shards)
+        return len(self._tensors)
 
-    def take(self, name: str, stage: str) -> np.ndarray:
-        """The tensor `name` as float32, recorded as used by `stage`; KeyError names what is missing."""
-        array = self._read(name).to(torch.float32).numpy()
-        self.uses[name] = stage
-        return array
+    def take(self, name: str, use: str) -> StoredTensor:
+        """The tensor `name`, recorded as used by the stage `use`; KeyError names what is missing."""
+        tensor = self._stored(name)
+        self.uses[name] = use
+        return tensor
+
+    def stored_type(self, name: str) -> str:
+        """The name of the type that the checkpoint stores `name` in; KeyError if it has no such tensor."""
+        return self._stored(name).dtype.name
+
+    def values(self) -> int:
+        """How many numbers the checkpoint holds."""
+        return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
     def mark(self, name: str, use: str) -> None:
         """Record a tensor as accounted for without reading it (tied, or knowingly unused)."""
@@ -58,18 +91,15 @@ class Checkpoint:
 
     def finish(self) -> None:
         """Raise ValueError if any tensor of the checkpoint was neither used nor marked."""
-        left = sorted(set(self._shards) - set(self.uses))
+        left = sorted(set(self._tensors) - set(self.uses))
         if left:
             raise ValueError(f"{len(left)} tensors of {self.source} have no place in the exported graphs: "
                              f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}; this variant is not supported")
 
-    def _read(self, name: str) -> torch.Tensor:
-        if name not in self._shards:
+    def _stored(self, name: str) -> StoredTensor:
+        if name not in self._tensors:
             raise KeyError(f"{self.source} has no tensor {name}: incomplete, or a variant this export does not know")
-        shard = self._shards[name]
-        if shard != self._open_name:
-            self._open_name, self._open_file = shard, safe_open(self.path / shard, framework="pt")
-        return self._open_file.get_tensor(name)
+        return self._tensors[name]
 
 
 def _require_config(path: Path) -> None:
@@ -77,21 +107,45 @@ def _require_config(path: Path) -> None:
         raise FileNotFoundError(f"{path} has no config.json, so it is no Hugging Face checkpoint")
 
 
-def _tensor_files(path: Path) -> dict[str, str]:
-    """Tensor name -> safetensors file, from the index where there is one."""
+def _stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the checkpoint's safetensors files, as the index names them where there is one."""
     index = path / "model.safetensors.index.json"
-    if index.is_file():
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        missing = sorted({name for name in files.values() if not (path / name).is_file()})
-        if missing:
-            raise FileNotFoundError(f"{path} lacks {', '.join(missing)}, which its index names: the download is incomplete")
-        return files
-    if (path / "model.safetensors").is_file():
-        with safe_open(path / "model.safetensors", framework="pt") as stream:
-            return {name: "model.safetensors" for name in stream.keys()}
-    pickles = [found.name for pattern in PICKLES for found in path.glob(pattern)]
-    advice = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
-    raise FileNotFoundError(f"{path} has neither model.safetensors nor its index{advice}")
+    named = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    files = sorted(set(named.values())) or ["model.safetensors"]
+    missing = [name for name in files if not (path / name).is_file()]
+    if missing and named:
+        raise FileNotFoundError(f"{path} lacks {', '.join(missing)}, which its index names: the download is incomplete")
+    if missing:
+        pickles = [found.name for pattern in PICKLES for found in path.glob(pattern)]
+        advice = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
+        raise FileNotFoundError(f"{path} has neither model.safetensors nor its index{advice}")
+    tensors = {name: tensor for file in files for name, tensor in _read_header(path / file).items()}
+    lost = sorted(set(named) - set(tensors))
+    if lost:
+        raise ValueError(f"{path} lacks the tensor {lost[0]}, which its index names: files of different checkpoints")
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    """What a safetensors file holds and where; ValueError for a file that is cut or of another kind."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        if LENGTH_BYTES + length > size:
+            raise ValueError(f"{path} is no safetensors file, or cut: its header takes {length} bytes, the file has {size}")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return {name: _stored_tensor(path, size, LENGTH_BYTES + length, name, entry) for name, entry in header.items()}
+
+
+def _stored_tensor(path: Path, size: int, start: int, name: str, entry: dict) -> StoredTensor:
+    if entry["dtype"] not in STORED_TYPES:
+        raise ValueError(f"{path} holds {name} as {entry['dtype']}, which is not supported; supported: {', '.join(STORED_TYPES)}")
+    begin, end = entry["data_offsets"]
+    tensor = StoredTensor(path, start + begin, STORED_TYPES[entry["dtype"]], tuple(entry["shape"]))
+    if end - begin != tensor.nbytes or start + end > size:
+        raise ValueError(f"{path} is cut or garbled: {name} should end at byte {start + end}, the file has {size}")
+    return tensor
 
 
 def _download(source: str) -> Path:

@@ -3,7 +3,9 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
+from ltbm.export.precision import ACCURACY_LEVELS, BLOCK_SIZES, FLOATS, PRECISIONS, TARGETS
 from ltbm.runtime.cli import UsageError, add_command
 from ltbm.runtime.levels import NAMED_RATIOS, parse_level
 
@@ -12,20 +14,50 @@ EXPORT_LEVELS = ("full", "keep25")  # of the parity lines that end an export
 
 
 def add_commands(commands) -> None:
+    _add_export(commands)
+    _add_parity(commands)
+
+
+def _add_export(commands) -> None:
     export = add_command(commands, "export", run_export, "split a checkpoint into three engines", (
         "Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and manifest.\n"
-        "The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. Ends with a parity line per stage.\n\n"
-        "  ltbm export ./my-qwen2-audio ./bundle --precision float16"))
+        "The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of disk and memory is said first;\n"
+        "it ends with a parity line per stage where the PyTorch model fits in memory.\n\n"
+        "  ltbm export ./my-qwen2-audio ./bundle --precision int4                           # for a CPU\n"
+        "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16     # for ONNX Runtime on a GPU\n"
+        "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --target tensorrt         # for a Jetson or a GPU\n"
+        "  ltbm export ./my-qwen2-audio ./bundle --precision float16 --dry-run"))
     export.add_argument("checkpoint", help="folder with config.json and safetensors, or a hub id such as Qwen/Qwen2-Audio-7B-Instruct")
     export.add_argument("bundle", help="folder to write; it appears only when it is whole")
-    export.add_argument("--precision", choices=("float32", "float16"), default="float32",
-                        help="of weights, matrix products and KV cache (default float32)")
+    _add_precision_flags(export)
+    export.add_argument("--lm-head-chunks", type=int, default=1, metavar="N", help="split the LM head into N products (default 1)")
     export.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    export.add_argument("--dry-run", action="store_true", help="say what the export takes of disk and memory, and write nothing")
     export.add_argument("--no-parity", action="store_true", help="skip the comparison with PyTorch, which loads the whole model in float32")
-    export.add_argument("--json", action="store_true", help="print the parity lines as JSON")
+    export.add_argument("--json", action="store_true", help="print the parity lines (or the estimate) as JSON")
+
+
+def _add_precision_flags(parser) -> None:
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
+                        help="of the LLM's matrices (default float32); int4 and int8 are quantised in blocks, weights only; "
+                             "ONNX Runtime has no bfloat16 on the CPU")
+    parser.add_argument("--target", choices=TARGETS, default="onnxruntime",
+                        help="what int4 is packed for (default onnxruntime); bundles of float types run on both")
+    parser.add_argument("--activations", choices=FLOATS,
+                        help="of the LLM and its KV cache (default: the precision; under int8 and int4 float32, for CPUs; "
+                             "give float16 for GPUs)")
+    parser.add_argument("--encoder-precision", choices=FLOATS, help="of the encoder and merge stages (default: the activations')")
+    parser.add_argument("--lm-head-precision", choices=PRECISIONS, help="of the LM head (default: the precision; int8 under int4)")
+    parser.add_argument("--block-size", type=int, choices=BLOCK_SIZES, default=32, help="quantised weights that share a scale (default 32)")
+    parser.add_argument("--asymmetric", action="store_true", help="give every quantised block a zero point of its own")
+    parser.add_argument("--accuracy-level", type=int, choices=ACCURACY_LEVELS, default=4,
+                        help="of ONNX Runtime's quantised products: 4 (default) rounds activations to int8, 0 and 1 multiply in float32")
+
+
+def _add_parity(commands) -> None:
     parity = add_command(commands, "parity", run_parity, "hold a bundle against its PyTorch model", (
         "Compare every stage with PyTorch on one clip: largest absolute difference, equal merge plans, equal greedy tokens.\n"
-        "Exit code 1 if a line fails.\n\n"
+        "Exit code 1 if a line fails. Holds the PyTorch model in float32: four bytes a weight, 33 GB for 7B.\n\n"
         "  ltbm parity ./my-qwen2-audio ./bundle --level full --level keep25"))
     parity.add_argument("checkpoint", help="the checkpoint that the bundle was exported from")
     parity.add_argument("bundle")
@@ -37,16 +69,35 @@ def add_commands(commands) -> None:
 
 def run_export(args) -> int:
     try:
-        from ltbm.export.checkpoint import Checkpoint
-        from ltbm.export.writer import export_bundle
-        from ltbm.runtime.bundle import Bundle
+        from ltbm.export.writer import Export
     except ImportError as error:
         raise ImportError(MISSING.format(error)) from None
-    path = export_bundle(args.checkpoint, args.bundle, args.precision, args.overwrite)
-    print(f"bundle {path}", file=sys.stderr)
-    if args.no_parity:
+    from ltbm.runtime.bundle import Bundle
+
+    export = Export(args.checkpoint, args.precision, target=args.target, activations=args.activations,
+                    encoder_precision=args.encoder_precision, lm_head_precision=args.lm_head_precision, block_size=args.block_size,
+                    symmetric=not args.asymmetric, accuracy_level=args.accuracy_level, lm_head_chunks=args.lm_head_chunks)
+    needs = export.estimate(Path(args.bundle))
+    if args.dry_run:
+        print(json.dumps(asdict(needs)) if args.json else f"the bundle {needs}")
         return 0
-    return _parity(Checkpoint.open(args.checkpoint), Bundle.open(path), EXPORT_LEVELS, args.json)
+    path = export.run(args.bundle, args.overwrite)
+    print(f"bundle {path}", file=sys.stderr)
+    if args.no_parity or not _fits(needs.parity_memory):
+        return 0
+    return _parity(export.checkpoint, Bundle.open(path), EXPORT_LEVELS, args.json)
+
+
+def _fits(size: int) -> bool:
+    """Whether `size` bytes are free in memory; says so if not."""
+    from ltbm.runtime.machine import Machine, find_memory
+
+    memory = find_memory(Machine())
+    if memory is None or size <= memory.available:
+        return True
+    print(f"no parity lines: they take about {size / 1e9:,.1f} GB of memory, {memory.available / 1e9:,.1f} GB are free; "
+          "run `ltbm parity` on a larger machine", file=sys.stderr)
+    return False
 
 
 def run_parity(args) -> int:

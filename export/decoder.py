@@ -1,57 +1,72 @@
 """Stages 5 and 6, prefill and decode as ONNX: the LLM with its KV cache, in flavours over one weight file."""
 
-import numpy as np
 import torch
 
-from ltbm.export.checkpoint import Checkpoint
+from ltbm.export.checkpoint import Checkpoint, StoredTensor
 from ltbm.export.families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, ModelSpec
-from ltbm.export.flavours import Flavour
+from ltbm.export.flavours import Flavour, opset_for
 from ltbm.export.graph import Graph
-from ltbm.export.weights import WeightFile
+from ltbm.export.precision import BITS
+from ltbm.export.quantize import Quantization
+from ltbm.export.weights import Rows, Stacked, WeightFile
+from ltbm.runtime.bundle import Precision
 
 
-def decoder_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: str, weights: WeightFile, flavour: Flavour) -> Graph:
+def decoder_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile, flavour: Flavour,
+                  lm_head_chunks: int = 1) -> Graph:
     """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32 at last_index, the cache written.
 
     position_ids [B, S] int64: rotary positions, gaps allowed (the place in the cache is always consecutive)
     key_bias [B, CAP] float32: added to the attention logits of each cached key, in every layer, for every query
     past_len [B] int32: tokens already cached; last_index [B] int32: the place of each row's last token in S
     past.{i}.key/value [B, KV, CAP, head_dim], returned as present.{i}.key/value: bind both to one buffer
+    lm_head_chunks: products that the LM head is split into, none larger than its share of the vocabulary
+    A flavour whose cache grows has no past_len: it takes P places, returns P + S, and key_bias is [B, P + S].
     """
     d = spec.decoder
-    g = Graph("decoder", flavour.opset, precision, weights, flavour.domains)
-    hidden = g.to_float32(g.input("inputs_embeds", precision, ["B", "S", d.hidden_size]))
+    g = Graph("decoder", opset_for(flavour, precision), precision.activations, weights, flavour.domains)
+    embeds = g.input("inputs_embeds", precision.inputs_embeds, ["B", "S", d.hidden_size])
+    hidden = g.convert(embeds, precision.inputs_embeds, "float32")
     position_ids = g.input("position_ids", "int64", ["B", "S"])
-    key_bias = g.input("key_bias", "float32", ["B", "CAP"])
-    past_len, last_index = (g.input(name, "int32", ["B"]) for name in ("past_len", "last_index"))
-    rope = _rope_tables(g, spec) + (position_ids,)
+    key_bias = g.input("key_bias", "float32", ["B", "P + S" if flavour.grows else "CAP"])
+    past_len = None if flavour.grows else g.input("past_len", "int32", ["B"])
+    last_index = g.input("last_index", "int32", ["B"])
+    rotate = flavour.rope(g, d, *_rope_tables(g, spec), position_ids)
     attention = flavour.begin(g, d, hidden, past_len, key_bias)
-    block = _Block(g, spec, checkpoint)
+    block = _Block(g, spec, checkpoint, weight_kind(precision, precision.weights), flavour)
     for layer in range(d.layers):
         prefix = f"layers.{layer}."
-        q, k, v = block.query_key_value(prefix, hidden, rope, flavour)
+        q, k, v = block.query_key_value(prefix, hidden, rotate)
         attended = attention(layer, q, k, v)
         if layer == d.layers - 1:  # only the last token of each row goes on to the logits
             attended, hidden = (_at_index(g, value, last_index) for value in (attended, hidden))
         hidden = block.output_and_mlp(prefix, hidden, attended)
-    g.output(_logits(g, spec, checkpoint, block.norm("norm", hidden)), "logits", "float32", ["B", d.vocab_size])
+    hidden, head = block.norm("norm", hidden), weight_kind(precision, precision.lm_head)
+    g.output(_logits(g, spec, checkpoint, hidden, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
     return g
+
+
+def weight_kind(precision: Precision, name: str) -> str | Quantization:
+    """How matrices of the precision `name` are stored: a float type, or quantised."""
+    if name not in BITS:
+        return name
+    return Quantization(BITS[name], precision.block_size, precision.symmetric, precision.accuracy_level, precision.signed)
 
 
 class _Block:
     """The parts of one transformer layer that no flavour changes."""
 
-    def __init__(self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint):
-        self.g, self.spec, self.d, self.checkpoint = g, spec, spec.decoder, checkpoint
+    def __init__(self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint, kind: str | Quantization, flavour: Flavour):
+        self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = g, spec, spec.decoder, checkpoint, kind, flavour
 
-    def query_key_value(self, prefix: str, hidden: str, rope: tuple, flavour: Flavour) -> tuple[str, str, str]:
+    def query_key_value(self, prefix: str, hidden: str, rotate) -> tuple[str, str, str]:
         """q [B, S, heads * head_dim], k and v [B, S, KV * head_dim]; q and k rotated."""
         d, name = self.d, prefix + "self_attn."
         x = self.norm(prefix + "input_layernorm", hidden)
         packed = self.linear(name + "qkv_proj", [name + part for part in ("q_proj", "k_proj", "v_proj")], x)
         q, k, v = self.g.split(packed, [d.heads * d.head_dim, d.kv_heads * d.head_dim, d.kv_heads * d.head_dim])
         q, k = self.head_norm(name + "q_norm", q, d.heads), self.head_norm(name + "k_norm", k, d.kv_heads)
-        return flavour.rotate(self.g, q, d.heads, *rope), flavour.rotate(self.g, k, d.kv_heads, *rope), v
+        return rotate(q, d.heads), rotate(k, d.kv_heads), v
 
     def output_and_mlp(self, prefix: str, hidden: str, attended: str) -> str:
         g = self.g
@@ -66,8 +81,8 @@ class _Block:
     def linear(self, name: str, parts: list[str], x: str) -> str:
         """One product over the checkpoint's linear layers `parts`, stacked along the output; biases where it has them."""
         biased = any(DECODER_PREFIX + part + ".bias" in self.checkpoint for part in parts)
-        return self.g.linear(x, name, lambda: np.concatenate([self.take(part + ".weight") for part in parts]),
-                             (lambda: np.concatenate([self.take(part + ".bias") for part in parts])) if biased else None)
+        bias = Stacked([self.take(part + ".bias") for part in parts]) if biased else None
+        return self.g.linear(x, name, Stacked([self.take(part + ".weight") for part in parts]), bias, self.kind)
 
     def norm(self, name: str, hidden: str) -> str:
         return self.g.to_precision(self.rms_norm(name, hidden))
@@ -81,10 +96,10 @@ class _Block:
         return self.g.to_precision(merged)
 
     def rms_norm(self, name: str, hidden: str) -> str:
-        scale = self.g.weight(name + ".weight", lambda: self.take(name + ".weight"), "float32")
-        return self.g.op("RMSNormalization", hidden, scale, axis=-1, epsilon=self.spec.norm_eps)
+        scale = self.g.weight(name + ".weight", self.take(name + ".weight"), "float32")
+        return self.flavour.norm(self.g, hidden, scale, self.spec.norm_eps)
 
-    def take(self, name: str) -> np.ndarray:
+    def take(self, name: str) -> StoredTensor:
         return self.checkpoint.take(DECODER_PREFIX + name, "decoder")
 
 
@@ -94,21 +109,22 @@ def _at_index(g: Graph, hidden: str, index: str) -> str:
     return g.op("Unsqueeze", picked, g.const([1]))
 
 
-def _logits(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str) -> str:
+def _logits(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str, kind: str | Quantization, chunks: int) -> str:
     source = LM_HEAD if LM_HEAD in checkpoint else EMBEDDINGS
     if source == EMBEDDINGS and not spec.tied:
         raise ValueError(f"{checkpoint.source} has no {LM_HEAD} and its configuration does not tie it to the embeddings")
-    use = "decoder" if source == LM_HEAD else "embeddings, tied to the LM head"
-    logits = g.linear(hidden, "lm_head", lambda: checkpoint.take(source, use))
+    table = checkpoint.take(source, "decoder" if source == LM_HEAD else "embeddings, tied to the LM head")
+    if chunks == 1:
+        logits = g.linear(hidden, "lm_head", table, kind=kind)
+    else:
+        ends = [table.shape[0] * i // chunks for i in range(chunks + 1)]
+        logits = g.op("Concat", *(g.linear(hidden, f"lm_head.{i}", Rows(table, ends[i], ends[i + 1]), kind=kind) for i in range(chunks)), axis=-1)
     return g.op("Squeeze", g.to_float32(logits), g.const([1]))
 
 
 def _rope_tables(g: Graph, spec: ModelSpec) -> tuple[str, str]:
     """cos and sin [max_positions, head_dim / 2], in the float32 steps of transformers' rotary embedding."""
     head_dim = spec.decoder.head_dim
-
-    def angles() -> torch.Tensor:
-        inverse = 1.0 / spec.rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
-        return torch.arange(spec.decoder.max_positions).float()[:, None] * inverse
-
-    return g.weight("rope.cos", lambda: angles().cos().numpy()), g.weight("rope.sin", lambda: angles().sin().numpy())
+    inverse = 1.0 / spec.rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+    angles = torch.arange(spec.decoder.max_positions).float()[:, None] * inverse
+    return g.weight("rope.cos", angles.cos().numpy()), g.weight("rope.sin", angles.sin().numpy())

@@ -3,22 +3,22 @@
 import numpy as np
 
 from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import ENCODER_PREFIX, EncoderSpec
+from ltbm.export.families import ENCODER_PREFIX
 from ltbm.export.graph import Graph
-from ltbm.export.weights import WeightFile
+from ltbm.export.weights import Stacked, WeightFile
+from ltbm.runtime.bundle import EncoderSpec, Precision
 
 OPSET = 20
 LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default, which both towers use
-MASKED = {"float32": float(np.finfo(np.float32).min), "float16": float(np.finfo(np.float16).min)}
 
 
-def encoder_graph(spec: EncoderSpec, checkpoint: Checkpoint, precision: str, weights: WeightFile) -> Graph:
+def encoder_graph(spec: EncoderSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile) -> Graph:
     """input_features [B, n_mels, F] float32, frame_lengths [B] int32 -> audio_embeds [B, F / 4, D].
 
     F is a multiple of 4, at most twice `spec.positions`; keys beyond a row's valid frames are masked, so its valid
     tokens do not depend on F (DESIGN: cost follows the clip).
     """
-    g = Graph("encoder", OPSET, precision, weights)
+    g = Graph("encoder", OPSET, precision.encoder, weights)
     take = _taker(checkpoint)
     features = g.input("input_features", "float32", ["B", spec.n_mels, "F"])
     lengths = g.input("frame_lengths", "int32", ["B"])
@@ -26,13 +26,13 @@ def encoder_graph(spec: EncoderSpec, checkpoint: Checkpoint, precision: str, wei
     mask = _key_mask(g, hidden, lengths)
     for layer in range(spec.layers):
         hidden = _block(g, spec, take, f"layers.{layer}.", hidden, mask)
-    audio_embeds = g.to_precision(_layer_norm(g, take, "layer_norm", _average_pairs(g, hidden, spec.width)))
-    g.output(audio_embeds, "audio_embeds", precision, ["B", "T", spec.width])
+    audio_embeds = _layer_norm(g, take, "layer_norm", _average_pairs(g, hidden, spec.width))
+    g.output(g.convert(audio_embeds, "float32", precision.audio_embeds), "audio_embeds", precision.audio_embeds, ["B", "T", spec.width])
     return g
 
 
 def _taker(checkpoint: Checkpoint):
-    return lambda name: lambda: checkpoint.take(ENCODER_PREFIX + name, "encoder")
+    return lambda name: checkpoint.take(ENCODER_PREFIX + name, "encoder")
 
 
 def _front_end(g: Graph, spec: EncoderSpec, take, features: str) -> str:
@@ -54,7 +54,7 @@ def _key_mask(g: Graph, hidden: str, lengths: str) -> str:
     count = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
     places = g.op("Range", g.const(0, "int32"), count, one)
     inside = g.op("Less", g.op("Unsqueeze", places, g.const([0, 1, 2])), g.op("Unsqueeze", valid, g.const([1, 2, 3])))
-    return g.op("Where", inside, g.const(0.0, g.precision), g.const(MASKED[g.precision], g.precision))
+    return g.op("Where", inside, g.const(0.0, g.precision), g.lowest())
 
 
 def _block(g: Graph, spec: EncoderSpec, take, prefix: str, hidden: str, mask: str) -> str:
@@ -67,17 +67,14 @@ def _block(g: Graph, spec: EncoderSpec, take, prefix: str, hidden: str, mask: st
 
 
 def _attention(g: Graph, spec: EncoderSpec, take, prefix: str, x: str, mask: str) -> str:
-    """Multi-head self-attention with one packed projection; q is scaled in its weights, k has no bias."""
+    """Multi-head self-attention with one packed projection; k has no bias."""
     head_dim = spec.width // spec.heads
-
-    def packed(part: str) -> np.ndarray:
-        scale = head_dim**-0.5
-        k = take(prefix + "k_proj.weight")() if part == "weight" else np.zeros(spec.width, np.float32)
-        return np.concatenate([take(f"{prefix}q_proj.{part}")() * scale, k, take(f"{prefix}v_proj.{part}")()])
-
-    qkv = g.linear(x, prefix + "qkv_proj", lambda: packed("weight"), lambda: packed("bias"))
+    weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
+    bias = Stacked([take(prefix + "q_proj.bias"), np.zeros(spec.width, np.float32), take(prefix + "v_proj.bias")])
+    qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     heads = [g.op("Reshape", part, g.const([0, 0, spec.heads, head_dim])) for part in g.split(qkv, [spec.width] * 3)]
     q, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in (heads[0], heads[2]))
+    q = g.op("Mul", q, g.const(head_dim**-0.5, g.precision))
     scores = g.op("MatMul", q, g.op("Transpose", heads[1], perm=[0, 2, 3, 1]))
     attended = g.op("MatMul", g.op("Softmax", g.op("Add", scores, mask), axis=-1), v)
     merged = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.const([0, 0, spec.width]))

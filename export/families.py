@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltbm.runtime.bundle import AudioSpec, DecoderSpec
+from ltbm.runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 
 LLM_TYPES = ("qwen2", "qwen3", "llama")
 """Text backbones whose blocks the decoder graph writes: pre-norm, SwiGLU, default rotary positions."""
@@ -38,18 +38,6 @@ DECODER_PREFIX = "language_model.model."
 LM_HEAD = "language_model.lm_head.weight"
 EMBEDDINGS = DECODER_PREFIX + "embed_tokens.weight"
 KNOWINGLY_UNUSED = {"rotary_emb.inv_freq": "recomputed from rope_theta"}
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """Whisper's encoder: two convolutions, pre-norm blocks, average pool by 2, LayerNorm."""
-
-    layers: int
-    width: int  # D
-    heads: int
-    ffn: int
-    n_mels: int
-    positions: int  # rows of the position table, after the strided convolution
 
 
 @dataclass(frozen=True)
@@ -107,6 +95,7 @@ def _decoder_spec(text) -> DecoderSpec:
         head_dim=getattr(text, "head_dim", None) or normal.hidden_size // heads,
         vocab_size=normal.vocab_size,
         max_positions=text.max_position_embeddings,
+        ffn=text.intermediate_size,
     )
 
 

@@ -1,23 +1,26 @@
 """A small builder of ONNX graphs: ops by call, weights external, constants inline."""
 
-from collections.abc import Callable
-
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ltbm.export.weights import WeightFile, cast_finite
+from ltbm.export.quantize import Quantization, quantize_rows
+from ltbm.export.weights import WeightFile, cast_finite, row_chunks, transposed
 
 IR_VERSION = 10
-TENSOR_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int32": TensorProto.INT32,
-                "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+CONTRIB = "com.microsoft"
+TENSOR_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16,
+                "int32": TensorProto.INT32, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+CODE_TYPES = {(4, False): TensorProto.UINT4, (8, False): TensorProto.UINT8, (4, True): TensorProto.INT4}
+"""Of quantised weights, by their bits and whether they are signed."""
 
 
 class Graph:
     """An ONNX graph under construction.
 
-    Values are their names. `precision` is the type of weights, matrix products and embeddings; the residual stream
-    and the norms stay in float32, so float16 neither overflows there nor loses small updates.
+    Values are their names. `precision` is the type of matrix products' inputs and of weights that are not quantised; the
+    residual stream and the norms stay in float32, so float16 neither overflows there nor loses small updates.
     """
 
     def __init__(self, name: str, opset: int, precision: str, weights: WeightFile, domains: dict[str, int] | None = None):
@@ -64,27 +67,80 @@ class Graph:
             self._initializers[name] = numpy_helper.from_array(array, name)
         return name
 
-    def weight(self, name: str, make: Callable[[], np.ndarray], dtype: str | None = None) -> str:
-        """An external tensor in the graph's precision, or in `dtype`."""
-        kind = np.dtype(dtype or self.precision)
-        if name not in self._initializers:
-            self._initializers[name] = self.weights.tensor(name, lambda: cast_finite(make(), kind, name))
-        return name
+    def weight(self, name: str, values, dtype: str | None = None) -> str:
+        """An external tensor in the graph's precision, or in `dtype`; `values[:]` is read if it is not yet written."""
+        kind = dtype or self.precision
+        return self._external(name, TENSOR_TYPES[kind], values.shape, lambda: [cast_finite(values[:], np.dtype(kind), name)])
 
     def cast(self, value: str, dtype: str) -> str:
         return self.op("Cast", value, to=TENSOR_TYPES[dtype])
 
+    def convert(self, value: str, source: str, target: str) -> str:
+        """`value` of type `source` as `target`: a Cast where they differ."""
+        return value if source == target else self.cast(value, target)
+
     def to_precision(self, value: str) -> str:
         """float32 -> the graph's precision."""
-        return value if self.precision == "float32" else self.cast(value, self.precision)
+        return self.convert(value, "float32", self.precision)
 
     def to_float32(self, value: str) -> str:
-        return value if self.precision == "float32" else self.cast(value, "float32")
+        return self.convert(value, self.precision, "float32")
 
-    def linear(self, x: str, name: str, weight: Callable, bias: Callable | None = None) -> str:
-        """x @ W + b, with W [in, out] stored as ONNX multiplies it; `weight` gives PyTorch's [out, in]."""
-        y = self.op("MatMul", x, self.weight(f"{name}.weight", lambda: weight().T))
+    def lowest(self) -> str:
+        """The most negative value of the graph's precision, as a mask adds it."""
+        return self.const(ml_dtypes.finfo(np.dtype(self.precision)).min, self.precision)
+
+    def linear(self, x: str, name: str, weight, bias=None, kind: str | Quantization | None = None) -> str:
+        """x @ W.T + b in the graph's precision; W is PyTorch's [N, K], anything whose rows can be sliced.
+
+        kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised; the graph's precision if left out
+        """
+        kind = kind or self.precision
+        if isinstance(kind, Quantization):
+            y = self._quantized_product(x, name, weight, kind)
+        else:
+            stored = self._external(f"{name}.weight", TENSOR_TYPES[kind], weight.shape[::-1],
+                                    lambda: [transposed(weight, np.dtype(kind), f"{name}.weight")])
+            y = self.convert(self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision)
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+
+    def _quantized_product(self, x: str, name: str, weight, q: Quantization) -> str:
+        """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear, over the same bytes."""
+        (rows, width), contrib = weight.shape, CONTRIB in self.opsets
+        blocks = q.blocks(name, width)
+        scales, zero_points = [], []
+
+        def codes():
+            for chunk in row_chunks(weight):
+                piece = quantize_rows(chunk, q)
+                scales.append(cast_finite(piece.scales, np.dtype(self.precision), name))
+                zero_points.append(piece.zero_points)
+                yield piece.codes
+
+        kind = TensorProto.UINT8 if contrib else CODE_TYPES[q.bits, q.signed]
+        inputs = [self._external(f"{name}.codes", kind, (rows, blocks, q.block_size * q.bits // 8) if contrib else (rows, width), codes),
+                  self._external(f"{name}.scales", TENSOR_TYPES[self.precision], (rows, blocks), lambda: scales)]
+        if not q.symmetric:
+            shape = (rows, blocks * q.bits // 8) if contrib else (rows, blocks)
+            inputs.append(self._external(f"{name}.zero_points", kind, shape, lambda: zero_points))
+        elif not contrib and not q.signed:
+            inputs.append(self._same_zero_points(q, rows, blocks))
+        if contrib:
+            return self.op("MatMulNBits", x, *inputs, domain=CONTRIB, K=width, N=rows, bits=q.bits, block_size=q.block_size,
+                           accuracy_level=q.accuracy_level)
+        dense = self.op("DequantizeLinear", *inputs, axis=1, block_size=q.block_size)
+        return self.op("MatMul", x, self.op("Transpose", dense, perm=[1, 0]))
+
+    def _same_zero_points(self, q: Quantization, rows: int, blocks: int) -> str:
+        """Symmetry's zero point for every block: DequantizeLinear wants them all, so matrices of one shape share them."""
+        filled = np.uint8(q.zero_point if q.bits == 8 else q.zero_point << 4 | q.zero_point)
+        return self._external(f"zero_points.{q.bits}.{rows}x{blocks}", CODE_TYPES[q.bits, False], (rows, blocks),
+                              lambda: [np.full(-(-rows * blocks * q.bits // 8), filled)])
+
+    def _external(self, name: str, data_type: int, dims, pieces) -> str:
+        if name not in self._initializers:
+            self._initializers[name] = self.weights.tensor(name, data_type, dims, pieces)
+        return name
 
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values()))

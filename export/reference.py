@@ -4,8 +4,11 @@ import numpy as np
 import torch
 
 from ltbm.export.checkpoint import Checkpoint
+from ltbm.export.decoder import weight_kind
 from ltbm.export.families import EMBEDDINGS, FAMILIES, LM_HEAD
-from ltbm.runtime.bundle import AudioSpec
+from ltbm.export.quantize import Quantization, rounded
+from ltbm.export.weights import row_chunks
+from ltbm.runtime.bundle import AudioSpec, Precision
 from ltbm.runtime.stages.splice import Prefix
 
 
@@ -21,6 +24,17 @@ class TorchReference:
         if LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint:  # tied: transformers leaves this head random
             self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
         self.core = self.model.model
+
+    @torch.no_grad()
+    def round_weights(self, precision: Precision) -> None:
+        """Give the LLM the weights that a quantised bundle holds, from here on."""
+        layers, head = (weight_kind(precision, name) for name in (precision.weights, precision.lm_head))
+        if isinstance(layers, Quantization):
+            for name, parameter in self.core.language_model.layers.named_parameters():
+                if name.endswith("_proj.weight"):
+                    parameter.copy_(_rounded(parameter, layers, precision.activations))
+        if isinstance(head, Quantization):  # a new one: the embeddings, which it may be tied to, stay
+            self.model.lm_head.weight = torch.nn.Parameter(_rounded(self.model.lm_head.weight, head, precision.activations))
 
     def features(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole window] and frame lengths [B] of sample windows."""
@@ -46,9 +60,10 @@ class TorchReference:
         """The projector over merged tokens [..., D] -> [..., H]."""
         return self.core.multi_modal_projector(torch.from_numpy(merged).float()).numpy()
 
-    @torch.no_grad()
-    def token_embeds(self, token_ids: np.ndarray) -> np.ndarray:
-        return self.core.get_input_embeddings()(torch.from_numpy(np.asarray(token_ids))).numpy()
+    @property
+    def table(self) -> np.ndarray:
+        """The token embeddings [V, H], not copied."""
+        return self.core.get_input_embeddings().weight.detach().numpy()
 
     @torch.no_grad()
     def logits(self, inputs_embeds: np.ndarray, position_ids: np.ndarray, key_bias: np.ndarray) -> np.ndarray:
@@ -65,15 +80,21 @@ class TorchReference:
 
     def greedy(self, prefix: Prefix, max_new_tokens: int, eos_token_ids: tuple[int, ...]) -> tuple[list[int], np.ndarray]:
         """Greedy tokens and the logits [steps, V] of every step, each step run from the start without a cache."""
-        embeds, positions, bias = prefix.inputs_embeds, prefix.position_ids, prefix.key_bias
         token_ids, steps = [], []
         while len(token_ids) < max_new_tokens and not (token_ids and token_ids[-1] in eos_token_ids):
-            steps.append(self.logits(embeds, positions, bias)[-1])
+            steps.append(self.logits(*self._continued(prefix, token_ids))[-1])
             token_ids.append(int(steps[-1].argmax()))
-            embeds = np.concatenate([embeds, self.token_embeds(np.array(token_ids[-1:]))])
-            positions = np.append(positions, prefix.next_position + len(token_ids) - 1)
-            bias = np.append(bias, np.float32(0))
         return token_ids, np.stack(steps)
+
+    def forced(self, prefix: Prefix, token_ids: list[int]) -> np.ndarray:
+        """The logits [steps, V] from which each of the `token_ids` would be chosen, whatever they choose."""
+        return self.logits(*self._continued(prefix, token_ids[:-1]))[-len(token_ids):]
+
+    def _continued(self, prefix: Prefix, token_ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """inputs_embeds, position_ids and key_bias of the prefix with `token_ids` after it."""
+        positions = prefix.next_position + np.arange(len(token_ids))
+        return (np.concatenate([prefix.inputs_embeds, self.table[token_ids]]),
+                np.concatenate([prefix.position_ids, positions]), np.concatenate([prefix.key_bias, np.zeros(len(token_ids), np.float32)]))
 
     @torch.no_grad()
     def generate(self, prompt_token_ids: list[int], windows: list[np.ndarray], max_new_tokens: int, eos_token_ids) -> list[int]:
@@ -87,6 +108,10 @@ class TorchReference:
             **{name: frames.long()}, do_sample=False, max_new_tokens=max_new_tokens, repetition_penalty=1.0,
             eos_token_id=list(eos_token_ids), pad_token_id=eos_token_ids[0])
         return out[0, ids.shape[1]:].tolist()
+
+
+def _rounded(weight: torch.Tensor, q: Quantization, scale_type: str) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([rounded(rows, q, scale_type) for rows in row_chunks(weight.numpy())]))
 
 
 def sample_windows(waveform: np.ndarray, spec: AudioSpec) -> list[np.ndarray]:

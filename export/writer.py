@@ -1,8 +1,9 @@
 """One command's work: a checkpoint becomes a bundle, written to a temporary sibling and renamed when whole."""
 
-import shutil
+import errno
+import io
 import sys
-import tempfile
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,43 +14,37 @@ import onnx
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.decoder import decoder_graph
 from ltbm.export.encoder import encoder_graph
-from ltbm.export.families import EMBEDDINGS, KNOWINGLY_UNUSED, ModelSpec, model_spec
-from ltbm.export.flavours import FLAVOURS
+from ltbm.export.estimate import Estimate, estimate, gigabytes
+from ltbm.export.families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
+from ltbm.export.flavours import flavours_for
 from ltbm.export.graph import Graph
 from ltbm.export.merge import merge_graph
+from ltbm.export.precision import choose_precision
 from ltbm.export.prompt import write_prompt_files
-from ltbm.export.weights import WeightFile, cast_finite
+from ltbm.export.scratch import scratch_folder
+from ltbm.export.weights import HashedFile, WeightFile, cast_finite, row_chunks
 from ltbm.runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest, file_sha256
 
-PRECISIONS = ("float32", "float16")
 DEFAULT_STEP = (2, 5)  # LTBM.md: at most two fifths of the current tokens are merged in one pass
-TOOLS = ("ltbm", "torch", "transformers", "onnx", "optimum", "safetensors")
+TOOLS = ("ltbm", "torch", "transformers", "onnx", "optimum")
+REPORT_BYTES = 10**9
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def export_bundle(source, out, precision: str = "float32", overwrite: bool = False,
-                  progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr)) -> Path:
+                  progress: Callable[[str], None] = to_stderr, **options) -> Path:
     """Write the bundle `out` from the checkpoint `source` (a folder or a hub id); the path of the bundle.
 
-    precision: float32 or float16, of weights, matrix products and the KV cache
-    Raises FileExistsError if `out` exists and not `overwrite`, ValueError or KeyError for what is not supported.
+    precision: of the LLM's matrices: float32, float16, bfloat16, int8 or int4
+    options: those of `choose_precision`, and lm_head_chunks (`decoder_graph`)
+    Raises FileExistsError if `out` exists and not `overwrite`, ValueError or KeyError for what is not supported, OSError
+    where the disk has no room.
     """
-    out = Path(out)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
-    _refuse_foreign(out, overwrite)
-    checkpoint = Checkpoint.open(source)
-    spec = model_spec(checkpoint.config, checkpoint.path)
-    progress(f"export {spec.family.model_type} from {checkpoint.source}: {len(checkpoint)} tensors, {precision}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        _write_files(scratch, spec, checkpoint, precision, progress)
-        scratch.chmod(0o755)
-        _put_in_place(scratch, out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    return out
+    return Export(source, precision, **options).run(out, overwrite, progress)
 
 
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
@@ -62,43 +57,98 @@ def _refuse_foreign(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is no bundle, so --overwrite does not replace it; give another folder")
 
 
-def _put_in_place(scratch: Path, out: Path) -> None:
-    """Rename `scratch` to `out`; a former bundle goes only once the new one stands."""
-    if not out.exists():
-        scratch.rename(out)
-        return
-    former = Path(tempfile.mkdtemp(prefix=f".{out.name}.former.", dir=out.parent))
-    out.rename(former)
-    scratch.rename(out)
-    shutil.rmtree(former)
+class Progress:
+    """Says after every gigabyte how much is done and how long the rest will take."""
+
+    def __init__(self, total: int, report: Callable[[str], None]):
+        self.report, self._total, self._done, self._started = report, total, 0, time.monotonic()
+
+    def __call__(self, count: int, what: str) -> None:
+        before, self._done = self._done, self._done + count
+        if self._done // REPORT_BYTES > before // REPORT_BYTES:
+            elapsed = time.monotonic() - self._started
+            left = elapsed * max(0, self._total - self._done) / self._done
+            self.report(f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, about {left:,.0f} s left")
 
 
-def _write_files(folder: Path, spec: ModelSpec, checkpoint: Checkpoint, precision: str, progress) -> None:
-    opsets = {}
+class Export:
+    """A checkpoint and the choices of its export."""
 
-    def stage(name: str, build: Callable[[WeightFile], dict[str, Graph]]) -> None:
-        weights = WeightFile(folder / f"{name}.weights", progress)
-        try:
-            for graph_name, graph in build(weights).items():
-                _save(graph, folder / f"{graph_name}.onnx")
-                opsets[graph_name] = graph.opsets[""]
-                progress(f"  {graph_name}.onnx")
-        finally:
-            weights.close()
-        progress(f"  {name}.weights {weights.path.stat().st_size / 1e6:,.1f} MB")
+    def __init__(self, source, precision: str, lm_head_chunks: int = 1, **options):
+        self.checkpoint, self.lm_head_chunks = Checkpoint.open(source), lm_head_chunks
+        self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
+        if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
+            raise ValueError(f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's {self.spec.decoder.vocab_size}")
+        self.precision = choose_precision(precision, self.checkpoint.stored_type(EMBEDDINGS), **options)
 
-    stage("encoder", lambda w: {"encoder": encoder_graph(spec.encoder, checkpoint, precision, w)})
-    stage("merge", lambda w: {"merge": merge_graph(spec, checkpoint, precision, w, DEFAULT_STEP)})
-    stage("decoder", lambda w: {f"decoder.{name}": decoder_graph(spec, checkpoint, precision, w, flavour)
-                                for name, flavour in FLAVOURS.items()})
-    table = checkpoint.take(EMBEDDINGS, checkpoint.uses.get(EMBEDDINGS, "embeddings"))
-    np.save(folder / "embeddings.npy", cast_finite(table, np.dtype(precision), EMBEDDINGS))
-    progress("  embeddings.npy")
-    prompt = write_prompt_files(folder, checkpoint, spec)
-    _mark_unused(checkpoint)
-    checkpoint.finish()
-    progress("  hashing")
-    _write_manifest(folder, spec, checkpoint, precision, opsets, prompt)
+    def run(self, out, overwrite: bool = False, progress: Callable[[str], None] = to_stderr) -> Path:
+        """Write the bundle `out`; `export_bundle` says what is raised."""
+        out = Path(out)
+        _refuse_foreign(out, overwrite)
+        progress(f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} tensors, {self.precision}")
+        needs = self.estimate(out)
+        progress(f"  {needs}")
+        needs.require_room()
+        with scratch_folder(out, progress) as scratch:
+            try:
+                self._write(scratch, Progress(needs.disk, progress))
+            except OSError as error:
+                if error.errno not in FULL_DISK:
+                    raise
+                raise OSError(error.errno, f"the disk became full during the export ({error.strerror}); nothing was left, "
+                                           f"{gigabytes(needs.disk)} are needed", str(out.parent)) from None
+        return out
+
+    def stages(self) -> dict[str, Callable[[WeightFile], dict[str, Graph]]]:
+        """Each stage's graphs, by file name, over the stage's one weight file."""
+        spec, checkpoint, precision = self.spec, self.checkpoint, self.precision
+        return {
+            "encoder": lambda w: {"encoder": encoder_graph(spec.encoder, checkpoint, precision, w)},
+            "merge": lambda w: {name: merge_graph(spec, checkpoint, precision, w, DEFAULT_STEP, plugin)
+                                for name, plugin in (("merge", False), ("merge.trt", True))},
+            "decoder": lambda w: {f"decoder.{flavour.name}": decoder_graph(spec, checkpoint, precision, w, flavour, self.lm_head_chunks)
+                                  for flavour in flavours_for(precision)},
+        }
+
+    def estimate(self, out: Path) -> Estimate:
+        """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here, before any work."""
+        needs = estimate(self.stages(), self.checkpoint, self.precision, out)
+        _mark_unused(self.checkpoint)
+        self.checkpoint.finish()
+        return needs
+
+    def _write(self, folder: Path, progress: Progress) -> None:
+        """Every file of the bundle, the manifest last."""
+        opsets, files = {}, {}
+        for stage, build in self.stages().items():
+            with HashedFile(folder / f"{stage}.weights", progress) as file:
+                for name, graph in build(WeightFile(file.path.name, file)).items():
+                    _save(graph, folder / f"{name}.onnx")
+                    opsets[name] = graph.opsets[""]
+            files[file.path.name] = file.record
+            progress.report(f"  {stage}: {gigabytes(file.size)}")
+        with HashedFile(folder / "embeddings.npy", progress) as file:
+            _write_embeddings(file, self.checkpoint, self.precision.embeddings)
+        files[file.path.name] = file.record
+        prompt = write_prompt_files(folder, self.checkpoint, self.spec)
+        files |= {path.name: FileRecord(file_sha256(path), path.stat().st_size) for path in folder.iterdir() if path.name not in files}
+        manifest = Manifest(
+            format_version=FORMAT_VERSION, family=self.spec.family.model_type, source=self.checkpoint.source, precision=self.precision,
+            flavours=tuple(flavour.name for flavour in flavours_for(self.precision)), audio=self.spec.audio, encoder=self.spec.encoder,
+            decoder=self.spec.decoder, prompt=prompt, merge_step=DEFAULT_STEP, opsets=opsets, tools={name: version(name) for name in TOOLS},
+            files=dict(sorted(files.items())), tensors=dict(sorted(self.checkpoint.uses.items())))
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _write_embeddings(file: HashedFile, checkpoint: Checkpoint, kind: str) -> None:
+    """The table [V, H] as .npy, a few rows at a time; bfloat16, which .npy does not know, as its bits in uint16."""
+    table = checkpoint.take(EMBEDDINGS, checkpoint.uses[EMBEDDINGS])
+    stored = np.dtype(np.uint16 if kind == "bfloat16" else kind)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": stored.str, "fortran_order": False, "shape": table.shape})
+    file.write(header.getvalue(), EMBEDDINGS)
+    for rows in row_chunks(table):
+        file.write(cast_finite(rows, np.dtype(kind), EMBEDDINGS).view(stored), EMBEDDINGS)
 
 
 def _save(graph: Graph, path: Path) -> None:
@@ -111,12 +161,3 @@ def _mark_unused(checkpoint: Checkpoint) -> None:
         for suffix, reason in KNOWINGLY_UNUSED.items():
             if name.endswith(suffix):
                 checkpoint.mark(name, f"unused: {reason}")
-
-
-def _write_manifest(folder: Path, spec: ModelSpec, checkpoint: Checkpoint, precision: str, opsets: dict, prompt) -> None:
-    files = {path.name: FileRecord(file_sha256(path), path.stat().st_size) for path in sorted(folder.iterdir())}
-    manifest = Manifest(
-        format_version=FORMAT_VERSION, family=spec.family.model_type, source=checkpoint.source, precision=precision,
-        flavours=tuple(FLAVOURS), audio=spec.audio, decoder=spec.decoder, prompt=prompt, merge_step=DEFAULT_STEP,
-        opsets=opsets, tools={name: version(name) for name in TOOLS}, files=files, tensors=dict(sorted(checkpoint.uses.items())))
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

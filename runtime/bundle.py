@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
 """Encoder tokens of a window: the conv with stride 2, then the average pool with stride 2 (`features.token_length`)."""
@@ -34,6 +34,18 @@ class AudioSpec:
 
 
 @dataclass(frozen=True)
+class EncoderSpec:
+    """Whisper's encoder: two convolutions, pre-norm blocks, average pool by 2, LayerNorm."""
+
+    layers: int
+    width: int  # D
+    heads: int
+    ffn: int
+    n_mels: int
+    positions: int  # rows of the position table, after the strided convolution
+
+
+@dataclass(frozen=True)
 class DecoderSpec:
     """The LLM's dimensions, as far as the runtime needs them."""
 
@@ -44,6 +56,7 @@ class DecoderSpec:
     head_dim: int
     vocab_size: int
     max_positions: int  # rows of the rotary tables: no token may stand beyond
+    ffn: int  # width of the MLP
 
     def kv_bytes(self, tokens: int, itemsize: int) -> int:
         """Bytes of KV cache that hold `tokens` tokens of one sequence, `itemsize` bytes a value."""
@@ -63,6 +76,46 @@ class PromptSpec:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """The types of a bundle's weights and values. Matrices of int4 and int8 are quantised in blocks; the rest is float."""
+
+    encoder: str  # weights and matrix products of the encoder and merge stages
+    activations: str  # inputs of the LLM's matrix products, and its KV cache
+    weights: str  # the LLM's matrices
+    lm_head: str
+    embeddings: str  # rows of embeddings.npy; bfloat16 is stored as its bits in uint16
+    block_size: int = 0  # weights that share a scale; 0 where nothing is quantised
+    symmetric: bool = True  # blocks without a zero point of their own
+    accuracy_level: int = 0  # of ONNX Runtime's MatMulNBits: 4 rounds activations to int8 within a product
+    signed: bool = False  # codes around 0 with positive scales, for TensorRT; else as MatMulNBits reads them
+
+    @property
+    def inputs_embeds(self) -> str:
+        """What passes between the stages on the host: float16, or float32 (numpy has no bfloat16)."""
+        return "float16" if self.activations == "float16" else "float32"
+
+    @property
+    def audio_embeds(self) -> str:
+        return "float16" if self.encoder == "float16" else "float32"
+
+    @property
+    def runs_on(self) -> str:
+        """Where such a bundle runs, in words."""
+        backends = "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"
+        return f"{backends}; GPUs only, for its bfloat16" if "bfloat16" in (self.encoder, self.activations) else backends
+
+    def __str__(self) -> str:
+        parts = [self.weights]
+        if self.block_size:
+            kind = "signed, for TensorRT" if self.signed else f"accuracy level {self.accuracy_level}"
+            parts[0] += f" in blocks of {self.block_size}, {'' if self.symmetric else 'asymmetric, '}{kind}"
+        for name in ("lm_head", "activations", "encoder", "embeddings"):
+            if getattr(self, name) != self.weights:
+                parts.append(f"{name} {getattr(self, name)}")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
 class FileRecord:
     sha256: str
     size: int  # bytes
@@ -75,9 +128,10 @@ class Manifest:
     format_version: int
     family: str
     source: str  # the checkpoint's folder or hub id as given
-    precision: str  # float32 or float16
+    precision: Precision
     flavours: tuple[str, ...]  # decoder graphs, over one weight file
     audio: AudioSpec
+    encoder: EncoderSpec
     decoder: DecoderSpec
     prompt: PromptSpec
     merge_step: tuple[int, int]  # LTBM's step, num and den
@@ -110,7 +164,9 @@ class Manifest:
         values = {field.name: raw[field.name] for field in fields(cls)}
         values["flavours"] = tuple(raw["flavours"])
         values["merge_step"] = tuple(raw["merge_step"])
+        values["precision"] = Precision(**raw["precision"])
         values["audio"] = AudioSpec(**raw["audio"])
+        values["encoder"] = EncoderSpec(**raw["encoder"])
         values["decoder"] = DecoderSpec(**raw["decoder"])
         values["prompt"] = PromptSpec(**raw["prompt"] | {"eos_token_ids": tuple(raw["prompt"]["eos_token_ids"])})
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}

@@ -63,7 +63,8 @@ def add_sampling_flags(parser) -> None:
 
 def add_backend_flags(parser) -> None:
     parser.add_argument("--backend", default="onnxruntime", choices=tuple(BACKENDS), help="what runs the engines")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where they run (default cpu)")
+    parser.add_argument("--device", choices=sorted({device for devices in BACKENDS.values() for device in devices}),
+                        help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of tensorrt cuda")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)")
     parser.add_argument("--low-memory", action="store_true", help="load the encoder and the LLM in turn, never both: slower, for small devices")
 
@@ -161,6 +162,7 @@ def describe(bundle) -> dict:
         "family": manifest.family,
         "source": manifest.source,
         "precision": str(manifest.precision),
+        "runs_on": manifest.precision.runs_on,
         "flavours": ", ".join(manifest.flavours),
         "encoder_width": audio.encoder_width,
         "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, {manifest.decoder.heads} heads, "
@@ -193,6 +195,7 @@ def doctor(args) -> int:
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
+        width = max(len(finding.subject) for finding in findings) + 2
         for finding in findings:
-            print(f"{finding.status:<9}{finding.subject:<14}{finding.text}")
+            print(f"{finding.status:<9}{finding.subject:<{width}}{finding.text}")
     return 1 if any(finding.status == "problem" for finding in findings) else 0

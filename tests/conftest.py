@@ -36,17 +36,17 @@ def make_checkpoint():
 
 @pytest.fixture(scope="session")
 def make_bundle(make_checkpoint, tmp_path_factory):
-    """(family, precision, **text config) -> (checkpoint folder, bundle folder), cached for the run."""
+    """(family, precision, options of the export, **text config) -> (checkpoint folder, bundle folder), cached for the run."""
     from ltbm.export.writer import export_bundle
 
     made = {}
 
-    def make(family: str, precision: str = "float32", **options):
-        key = (family, precision, tuple(sorted(options.items())))
+    def make(family: str, precision: str = "float32", export: dict | None = None, **options):
+        key = (family, precision, str(export), tuple(sorted(options.items())))
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
             checkpoint = make_checkpoint(folder / "checkpoint", family, **options)
-            made[key] = checkpoint, export_bundle(checkpoint, folder / "bundle", precision, progress=lambda line: None)
+            made[key] = checkpoint, export_bundle(checkpoint, folder / "bundle", precision, progress=lambda line: None, **(export or {}))
         return made[key]
 
     return make

@@ -33,10 +33,14 @@ FLAMINGO_TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level, no merges: 256 bytes and the special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+def tokenizer(ids: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
+    """Byte-level, no merges: 256 bytes and the special tokens; those named in `ids` stand there, with fillers before them."""
+    names = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if ids:
+        at = {place: token for token, place in ids.items()}
+        names += [token for token in SPECIAL if token not in ids]
+        names += [at.get(place, f"<|filler {place}|>") for place in range(len(names), max(at) + 1)]
+    backend = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(names)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>",
@@ -49,28 +53,36 @@ def text_config(**changes) -> dict:
                 initializer_range=0.2) | changes
 
 
+def make_config(family: str, text: dict, tok: PreTrainedTokenizerFast, layers: int = 2, width: int = 32, heads: int = 2, ffn: int = 64):
+    """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
+    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
+    if family == "qwen2_audio":
+        audio = dict(model_type="qwen2_audio_encoder", d_model=width, encoder_layers=layers, encoder_attention_heads=heads,
+                     encoder_ffn_dim=ffn, initializer_range=0.1)
+        return Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
+    audio = dict(model_type="audioflamingo3_encoder", hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+                 intermediate_size=ffn, initializer_range=0.1)
+    return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
+
+
+def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> None:
+    kind, template = {"qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
+                      "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE)}[family]
+    kind(WhisperFeatureExtractor(feature_size=128), tok, chat_template=template).save_pretrained(folder)
+
+
 def make_checkpoint(folder: Path, family: str, seed: int = 0, drop_lm_head: bool = False, **text_changes) -> Path:
     """Save a checkpoint of `family` into `folder`; weights are wide enough that greedy tokens vary."""
     torch.manual_seed(seed)
     tok = tokenizer()
-    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
-    text, extractor = text_config(**text_changes), WhisperFeatureExtractor(feature_size=128)
-    if family == "qwen2_audio":
-        audio = dict(model_type="qwen2_audio_encoder", d_model=32, encoder_layers=2, encoder_attention_heads=2,
-                     encoder_ffn_dim=64, initializer_range=0.1)
-        model = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id))
-        processor = Qwen2AudioProcessor(extractor, tok, chat_template=QWEN_TEMPLATE)
-    else:
-        audio = dict(model_type="audioflamingo3_encoder", hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                     intermediate_size=64, initializer_range=0.1)
-        model = AudioFlamingo3ForConditionalGeneration(AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id))
-        processor = AudioFlamingo3Processor(extractor, tok, chat_template=FLAMINGO_TEMPLATE)
+    config = make_config(family, text_config(**text_changes), tok)
+    model = {"qwen2_audio": Qwen2AudioForConditionalGeneration, "audioflamingo3": AudioFlamingo3ForConditionalGeneration}[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
     model.generation_config.eos_token_id = [tok.convert_tokens_to_ids("<|im_end|>"), tok.convert_tokens_to_ids("<|endoftext|>")]
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_processor(folder, family, tok)
     if drop_lm_head:  # a tied checkpoint as a hub stores it: one table, no LM head
         _drop_lm_head(folder / "model.safetensors")
     return folder

@@ -68,8 +68,38 @@ def test_shards_and_bfloat16_are_read(copy):
     weight_map = {name: shard for shard, part in shards.items() for name in part}
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (copy / "model.safetensors").unlink()
-    taken = Checkpoint.open(copy).take(names[0], "test")
-    assert (taken == tensors[names[0]].float().numpy()).all()
+    checkpoint = Checkpoint.open(copy)
+    for name in names:
+        taken = checkpoint.take(name, "test")
+        assert taken.dtype.name == "bfloat16"
+        assert (taken[:].astype("float32") == tensors[name].float().numpy()).all()
+        assert (taken[1:3] == taken[:][1:3]).all()
+
+
+def test_a_shard_that_is_cut(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="model.safetensors is cut or garbled"):
+        Checkpoint.open(copy)
+
+
+def test_a_file_of_another_kind(copy):
+    (copy / "model.safetensors").write_bytes(b"<!doctype html>")
+    with pytest.raises(ValueError, match="no safetensors file, or cut"):
+        Checkpoint.open(copy)
+
+
+def test_a_stored_type_that_is_not_supported(copy):
+    edit_tensors(copy, lambda tensors: tensors.update(odd=torch.ones(2, dtype=torch.int8)))
+    with pytest.raises(ValueError, match="holds odd as I8, which is not supported; supported: F32, F16, BF16"):
+        Checkpoint.open(copy)
+
+
+def test_an_index_of_another_checkpoint(copy):
+    index = {"weight_map": {"a": "model.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="lacks the tensor a, which its index names"):
+        Checkpoint.open(copy)
 
 
 def test_a_family_that_is_not_supported(copy):

@@ -1,8 +1,10 @@
 """Both families against PyTorch, stage by stage, at tiny sizes: every level, mode, backbone and clip length."""
 
 import itertools
+import shutil
 
 import numpy as np
+import onnx
 import pytest
 
 from ltbm.export.checkpoint import Checkpoint
@@ -58,6 +60,59 @@ def test_backbones(make_bundle, family, backbone):
 def test_float16(make_bundle, family):
     lines = lines_of(make_bundle(family, "float16"), [parse_level("full"), parse_level("keep25")])
     assert all(line.passed for line in lines), "\n".join(map(str, lines))
+
+
+PRECISIONS = {
+    "int4": ("int4", {}),
+    "int4, float32 products": ("int4", dict(accuracy_level=0)),
+    "int4, float16 activations": ("int4", dict(activations="float16")),
+    "int4, float16 encoder": ("int4", dict(encoder_precision="float16", lm_head_precision="float16")),
+    "int4 asymmetric": ("int4", dict(symmetric=False, block_size=16)),
+    "int4 for TensorRT": ("int4", dict(target="tensorrt")),
+    "int8": ("int8", {}),
+    "int8 asymmetric": ("int8", dict(symmetric=False)),
+    "int4 LM head alone": ("float32", dict(lm_head_precision="int4", lm_head_chunks=3)),
+}
+
+
+@pytest.mark.parametrize("family,name", [("qwen2_audio", name) for name in PRECISIONS] + [("audioflamingo3", "int4")])
+def test_quantised(make_bundle, family, name):
+    """Every flavour computes with the weights it was given; how far those are from float32 is a figure."""
+    precision, export = PRECISIONS[name]
+    lines = lines_of(make_bundle(family, precision, export), [parse_level("keep25")], max_new_tokens=4)
+    assert all(line.passed for line in lines), "\n".join(map(str, lines))
+    rounded = [line for line in lines if line.stage.endswith("rounded")]
+    plain = [line for line in lines if line.stage in ("prefill", "decode")]
+    assert len(rounded) == len(plain) == 2 * (2 if "TensorRT" in name else 4)
+    for near, far in zip(sorted(rounded, key=str), sorted(plain, key=str)):
+        standard = near.flavour in ("std24", "concat20") or export.get("accuracy_level") == 0
+        if standard and "float16" not in name and "TensorRT" not in name:  # in float32 throughout
+            assert near.difference < BOUND and far.difference > 100 * BOUND, f"{near}\n{far}"
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_codes_in_a_wrong_order_are_found(make_bundle, tmp_path, precision):
+    """Neighbours swapped in every byte or pair of one matrix: within the bound of int4, but not what was given."""
+    checkpoint, bundle = make_bundle("qwen2_audio", precision)
+    broken = shutil.copytree(bundle, tmp_path / "bundle")
+    graph = onnx.load(broken / "decoder.gqa.onnx", load_external_data=False).graph
+    (codes,) = [tensor for tensor in graph.initializer if tensor.name == "layers.1.self_attn.o_proj.codes"]
+    offset, length = (int(entry.value) for entry in codes.external_data if entry.key in ("offset", "length"))
+    weights = np.memmap(broken / "decoder.weights", np.uint8, "r+")
+    part = weights[offset:offset + length]
+    part[:] = part << 4 | part >> 4 if precision == "int4" else part.reshape(-1, 2)[:, ::-1].ravel()
+    weights.flush()
+    lines = check_parity(Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2)
+    for flavour in ("gqa", "std24", "ort24", "concat20"):
+        assert not all(line.passed for line in lines if line.stage.endswith("rounded") and line.flavour == flavour)
+
+
+@pytest.mark.parametrize("export,skipped", [({}, "encoder"), (dict(encoder_precision="float16"), "decoder")], ids=["all", "LLM"])
+def test_bfloat16_says_what_it_cannot_compare(make_bundle, export, skipped):
+    lines = lines_of(make_bundle("qwen2_audio", "bfloat16", export), [parse_level("full")])
+    (line,) = [line for line in lines if line.skipped]
+    assert line.stage == skipped and "no bfloat16 on the CPU" in str(line) and line.passed
+    assert not {"prefill", "decode"} & {line.stage for line in lines}
 
 
 @pytest.mark.parametrize("seconds", [3, 30])

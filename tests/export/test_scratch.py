@@ -1,0 +1,56 @@
+import pytest
+
+from ltbm.export.scratch import scratch_folder
+
+
+def export(out, content: str = "new", fail: bool = False, said=None) -> None:
+    with scratch_folder(out, (said if said is not None else []).append) as scratch:
+        (scratch / "file").write_text(content)
+        if fail:
+            raise ValueError("no")
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_it_takes_the_name_when_whole(tmp_path):
+    export(tmp_path / "deep" / "bundle")
+    assert names(tmp_path / "deep") == ["bundle"]
+    export(tmp_path / "deep" / "bundle", "newer")
+    assert names(tmp_path / "deep") == ["bundle"] and (tmp_path / "deep/bundle/file").read_text() == "newer"
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    export(tmp_path / "bundle")
+    with pytest.raises(ValueError):
+        export(tmp_path / "bundle", "newer", fail=True)
+    assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "new"
+
+
+def test_a_living_export_is_left_alone(tmp_path):
+    with scratch_folder(tmp_path / "bundle", print) as scratch:
+        (scratch / "file").touch()
+        export(tmp_path / "bundle")
+        assert scratch.exists()
+        assert len(names(tmp_path)) == 2
+
+
+def test_what_a_killed_export_left_goes(tmp_path):
+    (tmp_path / ".bundle.export-dead").mkdir()
+    (tmp_path / ".bundle.export-dead" / "file").touch()
+    for other in (".bundle.mine", ".bundle2.export-dead", "bundle.export-dead"):
+        (tmp_path / other).mkdir()
+    said = []
+    export(tmp_path / "bundle", said=said)
+    assert names(tmp_path) == sorted([".bundle.mine", ".bundle2.export-dead", "bundle", "bundle.export-dead"])
+    assert len(said) == 1 and ".bundle.export-dead" in said[0]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    """The former bundle gets its name back, even if this export fails."""
+    (tmp_path / ".bundle.export-former").mkdir()
+    (tmp_path / ".bundle.export-former" / "file").write_text("former")
+    with pytest.raises(ValueError):
+        export(tmp_path / "bundle", fail=True)
+    assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "former"

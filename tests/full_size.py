@@ -1,0 +1,242 @@
+"""The real sizes, by hand: a random checkpoint as large as the real one, exported, opened and asked.
+
+    python tests/full_size.py --family qwen2_audio --precision int4 --out /data/proof
+
+Writes a bfloat16 checkpoint of the published configuration (17 GB), exports it in a process of its own, answers one clip,
+prints seconds, peak memory and sizes, and removes what it wrote. Random weights: sizes and speed are real, the words are not.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+SHARD_BYTES = 4 * 10**9
+BLOCK = 1 << 24  # random values made once and repeated in every tensor
+LTBM = "import sys; from ltbm.runtime.cli import main; sys.exit(main())"
+LEVELS, CLIP_SECONDS = ("full", "keep25"), 30.0
+SAMPLE_SECONDS = 0.02  # between two looks at a process's memory
+ENCODER = dict(layers=32, width=1280, heads=20, ffn=5120)
+POSITIONS, N_MELS = 1500, 128
+LLMS = {
+    "qwen2_audio": dict(model_type="qwen2", num_hidden_layers=32, hidden_size=4096, num_attention_heads=32, num_key_value_heads=32,
+                        intermediate_size=11008, vocab_size=156032, max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=1e4),
+    "audioflamingo3": dict(model_type="qwen2", num_hidden_layers=28, hidden_size=3584, num_attention_heads=28, num_key_value_heads=4,
+                           intermediate_size=18944, vocab_size=152064, max_position_embeddings=32768, rms_norm_eps=1e-6, rope_theta=1e6),
+}
+SPECIAL_IDS = {"qwen2_audio": {"<|AUDIO|>": 151646, "<|endoftext|>": 151643, "<|im_end|>": 151645, "<|im_start|>": 151644},
+               "audioflamingo3": {"<sound>": 151669, "<|endoftext|>": 151643, "<|im_end|>": 151645, "<|im_start|>": 151644}}
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    folder = Path(args.out)
+    folder.mkdir(parents=True)  # a folder of our own: it is removed
+    try:
+        figures = prove(folder, args.family, args.precision, full_size(args.family, args.layers), args.options,
+                        () if args.export_only else args.level or LEVELS)
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    print("\n".join(f"{name:<28}{value}" for name, value in figures.items()))
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return 0
+
+
+def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), levels=LEVELS) -> dict:
+    """The figures of one export and of an answer at each level, in `folder`."""
+    begun = time.perf_counter()
+    write_checkpoint(folder / "checkpoint", family, sizes)
+    figures = {"family": family, "precision": precision, "layers": sizes["llm"]["num_hidden_layers"],
+               "checkpoint_gb": _gigabytes(folder / "checkpoint"), "checkpoint_seconds": time.perf_counter() - begun}
+    command = ["export", folder / "checkpoint", folder / "bundle", "--precision", precision, "--no-parity", *options]
+    _, figures["export"] = measured(command)
+    shutil.rmtree(folder / "checkpoint")
+    figures["bundle_gb"] = _gigabytes(folder / "bundle")
+    write_clip(folder / "clip.wav", CLIP_SECONDS)
+    for level in levels:
+        command = ["run", folder / "bundle", folder / "clip.wav", "--prompt", "What do you hear?", "--level", level,
+                   "--max-new-tokens", "16", "--json"]
+        answer, figures[f"run_{level}"] = measured(command)
+        figures[f"run_{level}"] |= _speed(json.loads(answer))
+    return figures
+
+
+def _speed(answer: dict) -> dict:
+    return {"tokens_in": answer["tokens_in"], "tokens_out": answer["tokens_out"], "kv_bytes": answer["kv_bytes"],
+            "ttft_ms": answer["timings"]["ttft"], "encoder_ms": answer["timings"]["encoder"], "prefill_ms": answer["timings"]["prefill"],
+            "decode_tokens_per_s": (len(answer["token_ids"]) - 1) / (answer["timings"]["decode"] / 1e3)}
+
+
+def measured(arguments: list) -> tuple[str, dict]:
+    """Run `ltbm` in a process of its own: its standard output, and its seconds and peak memory in GiB."""
+    begun, anonymous = time.perf_counter(), [0]
+    child = subprocess.Popen([sys.executable, "-c", LTBM, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    watcher = threading.Thread(target=_watch, args=(child.pid, anonymous))
+    watcher.start()
+    out = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    watcher.join()
+    if child.returncode:
+        raise RuntimeError(f"ltbm {' '.join(map(str, arguments))} ended with {child.returncode}")
+    return out, {"seconds": time.perf_counter() - begun, "peak_rss_gib": usage.ru_maxrss / 2**20, "peak_anonymous_gib": anonymous[0] / 2**20}
+
+
+def _watch(pid: int, peak: list[int]) -> None:
+    """Follow RssAnon (KiB) until the process ends."""
+    while True:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+            peak[0] = max([peak[0]] + [int(line.split()[1]) for line in lines if line.startswith("RssAnon")])
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if any(line.startswith("State:\tZ") for line in lines):
+            return
+        time.sleep(SAMPLE_SECONDS)
+
+
+def full_size(family: str, layers: int | None = None) -> dict:
+    """The published sizes of `family`; `layers` of the LLM where fewer are wanted."""
+    llm = LLMS[family] | ({"num_hidden_layers": layers} if layers else {})
+    return {"encoder": ENCODER, "llm": llm, "special_ids": SPECIAL_IDS[family]}
+
+
+def write_configuration(folder: Path, family: str, sizes: dict) -> None:
+    """config.json and the processor, with a tokenizer whose special tokens stand at the real ids."""
+    import tiny  # beside this file
+
+    folder.mkdir()
+    tok = tiny.tokenizer(sizes["special_ids"])
+    tiny.make_config(family, sizes["llm"], tok, **sizes["encoder"]).save_pretrained(folder)
+    tiny.save_processor(folder, family, tok)
+
+
+def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
+    """A checkpoint as the hub holds it, bfloat16 in shards, written tensor by tensor."""
+    write_configuration(folder, family, sizes)
+    random = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
+    shards, size = [[]], 0
+    for name, shape in tensor_shapes(family, sizes["encoder"], sizes["llm"]):
+        if size > SHARD_BYTES:
+            shards, size = shards + [[]], 0
+        shards[-1].append((name, shape))
+        size += 2 * math.prod(shape)
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    for name, tensors in zip(names, shards):
+        _write_shard(folder / name, tensors, random)
+    weight_map = {tensor: name for name, tensors in zip(names, shards) for tensor, _ in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+
+
+def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray) -> None:
+    header, end = {}, 0
+    for name, shape in tensors:
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
+    with open(path, "wb") as stream:
+        stream.write(len(head).to_bytes(8, "little") + head)
+        for place, (name, shape) in enumerate(tensors):
+            stream.writelines(_values(name, shape, random, place))
+
+
+def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator[bytes]:
+    """A tensor's bytes: norms around one, matrices of unit gain; tensors differ in where the random block begins."""
+    norm = len(shape) == 1 and name.endswith("weight")
+    scale = 0.1 if len(shape) == 1 else 1 / math.sqrt(math.prod(shape[1:]))
+    left, start = math.prod(shape), 7919 * place % BLOCK
+    while left:
+        piece = random[start:start + left]
+        yield (piece * np.float32(scale) + np.float32(norm)).astype(ml_dtypes.bfloat16).tobytes()
+        left, start = left - len(piece), 0
+
+
+def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, tuple]]:
+    """Name and shape of every tensor, in the order of a hub checkpoint."""
+    width, ffn, hidden = encoder["width"], encoder["ffn"], llm["hidden_size"]
+    tower = "audio_tower."
+    for name, inputs in (("conv1", N_MELS), ("conv2", width)):
+        yield from _linear(tower + name, (width, inputs, 3))
+    yield tower + "embed_positions.weight", (POSITIONS, width)
+    for layer in range(encoder["layers"]):
+        block = f"{tower}layers.{layer}."
+        for part in ("q_proj", "v_proj", "out_proj"):
+            yield from _linear(f"{block}self_attn.{part}", (width, width))
+        yield f"{block}self_attn.k_proj.weight", (width, width)
+        yield from _linear(block + "fc1", (ffn, width))
+        yield from _linear(block + "fc2", (width, ffn))
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            yield from _linear(block + norm, (width,))
+    yield from _linear(tower + "layer_norm", (width,))
+    projector = {"qwen2_audio": [("linear", width)], "audioflamingo3": [("linear_1", width), ("linear_2", hidden)]}[family]
+    for name, inputs in projector:
+        yield from _linear(f"multi_modal_projector.{name}", (hidden, inputs))
+    yield from _llm_shapes(llm)
+
+
+def _linear(name: str, shape: tuple) -> Iterator[tuple[str, tuple]]:
+    yield name + ".weight", shape
+    yield name + ".bias", shape[:1]
+
+
+def _llm_shapes(llm: dict) -> Iterator[tuple[str, tuple]]:
+    hidden, ffn, model = llm["hidden_size"], llm["intermediate_size"], "language_model.model."
+    kv = hidden // llm["num_attention_heads"] * llm["num_key_value_heads"]
+    yield model + "embed_tokens.weight", (llm["vocab_size"], hidden)
+    for layer in range(llm["num_hidden_layers"]):
+        block = f"{model}layers.{layer}."
+        for part, rows in (("q", hidden), ("k", kv), ("v", kv)):
+            yield from _linear(f"{block}self_attn.{part}_proj", (rows, hidden))
+        yield f"{block}self_attn.o_proj.weight", (hidden, hidden)
+        for part, shape in (("gate", (ffn, hidden)), ("up", (ffn, hidden)), ("down", (hidden, ffn))):
+            yield f"{block}mlp.{part}_proj.weight", shape
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{block}{norm}.weight", (hidden,)
+    yield model + "norm.weight", (hidden,)
+    yield "language_model.lm_head.weight", (llm["vocab_size"], hidden)
+
+
+def write_clip(path: Path, seconds: float, rate: int = 16_000) -> None:
+    """A tone that comes and goes over noise, 16 bit mono."""
+    clock = np.arange(int(seconds * rate)) / rate
+    sound = 0.3 * np.sin(2 * np.pi * 440 * clock) * (clock % 1.3 < 0.7) + 0.02 * np.random.default_rng(1).standard_normal(len(clock))
+    with wave.open(str(path), "wb") as stream:
+        stream.setnchannels(1)
+        stream.setsampwidth(2)
+        stream.setframerate(rate)
+        stream.writeframes((sound * 32767).astype("<i2").tobytes())
+
+
+def _gigabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir()) / 1e9
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=tuple(LLMS), required=True)
+    parser.add_argument("--precision", default="int4", help="of the export (default int4)")
+    parser.add_argument("--out", required=True, help="a new folder, which is removed at the end")
+    parser.add_argument("--layers", type=int, help="of the LLM, where fewer than the real number are wanted")
+    parser.add_argument("--level", action="append", help="of an answer, repeatable (default: full and keep25)")
+    parser.add_argument("--export-only", action="store_true", help="do not open and ask the bundle")
+    parser.add_argument("--keep", action="store_true", help="leave the folder")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("options", nargs="*", help="further flags of `ltbm export`, after --")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
