@@ -16,6 +16,7 @@ EXPORT_LEVELS = ("full", "keep25")  # of the parity lines that end an export
 def add_commands(commands) -> None:
     _add_export(commands)
     _add_parity(commands)
+    _add_calibrate(commands)
 
 
 def _add_export(commands) -> None:
@@ -130,3 +131,22 @@ def _parity(checkpoint, bundle, level_names, as_json: bool, audio: str | None = 
     if failed:
         print(f"ltbm: parity failed in {len(failed)} of {len(lines)} lines, first: {failed[0].stage} {failed[0].level}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _add_calibrate(commands) -> None:
+    parser = add_command(commands, "calibrate", run_calibrate, "add a decoder with an int8 KV cache to a bundle", (
+        "Hear clips like those the model will hear, take the range of every channel of the KV cache, and add a decoder that\n"
+        "keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8. ONNX Runtime on the CPU, 1.27 or newer.\n"
+        "Values beyond the ranges saturate; `ltbm parity` and `ltbm eval` tell what it costs.\n\n"
+        "  ltbm calibrate ./bundle --audio street.wav speech.flac"))
+    parser.add_argument("bundle", help="folder that `ltbm export` wrote; the decoder is added to it")
+    parser.add_argument("--audio", nargs="+", required=True, metavar="CLIP", help="WAV, FLAC, OGG or MP3; a dozen varied clips are enough")
+    parser.add_argument("--prompt", default="What do you hear?", help="what is asked about each")
+
+
+def run_calibrate(args) -> None:
+    try:
+        from ltbm.export.kv_cache import add_int8_kv_cache
+    except ImportError as error:
+        raise ImportError(f"calibration writes ONNX graphs: pip install 'ltbm[export]' ({error})") from None
+    print(add_int8_kv_cache(args.bundle, args.audio, args.prompt, lambda line: print(line, file=sys.stderr)))

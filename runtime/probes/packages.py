@@ -8,7 +8,7 @@ from ltbm.runtime.engine_cache import version_tuple
 from ltbm.runtime.machine import Said, ask_module
 from ltbm.runtime.probes.facts import OK, PROBLEM, WARNING, Facts, Finding, dots
 
-EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "safetensors")
+EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")

@@ -1,0 +1,119 @@
+"""An int8 KV cache for ONNX Runtime: the gqa decoder once more, with a scale per channel measured on clips."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ltbm.runtime.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256
+from ltbm.runtime.engine import INT8_KV
+from ltbm.runtime.kv_cache import bucket
+from ltbm.runtime.levels import parse_level
+from ltbm.runtime.session import Session, settle_level
+from ltbm.runtime.stages.decoder import Decoder
+from ltbm.runtime.stages.splice import splice
+
+SOURCE_FLAVOUR, FLAVOUR = "gqa", INT8_KV["onnxruntime", "cpu"]
+LEVELS = ("full", "keep25")  # heard for the ranges: merged tokens are averages, single ones are not
+STEPS = 16  # answer tokens heard after each prompt
+LARGEST = 127  # int8 codes are symmetric
+TINY = 1e-6  # a channel that never moves still needs a scale
+SCALE_INPUTS = {"key": 12, "value": 13}  # GroupQueryAttention's k_scale and v_scale
+
+
+def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> Path:
+    """Add the decoder with an int8 KV cache to the bundle at `path`; its file.
+
+    clips: paths or arrays at the model's rate, like those the model will hear: values beyond their range saturate
+    Raises ValueError for a bundle without the gqa decoder, or one whose cache is not float.
+    """
+    bundle = Bundle.open(path)
+    if SOURCE_FLAVOUR not in bundle.manifest.flavours:
+        raise ValueError(f"{path} has no {SOURCE_FLAVOUR} decoder, the only one that takes an int8 cache; "
+                         f"it has {', '.join(bundle.manifest.flavours)}")
+    ranges = measure_ranges(path, clips, prompt, progress)
+    out = bundle.path / f"decoder.{FLAVOUR}.onnx"
+    model = with_int8_cache(onnx.load(bundle.file(f"decoder.{SOURCE_FLAVOUR}.onnx"), load_external_data=False), ranges)
+    _write_whole(out, model.SerializeToString())
+    _record(bundle, out)
+    return out
+
+
+def measure_ranges(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> dict[str, np.ndarray]:
+    """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value", over clips and levels."""
+    ranges: dict[str, np.ndarray] = {}
+    with Session.open(path, reuse=False) as session:
+        for number, clip in enumerate(clips, 1):
+            for level in LEVELS:
+                for name, largest in _ranges_of(session, clip, prompt, level).items():
+                    ranges[name] = np.maximum(ranges.get(name, 0.0), largest)
+            progress(f"  clip {number} of {len(clips)} heard")
+    return ranges
+
+
+def _ranges_of(session: Session, clip, prompt: str, level: str) -> dict[str, np.ndarray]:
+    audios = session.features(clip)
+    settled = settle_level(parse_level(level), audios)[0]
+    prefix = splice(session.prompter.prompt_ids(prompt, len(audios)), session.hear(audios, settled),
+                    session.manifest.prompt.audio_token_id, session.embeddings, settled)
+    decoder = Decoder(session.decoder, session.manifest.decoder, bucket(len(prefix.token_ids) + STEPS))
+    token = decoder.prefill([prefix]).argmax(-1)
+    for _ in range(STEPS):
+        token = decoder.step(session.embeddings[token]).argmax(-1)
+    used = int(decoder.cache.lengths[0])
+    return {name.removeprefix("past."): largest_magnitudes(np.asarray(array)[0, :, :used].astype(np.float32), name.endswith("key"))
+            for name, array in decoder.cache.arrays(1).items() if name.startswith("past.")}
+
+
+def largest_magnitudes(values: np.ndarray, rotated: bool) -> np.ndarray:
+    """[KV, head_dim] of values [KV, tokens, head_dim]; of rotated keys whatever angle a token stands at.
+
+    Rotary positions turn channel i against channel i + head_dim / 2: the length of the pair is what does not depend on
+    the position.
+    """
+    if not rotated:
+        return np.abs(values).max(axis=1)
+    first, second = np.split(values, 2, axis=-1)
+    pairs = np.hypot(first, second).max(axis=1)
+    return np.concatenate([pairs, pairs], axis=-1)
+
+
+def with_int8_cache(model: onnx.ModelProto, ranges: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """The gqa decoder with past and present in int8, scales [1, KV, 1, head_dim] inside."""
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name.startswith(("past.", "present.")):
+            value.type.tensor_type.elem_type = TensorProto.INT8
+    nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    for layer, node in enumerate(nodes):
+        for part, place in SCALE_INPUTS.items():
+            scale = np.maximum(ranges[f"{layer}.{part}"], TINY).astype(np.float32)[None, :, None] / np.float32(LARGEST)
+            name = f"kv_scale.{layer}.{part}"
+            model.graph.initializer.append(numpy_helper.from_array(scale, name))
+            node.input.extend([""] * (place + 1 - len(node.input)))
+            node.input[place] = name
+        node.attribute.extend([helper.make_attribute("k_quant_type", "PER_CHANNEL"), helper.make_attribute("v_quant_type", "PER_CHANNEL"),
+                               helper.make_attribute("kv_cache_bit_width", 8)])
+    return model
+
+
+def _record(bundle: Bundle, out: Path) -> None:
+    """Name the new file in the manifest; the bundle was whole before and is whole after."""
+    manifest = bundle.manifest
+    files = manifest.files | {out.name: FileRecord(file_sha256(out), out.stat().st_size)}
+    flavours = tuple(dict.fromkeys((*manifest.flavours, FLAVOUR)))
+    opsets = manifest.opsets | {out.stem: manifest.opsets[f"decoder.{SOURCE_FLAVOUR}"]}
+    changed = replace(manifest, files=dict(sorted(files.items())), flavours=flavours, opsets=opsets)
+    _write_whole(bundle.path / MANIFEST_NAME, changed.to_json().encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
