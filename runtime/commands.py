@@ -66,6 +66,7 @@ def add_backend_flags(parser) -> None:
     parser.add_argument("--device", choices=sorted({device for devices in BACKENDS.values() for device in devices}),
                         help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of tensorrt cuda")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)")
+    parser.add_argument("--kv-cache", choices=("int8",), help="a quarter of the memory, for bundles that `ltbm calibrate` prepared (CPU)")
     parser.add_argument("--low-memory", action="store_true", help="load the encoder and the LLM in turn, never both: slower, for small devices")
 
 
@@ -92,7 +93,7 @@ def run(args) -> None:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
-    with Session.open(args.bundle, args.backend, args.device, args.threads, low_memory=args.low_memory) as session:
+    with Session.open(args.bundle, args.backend, args.device, args.threads, low_memory=args.low_memory, kv_cache=args.kv_cache) as session:
         conversation = session.converse(level)
         for prompt, audio in questions(args.prompt, args.audio, sys.stdin if args.chat else ()):
             _show(conversation.ask(prompt, audio or None, max_new_tokens=args.max_new_tokens, sampling=sampling, long_audio=args.long_audio,

@@ -18,6 +18,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(bfloat16)": BFLOAT16, "tensor(int8)": np.int8,
                "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
 
 
 class OrtEngine:
@@ -105,6 +106,13 @@ def _providers(path: Path, device: str, stream, profile: Profile | None) -> list
     on_stream = {"user_compute_stream": str(stream.handle)}
     providers = [(PROVIDERS["cuda"], on_stream | {"arena_extend_strategy": "kSameAsRequested"}), (PROVIDERS["cpu"], {})]
     return [(PROVIDERS["tensorrt"], on_stream | tensorrt_options(path, profile)), *providers] if profile else providers
+
+
+def check_int8_kv() -> None:
+    """RuntimeError if this onnxruntime has no int8 KV cache."""
+    if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < INT8_KV_SINCE:
+        raise RuntimeError(f"an int8 KV cache needs onnxruntime {'.'.join(map(str, INT8_KV_SINCE))} or newer, this is "
+                           f"{onnxruntime.__version__}: pip install --upgrade onnxruntime")
 
 
 def check_provider(device: str) -> None:

@@ -13,7 +13,7 @@ from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.context import Context
 from ltbm.runtime.conversation import Conversation
 from ltbm.runtime.embeddings import Embeddings
-from ltbm.runtime.engine import Engine
+from ltbm.runtime.engine import Engine, check_device
 from ltbm.runtime.engines import Engines
 from ltbm.runtime.hearing import CACHE_BYTES, Hearing, audio_level, content_of
 from ltbm.runtime.levels import Level, parse_level
@@ -58,27 +58,30 @@ class Session:
     Not for several threads at once: a request that begins ends the one before it.
     """
 
-    def __init__(self, bundle: Bundle, backend: str, device: str, threads: int | None, reuse: bool, low_memory: bool):
+    def __init__(self, bundle: Bundle, backend: str, device: str, threads: int | None, reuse: bool, low_memory: bool,
+                 kv_cache: str | None):
         self.bundle, self.manifest = bundle, bundle.manifest
         self.backend, self.device, self.reuse = backend, device, reuse
         self.prompter = Prompter(bundle)
         self._context: Context | None = None
         self._request: object = None
-        self._engines = Engines(bundle, backend, device, threads, low_memory, self._engine_closes)
+        self._engines = Engines(bundle, backend, device, threads, low_memory, kv_cache, self._engine_closes)
         self._hearing = Hearing(self._engines, CACHE_BYTES if reuse else 0)
         self._embeddings: Embeddings | None = None
 
     @classmethod
-    def open(cls, path, backend: str = "onnxruntime", device: str = "cpu", threads: int | None = None, *, reuse: bool = True,
-             low_memory: bool = False) -> "Session":
+    def open(cls, path, backend: str = "onnxruntime", device: str | None = None, threads: int | None = None, *, reuse: bool = True,
+             low_memory: bool = False, kv_cache: str | None = None) -> "Session":
         """Load a bundle's engines.
 
-        device: cpu or cuda; threads: of one stage on the CPU, all cores when left out
+        backend: onnxruntime (device cpu, cuda or tensorrt) or tensorrt (device cuda); the device left out is the first of them
+        threads: of one stage on the CPU, all cores when left out
         reuse: keep encoded audio and the KV cache of the last request for the next
         low_memory: hold the encoder and the LLM in memory in turn, never both; every new clip loads them anew
+        kv_cache: int8 for a quarter of the float32 cache's memory, where `ltbm calibrate` prepared the bundle for it
         Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or newer than this ltbm.
         """
-        return cls(Bundle.open(path), backend, device, threads, reuse, low_memory)
+        return cls(Bundle.open(path), backend, check_device(backend, device), threads, reuse, low_memory, kv_cache)
 
     def __enter__(self) -> "Session":
         return self

@@ -1,0 +1,79 @@
+"""A GPU and a TensorRT of our own making: `ltbm build` and sessions run on them with the real graphs, on the CPU."""
+
+import _ctypes
+import importlib.util
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
+MODULES_OVER_FAKES = ("ltbm.runtime.cuda", "ltbm.runtime.trt", "ltbm.export.engine")
+
+
+def _load(name: str):
+    spec = importlib.util.spec_from_file_location(f"ltbm_tests_{name}", Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Device:
+    """The fake device: its driver, its tensorrt, and how to change the version."""
+
+    def __init__(self, monkeypatch):
+        self.cuda, self._tensorrt, self._monkeypatch = _load("fake_cuda"), _load("fake_tensorrt"), monkeypatch
+        self.driver = self.cuda.Driver()
+        for name in ("cuda", "cuda.bindings"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        runtime = self.cuda.runtime_module(self.driver)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
+        sys.modules["cuda.bindings"].runtime = runtime
+        self.gpu("Fake Orin")
+        monkeypatch.setenv("LTBM_TENSORRT_PLUGIN", _ctypes.__file__)  # any library that loads
+        self.tensorrt("10.16.1")
+
+    def tensorrt(self, version: str) -> None:
+        self.trt = self._tensorrt.tensorrt_module(self.driver, version)
+        self._monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
+        for name in MODULES_OVER_FAKES:
+            self._monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def gpu(self, name: str, integrated: bool = True) -> None:
+        from ltbm.runtime import machine
+
+        self._monkeypatch.setattr(machine, "find_gpu", lambda _: machine.Gpu(name, (8, 7), 2**33, integrated, (12, 6)))
+        self._monkeypatch.delitem(sys.modules, "ltbm.export.engine", raising=False)
+
+    def build(self, path, **options):
+        """`ltbm build`; the folder of engines and what was said."""
+        from ltbm.export.engine import build_engines
+        from ltbm.runtime.bundle import Bundle
+
+        said = []
+        return build_engines(Bundle.open(path), progress=said.append, **options), said
+
+
+@pytest.fixture
+def device(make_bundle, monkeypatch):
+    for family, precision in BUNDLES:  # before libraries of the export see the fake tensorrt
+        make_bundle(family, precision)
+    yield Device(monkeypatch)
+    for name in MODULES_OVER_FAKES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def bundle_of(make_bundle, tmp_path):
+    """A bundle of a family that a test may write engines into."""
+
+    def copy(family: str = "qwen2_audio", precision: str = "float32"):
+        path = tmp_path / f"{family}.{precision}"
+        if not path.exists():
+            shutil.copytree(make_bundle(family, precision)[1], path)
+        return path
+
+    return copy
