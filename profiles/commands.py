@@ -1,68 +1,103 @@
-"""`ltbm eval`."""
+"""`ltbm profile` and `ltbm compare`."""
 
 import argparse
+import json
 import sys
-import time
 from pathlib import Path
 
 from ltbm.runtime.cli import UsageError, add_command
+from ltbm.runtime.commands import add_backend_flags
+from ltbm.runtime.engine import check_device
 from ltbm.runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
-
-UNSEEN = 1000
 
 
 def add_commands(commands) -> None:
-    parser = add_command(commands, "eval", run_eval, "measure the quality of every level", (
-        "Measure what each compression level, method and mode does to answers, through the exported engines.\n"
-        "`demo` uses the shipped model and held-out synthetic scenes: a benchmark of mechanism and regression.\n\n"
-        "  ltbm eval demo --scenes 200 --levels full,keep25 --methods ltbm,pool --out ./quality"))
-    parser.add_argument("benchmark", choices=("demo",))
-    parser.add_argument("--scenes", type=int, default=1000, metavar="N", help="held-out scenes, half with recurring sounds (default 1000)")
-    parser.add_argument("--seed", type=int, default=UNSEEN, metavar="S",
-                        help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when the sounds were designed)")
-    parser.add_argument("--levels", type=_names, metavar="A,B", help="default: full,keep50,keep25,keep12,keep6")
-    parser.add_argument("--methods", type=_names, metavar="A,B", help="default: ltbm,global,pool,stride,prune,prune-segment")
-    parser.add_argument("--positions", type=_names, default=list(POSITIONS), metavar="A,B", help="default: original,compact")
-    parser.add_argument("--attention", type=_names, default=list(ATTENTION), metavar="A,B", help="default: proportional,plain")
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help="of the exported engines")
-    parser.add_argument("--processes", type=int, metavar="N", help="worker processes (default: all cores)")
-    parser.add_argument("--out", type=Path, default=Path("quality"), metavar="DIR", help="results.json, table.md and quality.png (default ./quality)")
+    _add_profile(commands)
+    _add_compare(commands)
 
 
-def run_eval(args) -> None:
+def _add_profile(commands) -> None:
+    parser = add_command(commands, "profile", run_profile, "measure what every level costs on your clips and device", (
+        "Measure time, memory and fidelity of every level on your clips, each level in processes of its own,\n"
+        "and write profile.json, table.md, table.csv and report.html (one page, to be opened in a browser).\n"
+        "Ctrl-C leaves a report of what was measured so far.\n\n"
+        "  ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25\n"
+        "  ltbm profile --op --tokens 750 --keep-ratio 1/4      # the merge op alone"))
+    parser.add_argument("bundle", nargs="?", help="folder that `ltbm export` wrote")
+    parser.add_argument("--audio", nargs="+", default=[], metavar="CLIP", help="WAV, FLAC, OGG or MP3; each is a request of its own")
+    parser.add_argument("--levels", type=_names, metavar="A,B", help=f"default: {','.join(NAMED_RATIOS)}")
+    parser.add_argument("--methods", type=_names, metavar="A,B",
+                        help="default: ltbm,global,pool,stride,prune,prune-segment; times for ltbm and global, fidelity for all")
+    parser.add_argument("--positions", choices=POSITIONS, default="original", help="see `ltbm run`")
+    parser.add_argument("--attention", choices=ATTENTION, default="proportional", help="see `ltbm run`")
+    add_backend_flags(parser)
+    parser.add_argument("--prompt", default="What do you hear?", help="what to ask about every clip")
+    parser.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
+    parser.add_argument("--long-audio", choices=("error", "windows"), default="error", help="see `ltbm run`")
+    parser.add_argument("--turns", type=int, default=2, metavar="N", help="processes of each level, in turn with the others' (default 2)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measured rounds over the clips in each process (default 5)")
+    parser.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before them (default 1)")
+    parser.add_argument("--quality", type=Path, metavar="FILE", help="results.json of `ltbm eval`, to plot quality against time")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default ./profile-BUNDLE-DATE)")
+    parser.add_argument("--json", action="store_true", help="print the profile as one object instead of the table")
+    parser.add_argument("--op", nargs=argparse.REMAINDER, metavar="FLAG",
+                        help="time the merge op alone; flags as of `python -m ltbm.profiles.op_benchmark --help`")
+
+
+def run_profile(args) -> int:
+    if args.op is not None:
+        from ltbm.profiles.op_benchmark import main as op_benchmark
+
+        return op_benchmark(args.op) or 0
+    from ltbm.profiles.profiler import profile
+    from ltbm.profiles.report import default_folder, markdown, read_quality, write_report
+
+    options, quality = _profile_options(args), args.quality and read_quality(args.quality)
+    out = args.out or default_folder(args.bundle)
+    print(f"the report grows in {out}", file=sys.stderr)
+    found = profile(args.bundle, options, lambda line: print(line, file=sys.stderr), lambda found: write_report(out, found, quality))
+    print((out / "profile.json").read_text() if args.json else markdown(found), end="")
+    print(f"open {out / 'report.html'} in a browser", file=sys.stderr)
+    return 1 if any("error" in row for row in found["rows"]) else 0
+
+
+def _profile_options(args):
+    from ltbm.profiles.profiler import LEVELS, METHODS, Options
+
+    if not args.bundle:
+        raise UsageError("name a bundle: ltbm profile ./bundle --audio clip.wav")
+    same = ("positions", "attention", "backend", "threads", "low_memory", "prompt", "max_new_tokens", "long_audio", "turns", "repeats", "warmup")
     try:
-        from ltbm.profiles.quality.demo import LEVELS, METHODS, variants
-    except ImportError as error:
-        raise ImportError(f"the benchmark makes its scenes with scipy: pip install 'ltbm[export,report]' ({error})") from None
-    levels, methods = args.levels or list(LEVELS), args.methods or list(METHODS)
-    for given, known in ((levels, NAMED_RATIOS), (methods, METHODS), (args.positions, POSITIONS), (args.attention, ATTENTION)):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise UsageError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
-    if args.scenes < 1:
-        raise UsageError(f"--scenes {args.scenes} is below 1")
-    chosen = variants(levels, methods, [(positions, attention) for positions in args.positions for attention in args.attention])
-    _evaluate_demo(args, chosen)
+        return Options(tuple(args.audio), tuple(args.levels or LEVELS), tuple(args.methods or METHODS),
+                       device=check_device(args.backend, args.device), **{name: getattr(args, name) for name in same})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
-def _evaluate_demo(args, chosen) -> None:
-    from ltbm.demo.bundle import demo_bundle
-    from ltbm.profiles.quality.demo import comparisons, evaluate, rows_of
-    from ltbm.profiles.quality.report import markdown, write_results
+def _add_compare(commands) -> None:
+    parser = add_command(commands, "compare", run_compare, "set two profiles side by side", (
+        "Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; ratios, and whether\n"
+        "a difference is beyond the spreads. What else differs (machine, versions, clips) is said first.\n\n"
+        "  ltbm compare before/profile.json after/profile.json\n"
+        "  ltbm compare orin/profile.json orin/profile.json --levels full,keep25"))
+    parser.add_argument("a", help="profile.json, or the folder it is in")
+    parser.add_argument("b", help="the other one")
+    parser.add_argument("--levels", type=_names, metavar="A,B", help="compare level A of the first with level B of the second")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the output there too")
+    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
 
-    begun = time.perf_counter()
 
-    def progress(done: int, total: int) -> None:
-        seconds = time.perf_counter() - begun
-        print(f"{done} of {total} scenes, {seconds:.0f} s, about {seconds * (total / done - 1):.0f} s left", file=sys.stderr)
+def run_compare(args) -> None:
+    from ltbm.profiles.compare import compare, markdown
+    from ltbm.profiles.report import read_profile, write_whole
 
-    with demo_bundle(args.precision) as bundle:
-        counts = evaluate(bundle, args.scenes, args.seed, chosen, args.processes, progress)
-    results = {"benchmark": "demo", "scenes": args.scenes, "first_seed": args.seed, "precision": args.precision,
-               "seconds": round(time.perf_counter() - begun, 1), "rows": rows_of(counts), "comparisons": comparisons(counts)}
-    write_results(args.out, results)
-    print(markdown(results), end="")
-    print(f"written to {args.out}", file=sys.stderr)
+    if args.levels and len(args.levels) != 2:
+        raise UsageError(f"--levels takes two levels, one of each profile; got {','.join(args.levels)}")
+    found = compare(read_profile(args.a), read_profile(args.b), args.levels)
+    text = json.dumps(found) + "\n" if args.json else markdown(found)
+    if args.out:
+        write_whole(args.out, text)
+    print(text, end="")
 
 
 def _names(text: str) -> list[str]:
