@@ -113,6 +113,9 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
                first = Buffer::of<int64_t>({place}, stream);
   const Buffer audio_embeds(tokens * embeds_shape[2] * encoder.itemsize("audio_embeds"), stream);
   const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream), source_map(tokens * sizeof(int32_t), stream);
+  // TensorRT wants addresses aligned to 256 bytes, which a slot of the prefix need not be: hence buffers of their own.
+  const size_t embeds_bytes = slots * embeddings.row_bytes(), position_bytes = slots * sizeof(int64_t), bias_bytes = slots * sizeof(float);
+  const Buffer merged(embeds_bytes, stream), positions(position_bytes, stream), bias(bias_bytes, stream);
   int64_t keep = slots;  // a shape: TensorRT reads it on the host
 
   encoder.enqueue({{"input_features", {input_features.at(), features.shape}},
@@ -126,12 +129,15 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
                  {"first_position", {first.at(), {1}}},
                  {"original_positions", {original.at(), {1}}},
                  {"proportional_attention", {proportional.at(), {1}}},
-                 {"merged_embeds", {prefix.inputs_embeds.at(place * embeddings.row_bytes()), {}}},
-                 {"position_ids", {prefix.position_ids.at(place * sizeof(int64_t)), {}}},
-                 {"key_bias", {prefix.key_bias.at(place * sizeof(float)), {}}},
+                 {"merged_embeds", {merged.at(), {}}},
+                 {"position_ids", {positions.at(), {}}},
+                 {"key_bias", {bias.at(), {}}},
                  {"sizes", {sizes.at(), {}}},
                  {"anchors", {anchors.at(), {}}},
                  {"source_map", {source_map.at(), {}}}}, stream);
+  prefix.inputs_embeds.copy(merged, embeds_bytes, place * embeddings.row_bytes(), stream);
+  prefix.position_ids.copy(positions, position_bytes, place * sizeof(int64_t), stream);
+  prefix.key_bias.copy(bias, bias_bytes, place * sizeof(float), stream);
   stream.wait();  // the engines and the buffers of this stage go now: the LLM needs the memory
 }
 

@@ -60,6 +60,10 @@ class Buffer {
   void write(const void* host, size_t bytes, size_t offset, const Stream& stream) const {
     check(cudaMemcpyAsync(at(offset), host, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync to the device");
   }
+  // The first `bytes` of `from`, to `offset` here; both on the device.
+  void copy(const Buffer& from, size_t bytes, size_t offset, const Stream& stream) const {
+    check(cudaMemcpyAsync(at(offset), from.at(), bytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync on the device");
+  }
   void read(void* host, size_t bytes, const Stream& stream) const {
     check(cudaMemcpyAsync(host, data_, bytes, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync from the device");
     stream.wait();

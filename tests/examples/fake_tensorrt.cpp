@@ -115,7 +115,8 @@ struct Context final : VExecutionContextStub {
   }
   bool setTensorAddress(char const* name, void* data) noexcept override {
     addresses[name] = data;
-    return model.find(name) != nullptr && data != nullptr;
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % 256 == 0;  // NvInferRuntime.h asks for it on the device
+    return model.find(name) != nullptr && data != nullptr && (aligned || !on_device(data, 1));
   }
   bool enqueueV3(cudaStream_t) noexcept override {
     FILE* socket = test();
@@ -220,7 +221,7 @@ extern "C" {
 void* createInferRuntime_INTERNAL(void*, int32_t) noexcept { return static_cast<IRuntime*>(new RuntimeApi); }
 
 cudaError_t cudaMalloc(void** data, size_t bytes) {
-  *data = std::malloc(bytes + 1);
+  *data = std::aligned_alloc(256, (bytes + 256) / 256 * 256);
   std::memset(*data, 0x7F, bytes);  // a large float, no number in float16
   allocations[static_cast<char*>(*data)] = bytes;
   return cudaSuccess;
