@@ -32,6 +32,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(LLMS, "tiny", TINY)
     for name in decoder_benchmark.BLAS_THREADS:
         monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
 
 
 def test_runners_answer_alike_on_the_same_weights(tmp_path, monkeypatch, tiny):
@@ -88,14 +89,14 @@ def test_models_of_another_llm_are_not_taken_for_its_own(int4_models):
 
 
 def _found() -> dict:
-    """Two counts of layers, ours and a peer, three rounds; the peer is 2, 3 and 4 times as slow."""
+    """Two counts of layers, ours and a peer, three rounds; the peer is 3, 7 and 2 times as slow."""
     def turn(layers, runner, round, ms):
         return dict(runner=runner, layers=layers, tokens=30, round=round, prefill_ms=ms, step_ms=[ms / 10, ms / 10, ms], kv_bytes=2**20,
                     host_ms=[0.1] * 3 if runner == "gqa" else None, token_ids=[1, 2])
 
     ours = {layers: [10.0 + layers * scale for scale in (1, 10, 100)] for layers in (2, 4)}
     turns = [turn(layers, name, i, ms * factor) for layers in (2, 4) for i, ms in enumerate(ours[layers])
-             for name, factor in (("gqa", 1), ("genai", (2, 3, 4)[i]))]
+             for name, factor in (("gqa", 1), ("genai", (3, 7, 2)[i]))]
     facts = dict(memory={name: dict(peak=2**30, mapped=2**20, resident=2**30) for name in ("gqa", "genai")},
                  cosine={"genai": {"gqa": 0.5, "genai": 1.0}}, equal_matrices=(5, 6), weight_bytes=10**9 - 2**20, operations={30: 10**9})
     setup = dict(llm="tiny", layers=(2, 4), runners=("gqa", "transformers", "genai"), threads=1, rounds=3, processes=1)
@@ -106,12 +107,12 @@ def _found() -> dict:
 def test_ratios_are_medians_over_rounds_and_the_whole_model_is_on_the_line():
     rows = summary(_found())
     first = {row["runner"]: row for row in rows if row["layers"] == 2}
-    assert first["genai"]["prefill"]["times_ours"] == first["genai"]["step"]["times_ours"] == 3  # neither 4, of the slowest round, nor of the medians
-    assert first["gqa"]["prefill"]["p50"] == 30 and first["genai"]["prefill"]["p50"] == 90
+    assert first["genai"]["prefill"]["times_ours"] == first["genai"]["step"]["times_ours"] == 3  # neither the mean, 4, nor that of the medians, 7
+    assert first["gqa"]["prefill"]["p50"] == 30 and first["genai"]["prefill"]["p50"] == 210
     assert first["gqa"]["prefill"]["floor"] == 10 and first["gqa"]["step"]["floor"] == 100
     whole = {row["runner"]: row for row in rows if row["layers"] == 28}
     assert whole["gqa"]["prefill"]["p50"] == pytest.approx(10 + 28 * 10) and whole["gqa"]["extrapolated"]
-    assert whole["genai"]["prefill"]["times_ours"] == pytest.approx(3)
+    assert whole["genai"]["prefill"]["times_ours"] == pytest.approx(7)
 
 
 def test_the_tables_name_what_is_missing_and_what_is_extrapolated():
