@@ -9,7 +9,6 @@ prints seconds, peak memory and sizes, and removes what it wrote. Random weights
 import argparse
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -82,25 +81,26 @@ def _speed(answer: dict) -> dict:
 
 def measured(arguments: list) -> tuple[str, dict]:
     """Run `ltbm` in a process of its own: its standard output, and its seconds and peak memory in GiB."""
-    begun, anonymous = time.perf_counter(), [0]
+    begun, peaks = time.perf_counter(), {"VmHWM": 0, "RssAnon": 0}
     child = subprocess.Popen([sys.executable, "-c", LTBM, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
-    watcher = threading.Thread(target=_watch, args=(child.pid, anonymous))
+    watcher = threading.Thread(target=_watch, args=(child.pid, peaks))
     watcher.start()
     out = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    child.wait()
     watcher.join()
     if child.returncode:
         raise RuntimeError(f"ltbm {' '.join(map(str, arguments))} ended with {child.returncode}")
-    return out, {"seconds": time.perf_counter() - begun, "peak_rss_gib": usage.ru_maxrss / 2**20, "peak_anonymous_gib": anonymous[0] / 2**20}
+    return out, {"seconds": time.perf_counter() - begun, "peak_rss_gib": peaks["VmHWM"] / 2**20, "peak_anonymous_gib": peaks["RssAnon"] / 2**20}
 
 
-def _watch(pid: int, peak: list[int]) -> None:
-    """Follow RssAnon (KiB) until the process ends."""
+def _watch(pid: int, peaks: dict[str, int]) -> None:
+    """Follow the process's own peaks (KiB) until it ends; getrusage would count what it was forked from."""
     while True:
         try:
             lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-            peak[0] = max([peak[0]] + [int(line.split()[1]) for line in lines if line.startswith("RssAnon")])
+            for name, value in (line.split(":", 1) for line in lines):
+                if name in peaks:
+                    peaks[name] = max(peaks[name], int(value.split()[0]))
         except (FileNotFoundError, ProcessLookupError):
             return
         if any(line.startswith("State:\tZ") for line in lines):
