@@ -34,15 +34,18 @@ def decoder_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision,
     rotate = flavour.rope(g, d, *_rope_tables(g, spec), position_ids)
     attention = flavour.begin(g, d, hidden, past_len, key_bias)
     block = _Block(g, spec, checkpoint, weight_kind(precision, precision.weights), flavour)
+    added = None  # what the residual stream still has to take up
     for layer in range(d.layers):
         prefix = f"layers.{layer}."
-        q, k, v = block.query_key_value(prefix, hidden, rotate)
-        attended = attention(layer, q, k, v)
+        hidden, x = block.join(prefix + "input_layernorm", hidden, added)
+        attended = attention(layer, *block.query_key_value(prefix, x, rotate))
         if layer == d.layers - 1:  # only the last token of each row goes on to the logits
             attended, hidden = (_at_index(g, value, last_index) for value in (attended, hidden))
-        hidden = block.output_and_mlp(prefix, hidden, attended)
-    hidden, head = block.norm("norm", hidden), weight_kind(precision, precision.lm_head)
-    g.output(_logits(g, spec, checkpoint, hidden, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
+        hidden, x = block.join(prefix + "post_attention_layernorm", hidden, block.output(prefix, attended))
+        added = block.mlp(prefix, x)
+    _, x = block.join("norm", hidden, added)
+    head = weight_kind(precision, precision.lm_head)
+    g.output(_logits(g, spec, checkpoint, x, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
     return g
 
 
@@ -59,24 +62,30 @@ class _Block:
     def __init__(self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint, kind: str | Quantization, flavour: Flavour):
         self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = g, spec, spec.decoder, checkpoint, kind, flavour
 
-    def query_key_value(self, prefix: str, hidden: str, rotate) -> tuple[str, str, str]:
+    def join(self, name: str, hidden: str, added: str | None) -> tuple[str, str]:
+        """The residual stream with `added`, float32, and its norm `name` in the graph's precision."""
+        scale = self.scale(name)
+        if added is None:
+            return hidden, self.g.to_precision(self.flavour.norm(self.g, hidden, scale, self.spec.norm_eps))
+        hidden, normed = self.flavour.add_norm(self.g, hidden, self.g.to_float32(added), scale, self.spec.norm_eps)
+        return hidden, self.g.to_precision(normed)
+
+    def query_key_value(self, prefix: str, x: str, rotate) -> tuple[str, str, str]:
         """q [B, S, heads * head_dim], k and v [B, S, KV * head_dim]; q and k rotated."""
         d, name = self.d, prefix + "self_attn."
-        x = self.norm(prefix + "input_layernorm", hidden)
         packed = self.linear(name + "qkv_proj", [name + part for part in ("q_proj", "k_proj", "v_proj")], x)
         q, k, v = self.g.split(packed, [d.heads * d.head_dim, d.kv_heads * d.head_dim, d.kv_heads * d.head_dim])
         q, k = self.head_norm(name + "q_norm", q, d.heads), self.head_norm(name + "k_norm", k, d.kv_heads)
         return rotate(q, d.heads), rotate(k, d.kv_heads), v
 
-    def output_and_mlp(self, prefix: str, hidden: str, attended: str) -> str:
+    def output(self, prefix: str, attended: str) -> str:
+        return self.linear(prefix + "self_attn.o_proj", [prefix + "self_attn.o_proj"], attended)
+
+    def mlp(self, prefix: str, x: str) -> str:
         g = self.g
-        out = self.linear(prefix + "self_attn.o_proj", [prefix + "self_attn.o_proj"], attended)
-        hidden = g.op("Add", hidden, g.to_float32(out))
-        x = self.norm(prefix + "post_attention_layernorm", hidden)
         gate, up = (self.linear(prefix + f"mlp.{part}", [prefix + f"mlp.{part}"], x) for part in ("gate_proj", "up_proj"))
         gated = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), up)
-        out = self.linear(prefix + "mlp.down_proj", [prefix + "mlp.down_proj"], gated)
-        return g.op("Add", hidden, g.to_float32(out))
+        return self.linear(prefix + "mlp.down_proj", [prefix + "mlp.down_proj"], gated)
 
     def linear(self, name: str, parts: list[str], x: str) -> str:
         """One product over the checkpoint's linear layers `parts`, stacked along the output; biases where it has them."""
@@ -84,20 +93,16 @@ class _Block:
         bias = Stacked([self.take(part + ".bias") for part in parts]) if biased else None
         return self.g.linear(x, name, Stacked([self.take(part + ".weight") for part in parts]), bias, self.kind)
 
-    def norm(self, name: str, hidden: str) -> str:
-        return self.g.to_precision(self.rms_norm(name, hidden))
-
     def head_norm(self, name: str, x: str, heads: int) -> str:
         """Qwen3's RMSNorm over each head of x [B, S, heads * head_dim]; nothing where the checkpoint has none."""
         if DECODER_PREFIX + name + ".weight" not in self.checkpoint:
             return x
         split = self.g.op("Reshape", self.g.to_float32(x), self.g.const([0, 0, heads, self.d.head_dim]))
-        merged = self.g.op("Reshape", self.rms_norm(name, split), self.g.const([0, 0, heads * self.d.head_dim]))
-        return self.g.to_precision(merged)
+        normed = self.flavour.norm(self.g, split, self.scale(name), self.spec.norm_eps)
+        return self.g.to_precision(self.g.op("Reshape", normed, self.g.const([0, 0, heads * self.d.head_dim])))
 
-    def rms_norm(self, name: str, hidden: str) -> str:
-        scale = self.g.weight(name + ".weight", self.take(name + ".weight"), "float32")
-        return self.flavour.norm(self.g, hidden, scale, self.spec.norm_eps)
+    def scale(self, name: str) -> str:
+        return self.g.weight(name + ".weight", self.take(name + ".weight"), "float32")
 
     def take(self, name: str) -> StoredTensor:
         return self.checkpoint.take(DECODER_PREFIX + name, "decoder")

@@ -16,6 +16,7 @@ class Flavour:
     begin: (g, d, hidden, past_len, key_bias) -> attend(layer, q, k, v) -> [B, S, heads * head_dim]
     rope: (g, d, cos, sin, position_ids) -> rotate(x [B, S, heads * head_dim], heads) -> x rotated
     norm: (g, x float32, scale, epsilon) -> RMSNorm over the last axis
+    add_norm: (g, x float32, added float32, scale, epsilon) -> x + added, and its RMSNorm
     grows: the cache is returned longer (past in, present out) in place of being written in its place
     quantised_only: only of use where MatMulNBits is
     """
@@ -25,6 +26,7 @@ class Flavour:
     begin: Callable
     rope: Callable
     norm: Callable
+    add_norm: Callable
     domains: dict[str, int] = field(default_factory=dict)
     grows: bool = False
     quantised_only: bool = False
@@ -154,13 +156,30 @@ def _norm_primitive(g: Graph, x: str, scale: str, epsilon: float) -> str:
     return g.op("Mul", g.op("Div", x, g.op("Sqrt", g.op("Add", mean, g.const(epsilon, "float32")))), scale)
 
 
+def _add_norm_standard(g: Graph, x: str, added: str, scale: str, epsilon: float) -> tuple[str, str]:
+    total = g.op("Add", x, added)
+    return total, _norm_standard(g, total, scale, epsilon)
+
+
+def _add_norm_primitive(g: Graph, x: str, added: str, scale: str, epsilon: float) -> tuple[str, str]:
+    total = g.op("Add", x, added)
+    return total, _norm_primitive(g, total, scale, epsilon)
+
+
+def _add_norm_contrib(g: Graph, x: str, added: str, scale: str, epsilon: float) -> tuple[str, str]:
+    """Both in one pass over the stream."""
+    normed, total = f"{scale}/normed", f"{scale}/sum"
+    g.node("SkipSimplifiedLayerNormalization", [x, added, scale], [normed, "", "", total], CONTRIB, epsilon=epsilon)
+    return total, normed
+
+
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
-        Flavour("gqa", 23, _begin_gqa, _rope_contrib, _norm_standard, {CONTRIB: 1}),
-        Flavour("std24", 24, _begin_std24, _rope_standard, _norm_standard),
-        Flavour("ort24", 24, _begin_std24, _rope_standard, _norm_standard, {CONTRIB: 1}, quantised_only=True),
-        Flavour("concat20", 20, _begin_concat, _rope_primitive, _norm_primitive, grows=True),
+        Flavour("gqa", 23, _begin_gqa, _rope_contrib, _norm_standard, _add_norm_contrib, {CONTRIB: 1}),
+        Flavour("std24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_standard),
+        Flavour("ort24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_contrib, {CONTRIB: 1}, quantised_only=True),
+        Flavour("concat20", 20, _begin_concat, _rope_primitive, _norm_primitive, _add_norm_primitive, grows=True),
     )
 }
 """gqa: ONNX Runtime on the CPU. std24: standard ops, ONNX Runtime and TensorRT from 10.15 on. ort24: the same with ONNX Runtime's
