@@ -44,6 +44,7 @@ def decoder_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision,
         hidden, x = block.join(prefix + "post_attention_layernorm", hidden, block.output(prefix, attended))
         added = block.mlp(prefix, x)
     _, x = block.join("norm", hidden, added)
+    x = g.op("Squeeze", x, g.const([1]))  # before the LM head, whose products are then the output as they are
     head = weight_kind(precision, precision.lm_head)
     g.output(_logits(g, spec, checkpoint, x, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
     return g
@@ -91,7 +92,8 @@ class _Block:
         """One product over the checkpoint's linear layers `parts`, stacked along the output; biases where it has them."""
         biased = any(DECODER_PREFIX + part + ".bias" in self.checkpoint for part in parts)
         bias = Stacked([self.take(part + ".bias") for part in parts]) if biased else None
-        return self.g.linear(x, name, Stacked([self.take(part + ".weight") for part in parts]), bias, self.kind)
+        return self.g.linear(x, name, Stacked([self.take(part + ".weight") for part in parts]), bias, self.kind,
+                             self.flavour.fused_bias)
 
     def head_norm(self, name: str, x: str, heads: int) -> str:
         """Qwen3's RMSNorm over each head of x [B, S, heads * head_dim]; nothing where the checkpoint has none."""
@@ -124,7 +126,7 @@ def _logits(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str, kind
     else:
         ends = [table.shape[0] * i // chunks for i in range(chunks + 1)]
         logits = g.op("Concat", *(g.linear(hidden, f"lm_head.{i}", Rows(table, ends[i], ends[i + 1]), kind=kind) for i in range(chunks)), axis=-1)
-    return g.op("Squeeze", g.to_float32(logits), g.const([1]))
+    return g.to_float32(logits)
 
 
 def _rope_tables(g: Graph, spec: ModelSpec) -> tuple[str, str]:

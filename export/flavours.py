@@ -17,6 +17,7 @@ class Flavour:
     rope: (g, d, cos, sin, position_ids) -> rotate(x [B, S, heads * head_dim], heads) -> x rotated
     norm: (g, x float32, scale, epsilon) -> RMSNorm over the last axis
     add_norm: (g, x float32, added float32, scale, epsilon) -> x + added, and its RMSNorm
+    fused_bias: MatMulNBits adds the bias, which its CUDA kernel refuses
     grows: the cache is returned longer (past in, present out) in place of being written in its place
     quantised_only: only of use where MatMulNBits is
     """
@@ -28,6 +29,7 @@ class Flavour:
     norm: Callable
     add_norm: Callable
     domains: dict[str, int] = field(default_factory=dict)
+    fused_bias: bool = False
     grows: bool = False
     quantised_only: bool = False
 
@@ -176,7 +178,7 @@ def _add_norm_contrib(g: Graph, x: str, added: str, scale: str, epsilon: float) 
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
-        Flavour("gqa", 23, _begin_gqa, _rope_contrib, _norm_standard, _add_norm_contrib, {CONTRIB: 1}),
+        Flavour("gqa", 23, _begin_gqa, _rope_contrib, _norm_standard, _add_norm_contrib, {CONTRIB: 1}, fused_bias=True),
         Flavour("std24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_standard),
         Flavour("ort24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_contrib, {CONTRIB: 1}, quantised_only=True),
         Flavour("concat20", 20, _begin_concat, _rope_primitive, _norm_primitive, _add_norm_primitive, grows=True),

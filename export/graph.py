@@ -90,21 +90,25 @@ class Graph:
         """The most negative value of the graph's precision, as a mask adds it."""
         return self.const(ml_dtypes.finfo(np.dtype(self.precision)).min, self.precision)
 
-    def linear(self, x: str, name: str, weight, bias=None, kind: str | Quantization | None = None) -> str:
+    def linear(self, x: str, name: str, weight, bias=None, kind: str | Quantization | None = None, fused_bias: bool = False) -> str:
         """x @ W.T + b in the graph's precision; W is PyTorch's [N, K], anything whose rows can be sliced.
 
         kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised; the graph's precision if left out
+        fused_bias: MatMulNBits, where it is what multiplies, adds the bias itself
         """
         kind = kind or self.precision
+        bias = self.weight(f"{name}.bias", bias) if bias is not None else None
+        if isinstance(kind, Quantization) and CONTRIB in self.opsets and fused_bias:
+            return self._quantized_product(x, name, weight, kind, bias)
         if isinstance(kind, Quantization):
             y = self._quantized_product(x, name, weight, kind)
         else:
             stored = self._external(f"{name}.weight", TENSOR_TYPES[kind], weight.shape[::-1],
                                     lambda: [transposed(weight, np.dtype(kind), f"{name}.weight")])
             y = self.convert(self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision)
-        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+        return y if bias is None else self.op("Add", y, bias)
 
-    def _quantized_product(self, x: str, name: str, weight, q: Quantization) -> str:
+    def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias: str | None = None) -> str:
         """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear, over the same bytes."""
         (rows, width), contrib = weight.shape, CONTRIB in self.opsets
         blocks = q.blocks(name, width)
@@ -126,6 +130,7 @@ class Graph:
         elif not contrib and not q.signed:
             inputs.append(self._same_zero_points(q, rows, blocks))
         if contrib:
+            inputs += ["" for _ in range(len(inputs), 4)] + [bias] if bias else []
             return self.op("MatMulNBits", x, *inputs, domain=CONTRIB, K=width, N=rows, bits=q.bits, block_size=q.block_size,
                            accuracy_level=q.accuracy_level)
         dense = self.op("DequantizeLinear", *inputs, axis=1, block_size=q.block_size)

@@ -101,7 +101,7 @@ def open_runner(name: str, folder: Path, layers: int, new_tokens: int, threads: 
 
 
 class Ours:
-    """Our decoder as a session drives it: embeddings gathered from the mapped table, a Context over an engine, a Sampler."""
+    """Our decoder as a session drives it: embeddings gathered from the table on disk, a Context over an engine, a Sampler."""
 
     def __init__(self, folder: Path, flavour: str, new_tokens: int, threads: int):
         from ltbm.runtime.bundle import DecoderSpec
@@ -109,7 +109,7 @@ class Ours:
         from ltbm.runtime.engine import open_engine
         from ltbm.runtime.sampling import GREEDY, Sampler
 
-        self._engine = StopwatchEngine(open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads))
+        self._engine = StopwatchEngine(open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads, stepping=True))
         self._spec, self._new_tokens = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text())), new_tokens
         self._embeddings = Embeddings(folder / "embeddings.npy", self._engine.inputs["inputs_embeds"].dtype)
         self._sampler, self._row = Sampler(GREEDY, np.empty(0, np.int64)), self._embeddings[[0]]

@@ -93,10 +93,12 @@ def check_arrays(specs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]) -
         specs[name].check(array)
 
 
-def open_engine(path: Path, backend: str, device: str, threads: int | None = None, stream=None, profile=None) -> Engine:
+def open_engine(path: Path, backend: str, device: str, threads: int | None = None, stream=None, profile=None,
+                stepping: bool = False) -> Engine:
     """Load the ONNX graph, or for the tensorrt backend the engine, at `path`; ImportError with the pip command for what is missing.
 
     stream: `ltbm.runtime.cuda.Stream` that orders the work on a GPU; profile: `shape_ranges.Profile` for ONNX Runtime's TensorRT
+    stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's threads on the CPU stay awake for it
     """
     check_device(backend, device)
     stream = stream or open_stream(backend, device)
@@ -106,7 +108,7 @@ def open_engine(path: Path, backend: str, device: str, threads: int | None = Non
         return TensorRTEngine(path, stream)
     from ltbm.runtime.ort import OrtEngine
 
-    return OrtEngine(path, device, threads, stream, profile)
+    return OrtEngine(path, device, threads, stream, profile, stepping)
 
 
 def open_stream(backend: str, device: str):

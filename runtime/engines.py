@@ -33,7 +33,8 @@ class Engines:
         if stage not in self._open:
             if self._low_memory:
                 self._close(HEARING if stage in THINKING else THINKING)
-            self._open[stage] = open_engine(self._files[stage], self._backend, self._device, self._threads, self._stream, self._profile(stage))
+            self._open[stage] = open_engine(self._files[stage], self._backend, self._device, self._threads, self._stream,
+                                            self._profile(stage), stage in THINKING)
         return self._open[stage]
 
     def _profile(self, stage: str):

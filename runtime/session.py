@@ -91,6 +91,9 @@ class Session:
 
     def close(self) -> None:
         self._engines.close()
+        if self._embeddings is not None:
+            self._embeddings.close()
+            self._embeddings = None
 
     @property
     def flavour(self) -> str:

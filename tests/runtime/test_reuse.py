@@ -161,3 +161,21 @@ def test_embeddings_of_bfloat16_tables(tmp_path):
     np.save(tmp_path / "table.npy", bits)
     table = Embeddings(tmp_path / "table.npy", np.float32)
     assert table[[1, 0]].tolist() == [[0.5, np.inf], [1.0, -2.0]]
+    table.close()
+
+
+def test_embeddings_are_the_rows_asked_for(tmp_path):
+    from ltbm.runtime.embeddings import Embeddings
+
+    rows = np.random.default_rng(0).standard_normal((50, 24)).astype(np.float16)
+    np.save(tmp_path / "table.npy", rows)
+    table, asked = Embeddings(tmp_path / "table.npy", np.float32), [49, 0, 7, 7]
+    assert table[asked].dtype == np.float32 and (table[asked] == rows[asked]).all()
+    for token in (50, -1):
+        with pytest.raises(IndexError, match=f"token {token} is not among the 50"):
+            table[[token]]
+    with open(tmp_path / "table.npy", "r+b") as file:
+        file.truncate((tmp_path / "table.npy").stat().st_size - 1)
+    with pytest.raises(OSError, match="ends within token 49"):
+        table[[49]]
+    table.close()
