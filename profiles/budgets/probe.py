@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets
 MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
 PROBE_TOKENS = 128  # rows of a product that is bound by arithmetic
 REPEATS, WARMUP = {1: 9, PROBE_TOKENS: 5}, 1
+PROCESSES = 3  # where a process's memory lands alone takes up to half of its bandwidth
 BITS = {"int4": 4, "int8": 8}
 FLOAT_TYPES = {"float32": (FLOAT, np.float32), "float16": (FLOAT16, np.float16)}
 
@@ -45,8 +46,13 @@ class Storage:
 
 
 def measure_products(width: int, ffn: int, storage: Storage, threads: int | None = None) -> Measured:
-    """Time a chain of products width -> ffn -> width, in a process of its own so that its memory can be told."""
+    """Time a chain of products width -> ffn -> width: medians of processes of its own, whose memory can be told."""
     job = json.dumps({"width": width, "ffn": ffn, "storage": asdict(storage), "threads": threads})
+    runs = [_run_alone(job, storage) for _ in range(PROCESSES)]
+    return Measured(*(float(np.median([getattr(run, field.name) for run in runs])) for field in fields(Measured)))
+
+
+def _run_alone(job: str, storage: Storage) -> Measured:
     done = subprocess.run([sys.executable, "-m", "ltbm.profiles.budgets.probe"], input=job, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"measuring products of {storage.weights} failed: {done.stderr.strip().splitlines()[-1]}")
