@@ -41,14 +41,14 @@ def _add_profile(commands) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default ./profile-BUNDLE-DATE)")
     parser.add_argument("--json", action="store_true", help="print the profile as one object instead of the table")
     parser.add_argument("--op", nargs=argparse.REMAINDER, metavar="FLAG",
-                        help="time the merge op alone; flags as of `python -m ltbm.profiles.op_benchmark --help`")
+                        help="time the merge op alone; flags as of `python -m ltbm.profiles.benchmarks.op --help`")
 
 
 def run_profile(args) -> int:
     if args.op is not None:
-        from ltbm.profiles.op_benchmark import main as op_benchmark
+        from ltbm.profiles.benchmarks.op import main as time_op
 
-        return op_benchmark(args.op) or 0
+        return time_op(args.op) or 0
     from ltbm.profiles.profiler import profile
     from ltbm.profiles.report import default_folder, markdown, read_quality, write_report
 

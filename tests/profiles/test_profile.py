@@ -208,9 +208,7 @@ def test_a_clip_that_is_missing_is_refused_before_anything_is_measured(capsys, q
     assert "nothing.wav" in (err := capsys.readouterr().err) and "machine:" not in err
 
 
-def test_the_op_alone(capsys, monkeypatch):
-    from ltbm.profiles import op_benchmark
+def test_the_op_alone(capsys):
 
-    monkeypatch.setattr(op_benchmark, "COPY_BYTES", 2**16)
     assert main(["profile", "--op", "--tokens", "40", "--dim", "8", "--rounds", "1", "--bodies", "numpy"]) == 0
     assert "| 40 | 8 | 30 |" in capsys.readouterr().out

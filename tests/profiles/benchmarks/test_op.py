@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ltbm.plugins.merge import merge_count
-from ltbm.profiles import op_benchmark
-from ltbm.profiles.op_benchmark import Case, candidate_pairs, cases_of, inputs_of, main, pairs_of_pass
+from ltbm.profiles.benchmarks import op
+from ltbm.profiles.benchmarks.op import Case, candidate_pairs, cases_of, inputs_of, main, pairs_of_pass
 
 pytest.importorskip("onnxruntime", reason="runs the bodies: pip install 'ltbm[cpu]'")
 
@@ -36,8 +36,7 @@ def test_cases_are_every_combination_of_a_level():
         Case(750, 64, 47, 32, "float16"), Case(750, 64, 47, -1, "float16")]
 
 
-def test_the_command_prints_one_line_a_body(capsys, monkeypatch):
-    monkeypatch.setattr(op_benchmark, "COPY_BYTES", 2**16)
+def test_the_command_prints_one_line_a_body(capsys):
     arguments = "--tokens 40 --dim 8 --keep-ratio 1/4 --rounds 2 --bodies numpy function".split()
     main(arguments)
     lines = capsys.readouterr().out.splitlines()
@@ -55,4 +54,4 @@ def test_what_makes_no_sense_is_refused(capsys):
         main(["--tokens", "0"])
     assert "--tokens takes numbers of 1 and more, got 0" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown body 'cuda', expected some of numpy, function, native"):
-        op_benchmark.benchmark([Case(4, 2, 2, 8)], ["cuda"])
+        op.benchmark([Case(4, 2, 2, 8)], ["cuda"])

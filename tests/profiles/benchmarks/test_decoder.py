@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("onnxruntime", reason="runs the decoder: pip install 'ltbm[cpu]'")
 pytest.importorskip("transformers", reason="makes and runs the model: pip install 'ltbm[export]'")
 
-from ltbm.profiles import decoder_benchmark, decoder_models
-from ltbm.profiles.decoder_benchmark import Setup, main, prompt_ids
-from ltbm.profiles.decoder_models import LLMS, make_models, operations, same_weights, weight_bytes
-from ltbm.profiles.decoder_report import markdown, summary
-from ltbm.profiles.decoder_runners import Remote, open_runner, request
+from ltbm.profiles.benchmarks import decoder, models
+from ltbm.profiles.benchmarks.decoder import Setup, main, prompt_ids
+from ltbm.profiles.benchmarks.models import LLMS, make_models, operations, same_weights, weight_bytes
+from ltbm.profiles.benchmarks.report import markdown, summary
+from ltbm.profiles.benchmarks.runners import Remote, open_runner, request
 from ltbm.runtime.bundle import Precision
 
 TINY = LLMS["audioflamingo3"] | dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, vocab_size=512)
@@ -30,13 +30,13 @@ def int4_models(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(LLMS, "tiny", TINY)
-    for name in decoder_benchmark.BLAS_THREADS:
+    for name in decoder.BLAS_THREADS:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("GLIBC_TUNABLES", "")
 
 
 def test_runners_answer_alike_on_the_same_weights(tmp_path, monkeypatch, tiny):
-    monkeypatch.setattr(decoder_models, "PRECISION", Precision("float32", "float32", "float32", "float32", "float32"))
+    monkeypatch.setattr(models, "PRECISION", Precision("float32", "float32", "float32", "float32", "float32"))
     make_models(tmp_path, TINY, (2,), False, lambda line: None)
     prompt = prompt_ids(Setup("tiny"), 21)
     runners = {name: open_runner(name, tmp_path, 2, 6, 1) for name in ("gqa", "ort24", "std24", "transformers")}
@@ -123,7 +123,7 @@ def test_the_tables_name_what_is_missing_and_what_is_extrapolated():
 
 
 def test_the_command_measures_in_processes_and_names_what_is_missing(int4_models, tmp_path, capsys, monkeypatch, tiny):
-    monkeypatch.setitem(decoder_benchmark.PACKAGES, "genai", "no_such_package")
+    monkeypatch.setitem(decoder.PACKAGES, "genai", "no_such_package")
     arguments = "--llm tiny --layers 1 2 --runners gqa genai --audio-tokens 40 10 --rounds 2 --processes 1 --new-tokens 3 --threads 1".split()
     main([*arguments, "--folder", str(int4_models), "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.decoder_models import FLAVOURS, LLMS, make_models, operations, same_weights, weight_bytes
-from ltbm.profiles.decoder_report import markdown, summary
-from ltbm.profiles.decoder_runners import RUNNERS, Remote
+from ltbm.profiles.benchmarks.models import FLAVOURS, LLMS, make_models, operations, same_weights, weight_bytes
+from ltbm.profiles.benchmarks.report import markdown, summary
+from ltbm.profiles.benchmarks.runners import RUNNERS, Remote
 
 PACKAGES = {"transformers": "transformers", "transformers-bf16": "transformers", "genai": "onnxruntime_genai"}
 AUDIO_TOKENS = (750, 375, 188, 94)  # 30 s at full, keep50, keep25 and keep12
@@ -161,9 +161,9 @@ def main(argv=None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    epilog = ("example: python -m ltbm.profiles.decoder_benchmark --llm audioflamingo3 --layers 2 4 --runners gqa genai\n"
+    epilog = ("example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners gqa genai\n"
               "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out where memory is short.")
-    made = argparse.ArgumentParser(prog="python -m ltbm.profiles.decoder_benchmark", description=__doc__.splitlines()[0], epilog=epilog,
+    made = argparse.ArgumentParser(prog="python -m ltbm.profiles.benchmarks.decoder", description=__doc__.splitlines()[0], epilog=epilog,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--llm", choices=LLMS, default="qwen2_audio", help="whose widths (default qwen2_audio)")
     made.add_argument("--layers", type=int, nargs="+", default=[2], metavar="N",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.decoder_models import FLAVOURS, SPEC_NAME
+from ltbm.profiles.benchmarks.models import FLAVOURS, SPEC_NAME
 
 RUNNERS = (*FLAVOURS, "transformers", "transformers-bf16", "genai")
 

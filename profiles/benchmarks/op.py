@@ -2,7 +2,7 @@
 
 Bodies of a case take turns within one run, each turn warmed by a run that is not measured, so that what else the
 machine does falls on all of them alike. Timed is a whole call from Python; opening the model is not.
-The floor is the time to read x and write the outputs once at the bandwidth of a copy, measured beside each case.
+The floor is the time to read x and write the outputs once at the bandwidth that so many threads reach, measured beside each case.
 """
 
 import argparse
@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ltbm.plugins import library, merge
+from ltbm.profiles.measure import memory_bandwidth
 from ltbm.runtime.levels import Level, parse_ratio, parse_window
 
 BODIES = ("numpy", "function", "native")
 PERCENTILES = (10, 50, 90)
 RUNS_PER_TURN = 3
-COPY_BYTES = 64 * 2**20  # beyond the caches of most machines
-COPY_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Timing:
     percentiles_ms: dict  # percentile -> ms
     floor_ms: float  # to move the bytes once
     moved_bytes: int  # of x and the outputs
-    bandwidth: float  # bytes a second, of a copy in this process
+    bandwidth: float  # bytes a second, in this process
     products: int  # integer multiply-adds of the similarity, D for every pair of candidates in every pass
 
 
@@ -58,7 +57,7 @@ def benchmark(cases, bodies=None, rounds=10, threads=1, seed=0, progress=lambda 
         calls = {body: call_of(body, case, inputs, threads) for body in bodies or installed_bodies()}
         seconds = take_turns(calls, rounds)
         moved = sum(array.nbytes for array in inputs.values()) + output_bytes(case)
-        bandwidth = copy_bandwidth()
+        bandwidth = memory_bandwidth(threads)
         products = candidate_pairs(inputs["x"][0], case) * case.dim
         for body, runs in seconds.items():
             ms = np.array(runs) * 1e3
@@ -123,12 +122,6 @@ def seconds_of(call) -> float:
 def output_bytes(case) -> int:
     """Of y, sizes, anchors and source_map."""
     return case.keep * (case.dim * np.dtype(case.dtype).itemsize + 4 + 4) + case.tokens * 4
-
-
-def copy_bandwidth() -> float:
-    """Bytes read and written a second by one thread that copies more than the caches hold."""
-    source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
-    return 2 * COPY_BYTES / min(seconds_of(lambda: np.copyto(target, source)) for _ in range(COPY_REPEATS))
 
 
 def candidate_pairs(x, case) -> int:
