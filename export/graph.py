@@ -12,6 +12,8 @@ IR_VERSION = 10
 CONTRIB = "com.microsoft"
 TENSOR_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16,
                 "int32": TensorProto.INT32, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+BIAS_INPUT = 5
+"""Of MatMulNBits, after x, codes, scales, zero points and group indices."""
 CODE_TYPES = {(4, False): TensorProto.UINT4, (8, False): TensorProto.UINT8, (4, True): TensorProto.INT4}
 """Of quantised weights, by their bits and whether they are signed."""
 
@@ -97,7 +99,6 @@ class Graph:
         fused_bias: MatMulNBits, where it is what multiplies, adds the bias itself
         """
         kind = kind or self.precision
-        bias = self.weight(f"{name}.bias", bias) if bias is not None else None
         if isinstance(kind, Quantization) and CONTRIB in self.opsets and fused_bias:
             return self._quantized_product(x, name, weight, kind, bias)
         if isinstance(kind, Quantization):
@@ -106,9 +107,9 @@ class Graph:
             stored = self._external(f"{name}.weight", TENSOR_TYPES[kind], weight.shape[::-1],
                                     lambda: [transposed(weight, np.dtype(kind), f"{name}.weight")])
             y = self.convert(self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision)
-        return y if bias is None else self.op("Add", y, bias)
+        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
 
-    def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias: str | None = None) -> str:
+    def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias=None) -> str:
         """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear, over the same bytes."""
         (rows, width), contrib = weight.shape, CONTRIB in self.opsets
         blocks = q.blocks(name, width)
@@ -130,7 +131,8 @@ class Graph:
         elif not contrib and not q.signed:
             inputs.append(self._same_zero_points(q, rows, blocks))
         if contrib:
-            inputs += ["" for _ in range(len(inputs), 4)] + [bias] if bias else []
+            if bias is not None:
+                inputs += ["" for _ in range(len(inputs), BIAS_INPUT - 1)] + [self.weight(f"{name}.bias", bias)]
             return self.op("MatMulNBits", x, *inputs, domain=CONTRIB, K=width, N=rows, bits=q.bits, block_size=q.block_size,
                            accuracy_level=q.accuracy_level)
         dense = self.op("DequantizeLinear", *inputs, axis=1, block_size=q.block_size)

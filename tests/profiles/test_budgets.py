@@ -33,7 +33,7 @@ def weights_of(bundle: Bundle, name: str) -> tuple[int, int]:
     products = [node for node in graph.node if node.op_type in ("MatMul", "MatMulNBits", "Conv") and node.input[1] in tensors]
     values = size = 0
     for node in products:
-        stored = [tensors[name] for name in (node.input[1:] if node.op_type == "MatMulNBits" else node.input[1:2])]
+        stored = [tensors[name] for name in (filter(None, node.input[1:4]) if node.op_type == "MatMulNBits" else node.input[1:2])]
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         dims = (attributes["K"], attributes["N"]) if node.op_type == "MatMulNBits" else stored[0].dims
         product = 1
