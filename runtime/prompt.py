@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from ltbm.runtime.bundle import Bundle
 
@@ -24,7 +23,7 @@ class Prompter:
 
         self.spec = bundle.manifest.prompt
         self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
-        self._source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
+        self._template = _compiled(bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
 
     def prompt_ids(self, prompt: str, audios: int) -> list[int]:
         """Token ids of one user turn with `audios` audios before the text, one placeholder each."""
@@ -48,15 +47,6 @@ class Prompter:
     def decode(self, token_ids: list[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
-    @cached_property
-    def _template(self):
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                     extensions=["jinja2.ext.loopcontrols"])  # as transformers renders
-        environment.globals["raise_exception"] = _raise
-        return environment.from_string(self._source)
-
 
 class TextStream:
     """Turns token ids into text pieces as they come; a piece is empty while a character is incomplete.
@@ -78,6 +68,16 @@ class TextStream:
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
         return text[self._length:]
+
+
+def _compiled(source: str):
+    """The chat template, ready when the first request comes."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                 extensions=["jinja2.ext.loopcontrols"])  # as transformers renders
+    environment.globals["raise_exception"] = _raise
+    return environment.from_string(source)
 
 
 def _message(turn: Turn) -> dict:

@@ -46,8 +46,9 @@ class Sampler:
 
     def __init__(self, options: Sampling, prompt_token_ids: np.ndarray):
         self.options = options
-        self._generator = np.random.default_rng(options.seed)
-        self._seen = np.unique(prompt_token_ids)
+        # Only where they serve: numpy loads what is behind them at its first use, 30 ms of the first request.
+        self._generator = np.random.default_rng(options.seed) if options.temperature else None
+        self._seen = np.unique(prompt_token_ids) if options.repetition_penalty != 1 else None
         self._work = np.empty(0, np.float32)
 
     def next_token(self, logits: np.ndarray) -> int:
