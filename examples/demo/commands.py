@@ -32,7 +32,7 @@ def run_demo(args) -> None:
     if not 1 <= args.clips <= len(records):
         raise UsageError(f"--clips {args.clips} is outside 1..{len(records)}")
     records = records[:args.clips]
-    with demo_bundle(args.precision, progress) as bundle, Session.open(bundle) as session:
+    with demo_bundle(args.precision, progress) as bundle, Session.open(bundle, reuse=False) as session:  # each level pays the encoder
         session.generate(str(CLIPS / records[0]["file"]), "what do you hear ?")  # warm-up, not shown
         clips = [_hear(session, record, not args.json) for record in records]
     levels = [_summary(level, clips) for level in LEVELS]
@@ -51,7 +51,8 @@ def _hear(session, record: dict, show: bool) -> dict:
         print(f"{record['file']}  {record['seconds']:.1f} s\n  played  {record['caption']}")
     for level in LEVELS:
         answer = session.generate(str(CLIPS / record["file"]), CAPTION_PROMPT, level, max_new_tokens=48)
-        heard[level] = {"text": answer.text, "tokens": answer.tokens_out, "ttft_ms": answer.timings["ttft"], "kv_bytes": answer.kv_bytes}
+        heard[level] = {"text": answer.text, "tokens": answer.tokens_out, "ttft_ms": answer.timings["ttft"],
+                        "encoder_ms": answer.timings["encoder"], "kv_bytes": answer.kv_bytes}
         if show:
             mark = "=" if answer.text == record["caption"] else " "
             print(f"  {level:<7}{mark}{answer.text}  [{answer.tokens_out} tokens, {answer.timings['ttft']:.0f} ms]", flush=True)

@@ -13,6 +13,7 @@ def test_the_demo_hears_its_clips(capsys):
     tokens = [level["audio_tokens"] for level in shown["levels"]]
     assert tokens == sorted(tokens, reverse=True) and len(set(tokens)) == 4
     assert "synthetic scenes" in shown["note"]
+    assert all(heard["encoder_ms"] > 0 for clip in shown["clips"] for heard in clip["heard"].values())  # no level rides on another's
 
 
 def test_the_demo_shows_a_table(capsys):
