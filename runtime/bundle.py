@@ -102,7 +102,17 @@ class Precision:
     def runs_on(self) -> str:
         """Where such a bundle runs, in words."""
         backends = "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"
-        return f"{backends}; GPUs only, for its bfloat16" if "bfloat16" in (self.encoder, self.activations) else backends
+        return f"{backends}; GPUs only, for its bfloat16" if self._on_gpus_only else backends
+
+    def unfit(self, device: str) -> str:
+        """Why no bundle of this precision runs on `device`; empty where one does."""
+        if device != "cpu":
+            return ""
+        return "ONNX Runtime computes no bfloat16 on the CPU" if self._on_gpus_only else "its codes are for TensorRT" if self.signed else ""
+
+    @property
+    def _on_gpus_only(self) -> bool:
+        return "bfloat16" in (self.encoder, self.activations)
 
     def __str__(self) -> str:
         parts = [self.weights]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from ltbm.export.precision import PRECISIONS
 from ltbm.runtime.cli import UsageError, add_command
 from ltbm.runtime.levels import NAMED_RATIOS
 
@@ -16,7 +17,7 @@ def add_commands(commands) -> None:
     parser = add_command(commands, "demo", run_demo, "export the shipped model and hear ten clips at every level", (
         "Export the model that ships with ltbm, hear ten clips nobody trained on at several levels,\n"
         "and print what was played, what was heard, tokens, time to first token and KV cache.\n" + HONESTY))
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help="of the exported engines")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
     parser.add_argument("--clips", type=int, default=10, metavar="N", help="how many of the ten clips (default 10)")
     parser.add_argument("--json", action="store_true", help="print one object instead of the text")
 

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from ltbm.export.precision import PRECISIONS
 from ltbm.profiles.quality.items import LAYOUTS
 from ltbm.profiles.quality.transcripts import NORMALIZERS
 from ltbm.profiles.quality.variants import METHODS, variants
@@ -49,7 +50,7 @@ def _add_demo(evaluations) -> None:
     parser.add_argument("--seed", type=int, default=UNSEEN, metavar="S",
                         help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when the sounds were designed)")
     _add_variant_flags(parser, "full,keep50,keep25,keep12,keep6", ",".join(METHODS), ",".join(POSITIONS), ",".join(ATTENTION))
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help="of the exported engines")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
     parser.add_argument("--processes", type=int, metavar="N", help="worker processes (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("quality"), metavar="DIR", help="results.json, table.md and quality.png (default ./quality)")
 

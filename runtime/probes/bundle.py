@@ -25,8 +25,9 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
 
 
 def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
-    quantised = opened.manifest.precision.block_size > 0
-    wanted = {(backend, device): decoder_flavour(backend, device, quantised) for backend, devices in BACKENDS.items() for device in devices}
+    precision = opened.manifest.precision
+    wanted = {(backend, device): decoder_flavour(backend, device, precision.block_size > 0 and not precision.signed)
+              for backend, devices in BACKENDS.items() for device in devices if not precision.unfit(device)}
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
     runs, lost = ([f"{flavour} for {backend} on {device}" for (backend, device), flavour in wanted.items()

@@ -172,3 +172,17 @@ def test_cuda_gets_the_decoder_that_takes_a_key_bias_there(qwen, session, make_c
         assert (standard.flavour, session.flavour) == ("std24", "gqa")
         answers = [opened.generate(make_clip(4), PROMPT, "keep12", max_new_tokens=10).token_ids for opened in (standard, session)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("precision,options,reason", [
+    ("bfloat16", {}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
+    ("int4", {"target": "tensorrt"}, "does not run on the CPU: its codes are for TensorRT"),
+])
+def test_a_bundle_for_other_devices_is_refused_in_one_line(make_bundle, precision, options, reason, capsys):
+    from ltbm.runtime.cli import main
+
+    _, bundle = make_bundle("qwen2_audio", precision, options)
+    with pytest.raises(ValueError, match=reason):
+        Session.open(bundle)
+    assert main(["doctor", str(bundle)]) == 0
+    assert "onnxruntime on cpu" not in capsys.readouterr().out
