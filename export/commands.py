@@ -49,7 +49,8 @@ def _add_precision_flags(parser) -> None:
                              "give float16 for GPUs)")
     parser.add_argument("--encoder-precision", choices=FLOATS, help="of the encoder and merge stages (default: the activations')")
     parser.add_argument("--lm-head-precision", choices=PRECISIONS, help="of the LM head (default: the precision; int8 under int4)")
-    parser.add_argument("--block-size", type=int, choices=BLOCK_SIZES, default=32, help="quantised weights that share a scale (default 32)")
+    parser.add_argument("--block-size", type=int, choices=BLOCK_SIZES, default=32,
+                        help="quantised weights that share a scale (default 32); 128 is faster on a CPU and coarser")
     parser.add_argument("--asymmetric", action="store_true", help="give every quantised block a zero point of its own")
     parser.add_argument("--accuracy-level", type=int, choices=ACCURACY_LEVELS, default=4,
                         help="of ONNX Runtime's quantised products: 4 (default) rounds activations to int8, 0 and 1 multiply in float32")
