@@ -40,9 +40,14 @@ def test_repetition_penalty_equals_transformers():
     prompt = np.array([4, 7, 7, 9])
     scores = RepetitionPenaltyLogitsProcessor(1.7)(torch.from_numpy(prompt)[None], torch.from_numpy(LOGITS)[None])[0].numpy()
     sampler = Sampler(Sampling(repetition_penalty=1.7), prompt)
-    sampler.next_token(LOGITS)
-    sampler._seen = np.unique(prompt)  # as before the draw
+    sampler._work = np.empty_like(LOGITS)
     assert np.array_equal(sampler._penalised(LOGITS), scores)
+
+
+def test_every_token_of_the_prompt_is_penalised():
+    logits = np.array([1.0, 5.0, 4.0, 3.0], np.float32)
+    for prompt, token in (([1], 2), ([2, 1], 3), ([0], 1)):
+        assert Sampler(Sampling(repetition_penalty=10.0), np.array(prompt)).next_token(logits) == token
 
 
 def test_a_drawn_token_is_penalised_next_time():
