@@ -37,7 +37,7 @@ def build_engines(bundle: Bundle, stages: Sequence[str] = STAGES, max_audio_wind
     if unknown or not stages:
         raise ValueError(f"stages {', '.join(unknown) or 'none'}: give some of {', '.join(STAGES)}")
     precision = bundle.manifest.precision
-    if precision.block_size and not precision.signed:
+    if precision.for_onnxruntime:
         raise ValueError(f"TensorRT does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}")
     target, limits = this_target(), Limits.of(bundle.manifest, max_audio_windows, max_context)
     key = Key.of(bundle, target, limits)

@@ -99,6 +99,16 @@ class Precision:
         return "float16" if self.encoder == "float16" else "float32"
 
     @property
+    def for_onnxruntime(self) -> bool:
+        """Quantised as ONNX Runtime's own product reads it."""
+        return self.block_size > 0 and not self.signed
+
+    @property
+    def kv_itemsize(self) -> int:
+        """Bytes of a value in the KV cache."""
+        return 4 if self.activations == "float32" else 2
+
+    @property
     def runs_on(self) -> str:
         """Where such a bundle runs, in words."""
         backends = "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"

@@ -158,7 +158,7 @@ def describe(bundle) -> dict:
     manifest, audio = bundle.manifest, bundle.manifest.audio
     from ltbm.runtime.stages.features import token_length
 
-    tokens, itemsize = token_length(audio.window_frames), 4 if manifest.precision.activations == "float32" else 2
+    tokens, itemsize = token_length(audio.window_frames), manifest.precision.kv_itemsize
     return {
         "family": manifest.family,
         "source": manifest.source,

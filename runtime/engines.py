@@ -66,7 +66,7 @@ def engine_files(bundle: Bundle, backend: str, device: str, kv_cache: str | None
     if reason := precision.unfit(device):
         raise ValueError(f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one that does "
                          "(ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend")
-    flavour = decoder_flavour(backend, device, precision.block_size > 0 and not precision.signed, kv_cache)
+    flavour = decoder_flavour(backend, device, precision.for_onnxruntime, kv_cache)
     if kv_cache and flavour not in bundle.manifest.flavours:
         raise FileNotFoundError(f"bundle {bundle.path} has no decoder with an {kv_cache} KV cache; add it: "
                                 f"ltbm calibrate {bundle.path} --audio CLIPS")

@@ -47,6 +47,8 @@ class KVCache:
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` tokens a row, keeping those written."""
+        if self.grows:
+            raise ValueError("a growing cache (decoder flavour concat20) is allocated once; make a new one")
         wider, used = self._allocate(capacity), int(self.lengths.max())
         for name, array in self._past.items():
             old, new = (a.reshape(self.rows * self._spec.kv_heads, -1, self._spec.head_dim) for a in (array, wider[name]))

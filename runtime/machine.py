@@ -220,7 +220,9 @@ def find_memory(machine: Machine) -> Memory | None:
     total, available = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     limit, used = (machine.read(f"sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit and limit.isdigit() and used and used.isdigit() and int(limit) < total:
-        total, available = int(limit), min(available, int(limit) - int(used))
+        kinds = dict(line.split() for line in (machine.read("sys/fs/cgroup/memory.stat") or "").splitlines())
+        held = int(used) - int(kinds.get("inactive_file", 0))  # cached files go when memory is asked for
+        total, available = int(limit), min(available, int(limit) - held)
     swaps = [line.split() for line in (machine.read("proc/swaps") or "").splitlines()[1:]]
     zram = sum(int(size) * 1024 for name, _, size, *_ in swaps if "zram" in name)
     return Memory(total, available, sum(int(size) * 1024 for _, _, size, *_ in swaps) - zram, zram)

@@ -12,6 +12,7 @@ except ImportError:
 
 from ltbm.plugins import library
 from ltbm.runtime.engine import BFLOAT16, Array, TensorSpec, check_arrays
+from ltbm.runtime.engine_cache import FOLDER, version_tuple
 from ltbm.runtime.shape_ranges import Profile
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -118,7 +119,7 @@ def _providers(path: Path, device: str, stream, profile: Profile | None) -> list
 
 def check_int8_kv() -> None:
     """RuntimeError if this onnxruntime has no int8 KV cache."""
-    if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < INT8_KV_SINCE:
+    if version_tuple(onnxruntime.__version__)[:2] < INT8_KV_SINCE:
         raise RuntimeError(f"an int8 KV cache needs onnxruntime {'.'.join(map(str, INT8_KV_SINCE))} or newer, this is "
                            f"{onnxruntime.__version__}: pip install --upgrade onnxruntime")
 
@@ -133,7 +134,8 @@ def check_provider(device: str) -> None:
 
 def tensorrt_options(path: Path, profile: Profile) -> dict[str, str]:
     """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed, so that only the first opening builds."""
-    cache = path.parent / "engines" / f"onnxruntime-{onnxruntime.__version__}"
+    cache = path.parent / FOLDER / f"onnxruntime-{onnxruntime.__version__}"
+    cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
     ranges = {which: ",".join(f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in profile.shapes.items())
               for place, which in enumerate(("min", "opt", "max"))}
     return {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(cache), "trt_engine_cache_prefix": path.stem,

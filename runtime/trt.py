@@ -72,11 +72,11 @@ class TensorRTEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_arrays(self.inputs, inputs)
-        shapes = self._lane(inputs).output_shapes(self._placed(inputs))
-        outputs = {name: self.zeros(shape, self.outputs[name].dtype) for name, shape in shapes.items()}
-        arrays = {name: self.stream.upload(array) if name in self._aliases.values() else array for name, array in inputs.items()}
-        outputs |= {name: arrays[past] for name, past in self._aliases.items()}
-        self.bind(arrays | outputs).run()
+        placed = self._placed(inputs)  # copies: a cache updated in place leaves the caller's as it was
+        shapes = self._lane(placed).output_shapes(placed)
+        outputs = {name: placed[self._aliases[name]] if name in self._aliases else self.zeros(shape, self.outputs[name].dtype)
+                   for name, shape in shapes.items()}
+        self.bind(placed | outputs).run()
         return {name: np.asarray(array) for name, array in outputs.items()}
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
@@ -84,6 +84,8 @@ class TensorRTEngine:
 
     def bind(self, arrays: Mapping[str, Array]) -> "TensorRTBinding":
         check_arrays(self.inputs | self.outputs, arrays)
+        if host := [name for name in self.outputs if not isinstance(arrays[name], CudaArray)]:
+            raise ValueError(f"engine tensors {', '.join(host)} are outputs on the host: bind arrays that `zeros` gave")
         for present, past in self._aliases.items():
             if arrays[present] is not arrays[past] and arrays[present].pointer != arrays[past].pointer:
                 raise ValueError(f"engine tensors {past} and {present} are updated in place: bind one array to both")

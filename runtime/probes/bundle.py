@@ -26,7 +26,7 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
 
 def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
     precision = opened.manifest.precision
-    wanted = {(backend, device): decoder_flavour(backend, device, precision.block_size > 0 and not precision.signed)
+    wanted = {(backend, device): decoder_flavour(backend, device, precision.for_onnxruntime)
               for backend, devices in BACKENDS.items() for device in devices if not precision.unfit(device)}
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
@@ -42,7 +42,7 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
         return Finding("fits", WARNING, "unknown: this machine does not tell its memory")
     stages, audio = opened.stage_bytes(), opened.manifest.audio
     weights = sum(stages.get(name, 0) for name in ("encoder", "merge", "decoder"))
-    cache = opened.manifest.decoder.kv_bytes(token_length(audio.window_frames) + TEXT_TOKENS, _cache_itemsize(opened))
+    cache = opened.manifest.decoder.kv_bytes(token_length(audio.window_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize)
     text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one window, level full)"
     total, available = facts.memory.total, facts.memory.available
     if weights + cache > total:
@@ -52,10 +52,6 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
     if facts.gpu and weights + cache > facts.gpu.memory:
         return Finding("fits", WARNING, f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 weights")
     return Finding("fits", OK, f"{text}, of {_mib(available)} available")
-
-
-def _cache_itemsize(opened: Bundle) -> int:
-    return 4 if opened.manifest.precision.activations == "float32" else 2
 
 
 def _disk(opened: Bundle) -> Finding:

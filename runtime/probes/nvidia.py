@@ -23,7 +23,8 @@ def cuda(facts: Facts) -> Finding:
     if found is None:
         return facts.lacks("CUDA", "needed only for device=cuda and backend=tensorrt", _cuda_advice(facts))
     number = ctypes.c_int()
-    found[1].cudaRuntimeGetVersion(ctypes.byref(number))
+    if status := found[1].cudaRuntimeGetVersion(ctypes.byref(number)):
+        raise RuntimeError(f"cudaRuntimeGetVersion of {found[0]} gives error {status}")
     installed = cuda_version(number.value)
     text = f"runtime {dots(installed)} ({found[0]})" + (f", {packages}" if packages else "")
     if facts.gpu and installed[0] > newest:

