@@ -46,17 +46,17 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
 def measure_ranges(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> dict[str, np.ndarray]:
     """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value", over clips and levels."""
     ranges: dict[str, np.ndarray] = {}
-    with Session.open(path, reuse=False) as session:
+    with Session.open(path) as session:
         for number, clip in enumerate(clips, 1):
+            audios = session.features(clip)
             for level in LEVELS:
-                for name, largest in _ranges_of(session, clip, prompt, level).items():
+                for name, largest in _ranges_of(session, audios, prompt, level).items():
                     ranges[name] = np.maximum(ranges.get(name, 0.0), largest)
             progress(f"  clip {number} of {len(clips)} heard")
     return ranges
 
 
-def _ranges_of(session: Session, clip, prompt: str, level: str) -> dict[str, np.ndarray]:
-    audios = session.features(clip)
+def _ranges_of(session: Session, audios: list, prompt: str, level: str) -> dict[str, np.ndarray]:
     settled = settle_level(parse_level(level), audios)[0]
     prefix = splice(session.prompter.prompt_ids(prompt, len(audios)), session.hear(audios, settled),
                     session.manifest.prompt.audio_token_id, session.embeddings, settled)

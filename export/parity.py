@@ -115,7 +115,7 @@ class _Chain:
     def __init__(self, checkpoint: Checkpoint, bundle: Bundle, waveform: np.ndarray, prompt: str, max_new_tokens: int, add):
         self.bundle, self.manifest, self.precision, self.add = bundle, bundle.manifest, bundle.manifest.precision, add
         self.reference, self.max_new_tokens = TorchReference(checkpoint), max_new_tokens
-        self.flavours = () if self.precision.activations == "bfloat16" else self.manifest.flavours
+        self.flavours = () if "bfloat16" in (self.precision.activations, self.precision.lm_head) else self.manifest.flavours
         self.cases: list[_Case] = []
         audio = self.manifest.audio
         windows = cut_windows(waveform, audio)

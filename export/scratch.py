@@ -16,7 +16,7 @@ def scratch_folder(out: Path, progress: Callable[[str], None]) -> Iterator[Path]
     The system holds a lock on it for as long as this process lives, so what a killed export left is known and removed.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    _tidy_up(out, progress)
+    tidy_up(out, progress)
     scratch = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
     lock = os.open(scratch, os.O_RDONLY)
     try:
@@ -38,7 +38,11 @@ def _put_in_place(scratch: Path, out: Path) -> None:
         return
     former = _former(out)
     out.rename(former)
-    scratch.rename(out)
+    try:
+        scratch.rename(out)
+    except BaseException:
+        former.rename(out)
+        raise
     shutil.rmtree(former)
 
 
@@ -51,7 +55,7 @@ def _former(out: Path) -> Path:
     return out.with_name(_prefix(out) + "former")
 
 
-def _tidy_up(out: Path, progress: Callable[[str], None]) -> None:
+def tidy_up(out: Path, progress: Callable[[str], None]) -> None:
     """Give a former bundle its name back if an export was killed between the two renames; remove what others left."""
     former = _former(out)
     if former.exists() and not out.exists():

@@ -134,11 +134,13 @@ def transposed(matrix, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def cast_finite(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """`array` in `dtype`; ValueError if a finite value overflows there, for it would silently become infinite."""
+    """`array` in `dtype`; ValueError for what is not finite, or overflows there and would silently become infinite."""
     with np.errstate(over="ignore"):
         out = array.astype(dtype)
     if not np.isfinite(out).all():
         worst = float(np.abs(array).max())
+        if not np.isfinite(worst):
+            raise ValueError(f"tensor {name} holds NaN or infinity in the checkpoint itself; download or convert it again")
         raise ValueError(f"tensor {name} reaches {worst:.3g}, which is not finite in {np.dtype(dtype).name}; "
-                         "export with --precision float32")
+                         "export it in float32 (--precision, or --encoder-precision)")
     return out

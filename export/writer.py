@@ -21,7 +21,7 @@ from ltbm.export.graph import Graph
 from ltbm.export.merge import merge_graph
 from ltbm.export.precision import choose_precision
 from ltbm.export.prompt import write_prompt_files
-from ltbm.export.scratch import scratch_folder
+from ltbm.export.scratch import scratch_folder, tidy_up
 from ltbm.export.weights import HashedFile, WeightFile, cast_finite, row_chunks
 from ltbm.runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest, file_sha256
 
@@ -86,6 +86,8 @@ class Export:
         out = Path(out)
         _refuse_foreign(out, overwrite)
         progress(f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} tensors, {self.precision}")
+        if out.parent.is_dir():
+            tidy_up(out, progress)  # before the room on the disk is looked at
         needs = self.estimate(out)
         progress(f"  {needs}")
         needs.require_room()

@@ -25,13 +25,13 @@ def run_job(job: dict) -> tuple[dict, int]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         errors.seek(0)
-        result = json.loads(answer) if answer else {"error": _last_words(process.returncode, errors.read())}
+        result = json.loads(answer) if answer else {"error": last_words(process.returncode, errors.read())}
     if "error" in result:
         raise RuntimeError(result["error"])
     return result, usage.ru_maxrss * 1024
 
 
-def _last_words(code: int, errors: str) -> str:
+def last_words(code: int, errors: str) -> str:
     end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     hint = " (out of memory? keep fewer tokens, or use a smaller precision)" if code == -signal.SIGKILL else ""
     return " ".join([f"the process {end}{hint}", *errors.strip().splitlines()[-1:]])

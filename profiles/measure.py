@@ -76,9 +76,9 @@ def resident_of(folder) -> int:
     """Bytes of this process that are resident pages of mapped files in `folder`."""
     folder, total, inside = str(Path(folder).resolve()), 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        words = line.split()
+        words = line.split(maxsplit=5)
         if not words[0].endswith(":"):  # the header of a mapping, its file last
-            inside = words[-1].startswith(folder + "/")
+            inside = len(words) == 6 and words[5].startswith(folder + "/")
         elif inside and words[0] == "Rss:":
             total += int(words[1]) * 1024
     return total
@@ -87,10 +87,19 @@ def resident_of(folder) -> int:
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
+def _gpu(machine: Machine):
+    """None also where a driver is there and does not answer, as in a container that was not given the GPU."""
+    try:
+        return find_gpu(machine)
+    except RuntimeError:
+        return None
+
+
 def machine_facts(machine: Machine | None = None) -> dict:
     """What a reader needs to know of this machine to read its figures; None for what the system does not tell."""
     machine = machine or Machine()
-    memory, gpu, jetson = find_memory(machine), find_gpu(machine), find_jetson(machine)
+    clocks = machine.run(GPU_CLOCKS)
+    memory, gpu, jetson = find_memory(machine), _gpu(machine), find_jetson(machine)
     return {
         "cpu": _cpu_field(machine, "model name") or _cpu_field(machine, "Model") or platform.processor() or None,
         "cores": len(os.sched_getaffinity(0)),
@@ -98,7 +107,7 @@ def machine_facts(machine: Machine | None = None) -> dict:
         "last_level_cache_bytes": _last_level_cache(machine),
         "board": jetson and asdict(jetson),
         "gpu": gpu and asdict(gpu),
-        "gpu_clocks": machine.run(GPU_CLOCKS).out or None,
+        "gpu_clocks": clocks.out if clocks.status == 0 and clocks.out else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     } | machine_state(machine)
 

@@ -122,7 +122,7 @@ class Precision:
 
     @property
     def _on_gpus_only(self) -> bool:
-        return "bfloat16" in (self.encoder, self.activations)
+        return "bfloat16" in (self.encoder, self.activations, self.lm_head)
 
     def __str__(self) -> str:
         parts = [self.weights]

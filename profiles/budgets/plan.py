@@ -48,7 +48,7 @@ def make_plan(source, device: str, levels: Sequence[str] = tuple(NAMED_RATIOS), 
     rates, title, basis = _rates(model, device, threads)
     ordered = sorted((Level(name, NAMED_RATIOS[name]) for name in levels), key=lambda level: level.ratio, reverse=True)
     estimates = [estimate(model, rates, request, level) for level in ordered]
-    chosen, reason = choose(estimates, ttft_ms, None if memory_gib is None else memory_gib * GIB)
+    chosen, reason = choose(estimates, ttft_ms, None if memory_gib is None else min(memory_gib * GIB, rates.usable))
     return Plan(
         model=model.name, precision=str(model.precision), device=title, request=request, rates=rates, estimates=estimates,
         chosen=chosen and chosen.level, reason=reason, basis=basis,

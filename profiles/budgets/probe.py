@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltbm.profiles.budgets.onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
+from ltbm.profiles.jobs import last_words
 from ltbm.profiles.measure import process_memory
 
 PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
@@ -55,7 +56,7 @@ def measure_products(width: int, ffn: int, storage: Storage, threads: int | None
 def _run_alone(job: str, storage: Storage) -> Measured:
     done = subprocess.run([sys.executable, "-m", "ltbm.profiles.budgets.probe"], input=job, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"measuring products of {storage.weights} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"measuring products of {storage.weights} failed: {last_words(done.returncode, done.stderr)}")
     return Measured(**json.loads(done.stdout))
 
 

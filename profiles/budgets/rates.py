@@ -3,6 +3,7 @@
 from ltbm.profiles.budgets.device import Device
 from ltbm.profiles.budgets.estimate import Rates
 from ltbm.profiles.budgets.model import Model
+from ltbm.runtime.machine import Machine, find_memory
 
 GIB = 2**30
 RUNTIME_BYTES = 80 * 2**20  # Python, numpy, ONNX Runtime and a tokenizer, before a model is loaded (x86-64 Linux)
@@ -37,8 +38,7 @@ def measured_rates(model: Model, threads: int | None = None) -> Rates:
 
 def _available_memory() -> float:
     """Bytes that a new process could have now, without swapping."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo has no MemAvailable: a plan for this machine needs Linux 3.14 or newer")
+    memory = find_memory(Machine())
+    if memory is None:
+        raise RuntimeError("this system does not tell its memory (/proc/meminfo): a plan for this machine needs Linux")
+    return memory.available

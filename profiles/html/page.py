@@ -23,7 +23,7 @@ def _sections(profile: dict, quality: dict | None) -> list[str]:
     rows, fidelity = measured(profile), profile["fidelity"]
     parts = [section("In words", bullets(remarks(profile))),
              section("Levels", table("Levels", COLUMNS, table_rows(profile), names=2), note(explanation(profile)))]
-    charts = [panels.latency(rows), panels.memory(rows), panels.tokens_and_ttft(rows)] if rows else []
+    charts = [panels.latency(rows), panels.memory(rows), panels.tokens_and_ttft(rows, len(profile["clips"]))] if rows else []
     charts += [panels.quality(rows, quality)] if rows and quality else []
     parts += [grid(*charts, *([panels.error(fidelity)] if any(row["error"] for row in fidelity["rows"]) else [])),
               panels.groups(fidelity, profile["clips"][0]["name"]), tables.groups(fidelity)]

@@ -34,12 +34,12 @@ def _as_table(title: str, series: dict, bars: list[Bar]) -> str:
     return folded("as a table", table(title, ["level", *series], [[bar.label, *map(number, bar.values)] for bar in bars]))
 
 
-def tokens_and_ttft(rows: list[dict]) -> str:
+def tokens_and_ttft(rows: list[dict], clips: int) -> str:
     def point(row: dict) -> Point:
-        return Point(row["tokens_out"], median(row, "ttft"), row["level"], row["figures"]["ttft"]["spread"])
+        return Point(row["tokens_out"] / clips, median(row, "ttft"), row["level"], row["figures"]["ttft"]["spread"])
 
     lines = [_line(method, [point(row) for row in rows if row["method"] == method or row["level"] == "full"]) for method in _methods(rows)]
-    chart = line_chart("Audio tokens and time to first token", "One mark a level", lines, "audio tokens that the LLM reads", "TTFT, ms")
+    chart = line_chart("Audio tokens and time to first token", "One mark a level", lines, "audio tokens that the LLM reads, a clip", "TTFT, ms")
     return section("Tokens and time to first token", chart, note("Bars at the marks: the interquartile range over rounds."))
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from ltbm.export.scratch import scratch_folder
@@ -54,3 +56,18 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     with pytest.raises(ValueError):
         export(tmp_path / "bundle", fail=True)
     assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "former"
+
+
+def test_a_bundle_that_cannot_be_named_leaves_the_former_one(tmp_path, monkeypatch):
+    export(tmp_path / "bundle")
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if ".export-" in path.name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "bundle", "newer")
+    assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "new"

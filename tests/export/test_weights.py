@@ -37,6 +37,8 @@ def test_chunks_are_the_matrix(monkeypatch, values):
 def test_a_value_that_overflows_is_refused():
     with pytest.raises(ValueError, match="tensor w reaches 1e\\+06, which is not finite in float16"):
         cast_finite(np.float32([1, -1e6]), np.dtype(np.float16), "w")
+    with pytest.raises(ValueError, match="tensor w holds NaN or infinity in the checkpoint itself"):
+        cast_finite(np.float32([1, np.nan]), np.dtype(np.float32), "w")
 
 
 def test_counting_agrees_with_writing(tmp_path):

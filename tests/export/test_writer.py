@@ -116,6 +116,13 @@ def test_no_room(qwen, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_export_left_goes_before_the_room_is_looked_at(qwen, tmp_path, monkeypatch):
+    left = tmp_path / ".bundle.export-dead"
+    left.mkdir()
+    monkeypatch.setattr("shutil.disk_usage", lambda where: SimpleNamespace(free=1000 if left.exists() else 2**30))
+    assert writer.export_bundle(qwen[0], tmp_path / "bundle", progress=lambda line: None).is_dir()
+
+
 def test_a_disk_that_becomes_full(qwen, tmp_path, capsys):
     """A limit on file sizes stands for it: the system refuses the write in the midst of the weights."""
     former = resource.getrlimit(resource.RLIMIT_FSIZE)

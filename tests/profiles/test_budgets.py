@@ -187,3 +187,5 @@ def test_a_plan_of_a_checkpoint_is_in_the_types_that_the_device_takes(qwen):
         make_plan(qwen[1], "thor", precision="int8")
     with pytest.raises(ValueError, match="devices are"):
         make_plan(qwen[1], "toaster")
+    most = make_plan(qwen[0], "thor").rates.usable  # a limit above what there is does not make room
+    assert make_plan(qwen[0], "thor", memory_gib=1e6).reason == make_plan(qwen[0], "thor", memory_gib=most / 2**30).reason

@@ -43,12 +43,14 @@ def test_memory_that_is_touched_shows():
 
 def test_mapped_files_count_by_their_folder(tmp_path):
     """In a process of its own, so that nothing else is mapped."""
-    (tmp_path / "weights").write_bytes(bytes(8 * 2**20))
-    code = (f"import numpy as np; from ltbm.profiles.measure import resident_of; x = np.memmap(r'{tmp_path}/weights', mode='r');"
-            f"a = resident_of(r'{tmp_path}'); x[:4 << 20].max(); print(a, resident_of(r'{tmp_path}'), resident_of('/nowhere'))")
+    folder = tmp_path / "a bundle"
+    folder.mkdir()
+    (folder / "weights").write_bytes(bytes(8 * 2**20))
+    code = (f"import numpy as np; from ltbm.profiles.measure import resident_of; x = np.memmap(r'{folder}/weights', mode='r');"
+            f"a = resident_of(r'{folder}'); x[:4 << 20].max(); print(a, resident_of(r'{folder}'), resident_of('/nowhere'))")
     unread, half, elsewhere = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert unread < 2**20 and 4 * 2**20 <= half <= 8 * 2**20 and elsewhere == 0
-    assert resident_of(tmp_path) == 0
+    assert resident_of(folder) == 0
 
 
 def test_rates_are_measured():
@@ -68,6 +70,17 @@ def test_facts_of_a_machine_come_from_its_files(tmp_path):
     facts = machine_facts(Machine(tmp_path, run=lambda command: Said(None), load=no_library))
     assert (facts["cpu"], facts["clock_mhz"], facts["last_level_cache_bytes"], facts["governor"]) == ("A CPU", 2300.5, 2 * 2**20, "powersave")
     assert facts["gpu"] is None and facts["gpu_clocks"] is None and facts["board"] is None
+
+
+def test_a_driver_that_does_not_answer_stops_no_measurement(tmp_path):
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/version").write_text("NVRM version: 580")
+
+    def no_library(name):
+        raise OSError(name)
+
+    facts = machine_facts(Machine(tmp_path, run=lambda command: Said(9, "no devices"), load=no_library))
+    assert facts["gpu"] is None and facts["gpu_clocks"] is None
 
 
 # --- fidelity -------------------------------------------------------------------------------------------------------

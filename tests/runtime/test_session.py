@@ -176,6 +176,7 @@ def test_cuda_gets_the_decoder_that_takes_a_key_bias_there(qwen, session, make_c
 
 @pytest.mark.parametrize("precision,options,reason", [
     ("bfloat16", {}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
+    ("float32", {"lm_head_precision": "bfloat16"}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
     ("int4", {"target": "tensorrt"}, "does not run on the CPU: its codes are for TensorRT"),
 ])
 def test_a_bundle_for_other_devices_is_refused_in_one_line(make_bundle, precision, options, reason, capsys):
