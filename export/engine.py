@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ltbm.plugins import library
-from ltbm.runtime.bundle import Bundle
+from ltbm.runtime.bundle import Bundle, write_whole
 from ltbm.runtime.engine_cache import FOLDER, STAGES, EngineFolder, Key, Target, differences, graph_file, remove_stale, store, stored, this_target
 from ltbm.runtime.machine import Machine, find_gpu, find_memory
 from ltbm.runtime.shape_ranges import Limits, Profile, stage_profiles
@@ -149,8 +149,11 @@ def _timing_cache(config, path: Path, progress):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     yield
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(memoryview(cache.serialize()))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, memoryview(cache.serialize()))
+    except OSError as error:  # the engines are worth more than the timings
+        progress(f"the timing cache was not kept: {error}")
 
 
 class Monitor(trt.IProgressMonitor):

@@ -1,6 +1,5 @@
 """An int8 KV cache for ONNX Runtime: the gqa decoder once more, with a scale per channel measured on clips."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ltbm.runtime.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256
+from ltbm.runtime.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, write_whole
 from ltbm.runtime.engine import INT8_KV
 from ltbm.runtime.kv_cache import bucket
 from ltbm.runtime.levels import parse_level
@@ -38,7 +37,7 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
     ranges = measure_ranges(path, clips, prompt, progress)
     out = bundle.path / f"decoder.{FLAVOUR}.onnx"
     model = with_int8_cache(onnx.load(bundle.file(f"decoder.{SOURCE_FLAVOUR}.onnx"), load_external_data=False), ranges)
-    _write_whole(out, model.SerializeToString())
+    write_whole(out, model.SerializeToString())
     _record(bundle, out)
     return out
 
@@ -107,13 +106,4 @@ def _record(bundle: Bundle, out: Path) -> None:
     flavours = tuple(dict.fromkeys((*manifest.flavours, FLAVOUR)))
     opsets = manifest.opsets | {out.stem: manifest.opsets[f"decoder.{SOURCE_FLAVOUR}"]}
     changed = replace(manifest, files=dict(sorted(files.items())), flavours=flavours, opsets=opsets)
-    _write_whole(bundle.path / MANIFEST_NAME, changed.to_json().encode())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_whole(bundle.path / MANIFEST_NAME, changed.to_json().encode())

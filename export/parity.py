@@ -8,7 +8,7 @@ import numpy as np
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.flavours import FLAVOURS
 from ltbm.export.precision import FLOATS
-from ltbm.export.reference import TorchReference, sample_windows
+from ltbm.export.reference import TorchReference
 from ltbm.plugins.merge import apply_plan, plan_merge
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.engine import Engine, open_engine
@@ -121,7 +121,7 @@ class _Chain:
         windows = cut_windows(waveform, audio)
         self.audios = split_long(windows, audio.max_windows, "windows", "the clip", audio.window_seconds)
         self.windows = [window for part in self.audios for window in part]
-        self.samples = sample_windows(waveform, audio)[:len(self.windows)]
+        self.samples = [window.samples for window in self.windows]
         self.prompt_ids = Prompter(bundle).prompt_ids(prompt, len(self.audios))
 
     def open(self, name: str) -> Engine:

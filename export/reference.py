@@ -8,7 +8,7 @@ from ltbm.export.decoder import weight_kind
 from ltbm.export.families import EMBEDDINGS, FAMILIES, LM_HEAD
 from ltbm.export.quantize import Quantization, rounded
 from ltbm.export.weights import row_chunks
-from ltbm.runtime.bundle import AudioSpec, Precision
+from ltbm.runtime.bundle import Precision
 from ltbm.runtime.stages.splice import Prefix
 
 
@@ -112,8 +112,3 @@ class TorchReference:
 
 def _rounded(weight: torch.Tensor, q: Quantization, scale_type: str) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([rounded(rows, q, scale_type) for rows in row_chunks(weight.numpy())]))
-
-
-def sample_windows(waveform: np.ndarray, spec: AudioSpec) -> list[np.ndarray]:
-    """The waveform [samples] cut into the model's windows."""
-    return [waveform[start:start + spec.window_samples] for start in range(0, len(waveform), spec.window_samples)]

@@ -89,14 +89,15 @@ def _add_compare(commands) -> None:
 
 def run_compare(args) -> None:
     from ltbm.profiles.compare import compare, markdown
-    from ltbm.profiles.report import read_profile, write_whole
+    from ltbm.profiles.report import read_profile
+    from ltbm.runtime.bundle import write_whole
 
     if args.levels and len(args.levels) != 2:
         raise UsageError(f"--levels takes two levels, one of each profile; got {','.join(args.levels)}")
     found = compare(read_profile(args.a), read_profile(args.b), args.levels)
     text = json.dumps(found) + "\n" if args.json else markdown(found)
     if args.out:
-        write_whole(args.out, text)
+        write_whole(args.out, text.encode())
     print(text, end="")
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from ltbm.profiles.profiler import FORMAT
 from ltbm.profiles.remarks import measured, number, remarks
 from ltbm.profiles.rows import FIGURES
+from ltbm.runtime.bundle import write_whole
 
 ERROR_NOTE = ("Without weights or answers, on these clips: every encoder token against its group's mean, or against the nearest kept token where a "
               "method drops tokens. Methods without times above are evaluation code; after them the LLM costs what it costs after ltbm.")
@@ -26,13 +26,7 @@ def write_report(out: Path, profile: dict, quality: dict | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (("profile.json", json.dumps(profile, indent=1)), ("table.md", markdown(profile)), ("table.csv", table_csv(profile)),
                        ("report.html", page(profile, quality))):
-        write_whole(out / name, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+        write_whole(out / name, text.encode())
 
 
 def read_profile(path) -> dict:

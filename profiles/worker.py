@@ -16,8 +16,6 @@ def main() -> None:
     try:
         result = JOBS[job["job"]](job)
     except Exception as error:
-        if job.get("debug"):
-            raise
         result = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(result), flush=True)
 

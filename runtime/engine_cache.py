@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ltbm.runtime.bundle import Bundle, file_sha256
+from ltbm.runtime.bundle import Bundle, file_sha256, write_whole
 from ltbm.runtime.shape_ranges import GROWING, Limits
 
 FOLDER, RECORD, FORMAT = "engines", "engines.json", 1
@@ -149,13 +147,13 @@ def store(bundle: Bundle, key: Key, stage: str, plan, seconds: float, profiles: 
     """Write one engine and then its record; a killed build leaves what was there before."""
     path = bundle.path / FOLDER / key.digest
     path.mkdir(parents=True, exist_ok=True)
-    _write(path / f"{stage}.engine", plan)
+    write_whole(path / f"{stage}.engine", plan)
     record = StageRecord(file_sha256(path / f"{stage}.engine"), (path / f"{stage}.engine").stat().st_size, seconds, profiles)
     former = _read(path / RECORD)
     stages = (dict(former.stages) if former else {}) | {stage: record}
     folder = EngineFolder(path, key, datetime.now(timezone.utc).isoformat(timespec="microseconds"), stages)
     facts = {"format": FORMAT, "key": asdict(key), "built": folder.built, "stages": {name: asdict(one) for name, one in stages.items()}}
-    _write(path / RECORD, json.dumps(facts, indent=1).encode())
+    write_whole(path / RECORD, json.dumps(facts, indent=1).encode())
     return folder
 
 
@@ -166,19 +164,6 @@ def remove_stale(bundle: Bundle, target: Target) -> list[str]:
     for folder in stale:
         shutil.rmtree(folder.path)
     return [folder.path.name for folder in stale]
-
-
-def _write(path: Path, data) -> None:
-    """Whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
 
 
 def _read(where: Path) -> EngineFolder | None:

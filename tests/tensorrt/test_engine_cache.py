@@ -95,7 +95,7 @@ def test_a_build_that_is_killed_leaves_the_former_engine(device, built, monkeypa
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine_cache.os, "replace", killed)
+    monkeypatch.setattr("os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         device.build(built, refresh=True)
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
