@@ -3,37 +3,82 @@
 import json
 from dataclasses import asdict
 
-from ltbm.runtime.cli import UsageError, add_command
+from ..runtime.arguments import UsageError, add_command
 
 
 def add_commands(commands) -> None:
-    parser = add_command(commands, "build", run, "turn a bundle into TensorRT engines on this GPU", (
-        "Build the TensorRT engines of a bundle on the GPU that will run them, and keep them under BUNDLE/engines.\n"
-        "Engines are good for one GPU, TensorRT version, plugin and bundle; others are named and never loaded.\n"
-        "Minutes for each stage; --json prints what was built.\n\n"
-        "  ltbm build ./bundle --max-context 2048\n"
-        "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --backend tensorrt"))
+    parser = add_command(
+        commands,
+        "build",
+        run,
+        "turn a bundle into TensorRT engines on this GPU",
+        (
+            "Build the TensorRT engines of a bundle on the GPU that will run them, and keep them under BUNDLE/engines.\n"
+            "Engines are good for one GPU, TensorRT version, plugin and bundle; others are named and never loaded.\n"
+            "Minutes for each stage; --json prints what was built.\n\n"
+            "  ltbm build ./bundle --max-context 2048\n"
+            "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --backend tensorrt"
+        ),
+    )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
-    parser.add_argument("--stages", default="encoder,merge,decoder", metavar="LIST", help="which to build (default encoder,merge,decoder)")
-    parser.add_argument("--max-audio-windows", type=int, metavar="N",
-                        help="windows of 30 s of one audio to make room for (default: what the model takes, at most 4)")
-    parser.add_argument("--max-context", type=int, metavar="N",
-                        help="most tokens of prompt and answer (default: the windows' tokens and 1024); fewer take less memory")
-    parser.add_argument("--workspace", type=float, default=1.0, metavar="GIB", help="scratch memory for choosing kernels (default 1)")
-    parser.add_argument("--refresh", action="store_true", help="build again what is there, and delete engines this machine can no longer load")
+    parser.add_argument(
+        "--stages",
+        default="encoder,merge,decoder",
+        metavar="LIST",
+        help="which to build (default encoder,merge,decoder)",
+    )
+    parser.add_argument(
+        "--max-audio-windows",
+        type=int,
+        metavar="N",
+        help="windows of 30 s of one audio to make room for (default: what the model takes, at most 4)",
+    )
+    parser.add_argument(
+        "--max-context",
+        type=int,
+        metavar="N",
+        help="most tokens of prompt and answer (default: the windows' tokens and 1024); fewer take less memory",
+    )
+    parser.add_argument(
+        "--workspace",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="scratch memory for choosing kernels (default 1)",
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="build again what is there, and delete engines this machine can no longer load",
+    )
     parser.add_argument("--json", action="store_true", help="print one object instead of the table")
 
 
 def run(args) -> None:
     if args.workspace <= 0:
         raise UsageError(f"--workspace {args.workspace} is not above 0")
-    from ltbm.export.engine import build_engines
-    from ltbm.runtime.bundle import Bundle
+    from ..runtime.bundle import Bundle
+    from .engine import build_engines
 
     stages = [stage.strip() for stage in args.stages.split(",") if stage.strip()]
-    folder = build_engines(Bundle.open(args.bundle), stages, args.max_audio_windows, args.max_context, args.workspace, args.refresh)
+    folder = build_engines(
+        Bundle.open(args.bundle),
+        stages,
+        args.max_audio_windows,
+        args.max_context,
+        args.workspace,
+        args.refresh,
+    )
     if args.json:
-        print(json.dumps({"path": str(folder.path), "key": asdict(folder.key), "stages": {n: asdict(s) for n, s in folder.stages.items()}}))
+        print(
+            json.dumps(
+                {
+                    "path": str(folder.path),
+                    "key": asdict(folder.key),
+                    "stages": {n: asdict(s) for n, s in folder.stages.items()},
+                }
+            )
+        )
         return
     print(f"engines  {folder.path}")
     for name, stage in folder.stages.items():

@@ -12,7 +12,11 @@ import numpy as np
 WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-STORED_TYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
+STORED_TYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
 LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header
 
 
@@ -35,7 +39,9 @@ class StoredTensor:
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.shape[0])
         row_bytes = self.nbytes // self.shape[0]
-        raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=self.offset + start * row_bytes)
+        raw = np.fromfile(
+            self.path, np.uint8, (stop - start) * row_bytes, offset=self.offset + start * row_bytes
+        )
         return raw.view(self.dtype).reshape(-1, *self.shape[1:])
 
 
@@ -93,12 +99,16 @@ class Checkpoint:
         """Raise ValueError if any tensor of the checkpoint was neither used nor marked."""
         left = sorted(set(self._tensors) - set(self.uses))
         if left:
-            raise ValueError(f"{len(left)} tensors of {self.source} have no place in the exported graphs: "
-                             f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}; this variant is not supported")
+            raise ValueError(
+                f"{len(left)} tensors of {self.source} have no place in the exported graphs: "
+                f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}; this variant is not supported"
+            )
 
     def _stored(self, name: str) -> StoredTensor:
         if name not in self._tensors:
-            raise KeyError(f"{self.source} has no tensor {name}: incomplete, or a variant this export does not know")
+            raise KeyError(
+                f"{self.source} has no tensor {name}: incomplete, or a variant this export does not know"
+            )
         return self._tensors[name]
 
 
@@ -114,15 +124,21 @@ def _stored_tensors(path: Path) -> dict[str, StoredTensor]:
     files = sorted(set(named.values())) or ["model.safetensors"]
     missing = [name for name in files if not (path / name).is_file()]
     if missing and named:
-        raise FileNotFoundError(f"{path} lacks {', '.join(missing)}, which its index names: the download is incomplete")
+        raise FileNotFoundError(
+            f"{path} lacks {', '.join(missing)}, which its index names: the download is incomplete"
+        )
     if missing:
         pickles = [found.name for pattern in PICKLES for found in path.glob(pattern)]
-        advice = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
+        advice = (
+            f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
+        )
         raise FileNotFoundError(f"{path} has neither model.safetensors nor its index{advice}")
     tensors = {name: tensor for file in files for name, tensor in _read_header(path / file).items()}
     lost = sorted(set(named) - set(tensors))
     if lost:
-        raise ValueError(f"{path} lacks the tensor {lost[0]}, which its index names: files of different checkpoints")
+        raise ValueError(
+            f"{path} lacks the tensor {lost[0]}, which its index names: files of different checkpoints"
+        )
     return tensors
 
 
@@ -132,19 +148,27 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     with open(path, "rb") as stream:
         length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
         if LENGTH_BYTES + length > size:
-            raise ValueError(f"{path} is no safetensors file, or cut: its header takes {length} bytes, the file has {size}")
+            raise ValueError(
+                f"{path} is no safetensors file, or cut: its header takes {length} bytes, the file has {size}"
+            )
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
-    return {name: _stored_tensor(path, size, LENGTH_BYTES + length, name, entry) for name, entry in header.items()}
+    return {
+        name: _stored_tensor(path, size, LENGTH_BYTES + length, name, entry) for name, entry in header.items()
+    }
 
 
 def _stored_tensor(path: Path, size: int, start: int, name: str, entry: dict) -> StoredTensor:
     if entry["dtype"] not in STORED_TYPES:
-        raise ValueError(f"{path} holds {name} as {entry['dtype']}, which is not supported; supported: {', '.join(STORED_TYPES)}")
+        raise ValueError(
+            f"{path} holds {name} as {entry['dtype']}, which is not supported; supported: {', '.join(STORED_TYPES)}"
+        )
     begin, end = entry["data_offsets"]
     tensor = StoredTensor(path, start + begin, STORED_TYPES[entry["dtype"]], tuple(entry["shape"]))
     if end - begin != tensor.nbytes or start + end > size:
-        raise ValueError(f"{path} is cut or garbled: {name} should end at byte {start + end}, the file has {size}")
+        raise ValueError(
+            f"{path} is cut or garbled: {name} should end at byte {start + end}, the file has {size}"
+        )
     return tensor
 
 
@@ -157,4 +181,6 @@ def _download(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=WANTED_FILES))
     except Exception as error:  # the hub's client raises a dozen unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"no folder {source}, and the hub gave no such checkpoint: {reason}") from None
+        raise FileNotFoundError(
+            f"no folder {source}, and the hub gave no such checkpoint: {reason}"
+        ) from None

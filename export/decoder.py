@@ -2,18 +2,24 @@
 
 import torch
 
-from ltbm.export.checkpoint import Checkpoint, StoredTensor
-from ltbm.export.families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, ModelSpec
-from ltbm.export.flavours import Flavour, opset_for
-from ltbm.export.graph import Graph
-from ltbm.export.precision import BITS
-from ltbm.export.quantize import Quantization
-from ltbm.export.weights import Rows, Stacked, WeightFile
-from ltbm.runtime.bundle import Precision
+from ..runtime.bundle import Precision
+from .checkpoint import Checkpoint, StoredTensor
+from .families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, ModelSpec
+from .flavours import Flavour, opset_for
+from .graph import Graph
+from .precision import BITS
+from .quantize import Quantization
+from .weights import Rows, Stacked, WeightFile
 
 
-def decoder_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile, flavour: Flavour,
-                  lm_head_chunks: int = 1) -> Graph:
+def decoder_graph(
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    precision: Precision,
+    weights: WeightFile,
+    flavour: Flavour,
+    lm_head_chunks: int = 1,
+) -> Graph:
     """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32 at last_index, the cache written.
 
     position_ids [B, S] int64: rotary positions, gaps allowed (the place in the cache is always consecutive)
@@ -54,28 +60,43 @@ def weight_kind(precision: Precision, name: str) -> str | Quantization:
     """How matrices of the precision `name` are stored: a float type, or quantised."""
     if name not in BITS:
         return name
-    return Quantization(BITS[name], precision.block_size, precision.symmetric, precision.accuracy_level, precision.signed)
+    return Quantization(
+        BITS[name], precision.block_size, precision.symmetric, precision.accuracy_level, precision.signed
+    )
 
 
 class _Block:
     """The parts of one transformer layer that no flavour changes."""
 
-    def __init__(self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint, kind: str | Quantization, flavour: Flavour):
-        self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = g, spec, spec.decoder, checkpoint, kind, flavour
+    def __init__(
+        self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint, kind: str | Quantization, flavour: Flavour
+    ):
+        self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = (
+            g,
+            spec,
+            spec.decoder,
+            checkpoint,
+            kind,
+            flavour,
+        )
 
     def join(self, name: str, hidden: str, added: str | None) -> tuple[str, str]:
         """The residual stream with `added`, float32, and its norm `name` in the graph's precision."""
         scale = self.scale(name)
         if added is None:
             return hidden, self.g.to_precision(self.flavour.norm(self.g, hidden, scale, self.spec.norm_eps))
-        hidden, normed = self.flavour.add_norm(self.g, hidden, self.g.to_float32(added), scale, self.spec.norm_eps)
+        hidden, normed = self.flavour.add_norm(
+            self.g, hidden, self.g.to_float32(added), scale, self.spec.norm_eps
+        )
         return hidden, self.g.to_precision(normed)
 
     def query_key_value(self, prefix: str, x: str, rotate) -> tuple[str, str, str]:
         """q [B, S, heads * head_dim], k and v [B, S, KV * head_dim]; q and k rotated."""
         d, name = self.d, prefix + "self_attn."
         packed = self.linear(name + "qkv_proj", [name + part for part in ("q_proj", "k_proj", "v_proj")], x)
-        q, k, v = self.g.split(packed, [d.heads * d.head_dim, d.kv_heads * d.head_dim, d.kv_heads * d.head_dim])
+        q, k, v = self.g.split(
+            packed, [d.heads * d.head_dim, d.kv_heads * d.head_dim, d.kv_heads * d.head_dim]
+        )
         q, k = self.head_norm(name + "q_norm", q, d.heads), self.head_norm(name + "k_norm", k, d.kv_heads)
         return rotate(q, d.heads), rotate(k, d.kv_heads), v
 
@@ -84,7 +105,10 @@ class _Block:
 
     def mlp(self, prefix: str, x: str) -> str:
         g = self.g
-        gate, up = (self.linear(prefix + f"mlp.{part}", [prefix + f"mlp.{part}"], x) for part in ("gate_proj", "up_proj"))
+        gate, up = (
+            self.linear(prefix + f"mlp.{part}", [prefix + f"mlp.{part}"], x)
+            for part in ("gate_proj", "up_proj")
+        )
         gated = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), up)
         return self.linear(prefix + "mlp.down_proj", [prefix + "mlp.down_proj"], gated)
 
@@ -92,8 +116,14 @@ class _Block:
         """One product over the checkpoint's linear layers `parts`, stacked along the output; biases where it has them."""
         biased = any(DECODER_PREFIX + part + ".bias" in self.checkpoint for part in parts)
         bias = Stacked([self.take(part + ".bias") for part in parts]) if biased else None
-        return self.g.linear(x, name, Stacked([self.take(part + ".weight") for part in parts]), bias, self.kind,
-                             self.flavour.fused_bias)
+        return self.g.linear(
+            x,
+            name,
+            Stacked([self.take(part + ".weight") for part in parts]),
+            bias,
+            self.kind,
+            self.flavour.fused_bias,
+        )
 
     def head_norm(self, name: str, x: str, heads: int) -> str:
         """Qwen3's RMSNorm over each head of x [B, S, heads * head_dim]; nothing where the checkpoint has none."""
@@ -101,7 +131,9 @@ class _Block:
             return x
         split = self.g.op("Reshape", self.g.to_float32(x), self.g.const([0, 0, heads, self.d.head_dim]))
         normed = self.flavour.norm(self.g, split, self.scale(name), self.spec.norm_eps)
-        return self.g.to_precision(self.g.op("Reshape", normed, self.g.const([0, 0, heads * self.d.head_dim])))
+        return self.g.to_precision(
+            self.g.op("Reshape", normed, self.g.const([0, 0, heads * self.d.head_dim]))
+        )
 
     def scale(self, name: str) -> str:
         return self.g.weight(name + ".weight", self.take(name + ".weight"), "float32")
@@ -116,16 +148,27 @@ def _at_index(g: Graph, hidden: str, index: str) -> str:
     return g.op("Unsqueeze", picked, g.const([1]))
 
 
-def _logits(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str, kind: str | Quantization, chunks: int) -> str:
+def _logits(
+    g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str, kind: str | Quantization, chunks: int
+) -> str:
     source = LM_HEAD if LM_HEAD in checkpoint else EMBEDDINGS
     if source == EMBEDDINGS and not spec.tied:
-        raise ValueError(f"{checkpoint.source} has no {LM_HEAD} and its configuration does not tie it to the embeddings")
+        raise ValueError(
+            f"{checkpoint.source} has no {LM_HEAD} and its configuration does not tie it to the embeddings"
+        )
     table = checkpoint.take(source, "decoder" if source == LM_HEAD else "embeddings, tied to the LM head")
     if chunks == 1:
         logits = g.linear(hidden, "lm_head", table, kind=kind)
     else:
         ends = [table.shape[0] * i // chunks for i in range(chunks + 1)]
-        logits = g.op("Concat", *(g.linear(hidden, f"lm_head.{i}", Rows(table, ends[i], ends[i + 1]), kind=kind) for i in range(chunks)), axis=-1)
+        logits = g.op(
+            "Concat",
+            *(
+                g.linear(hidden, f"lm_head.{i}", Rows(table, ends[i], ends[i + 1]), kind=kind)
+                for i in range(chunks)
+            ),
+            axis=-1,
+        )
     return g.to_float32(logits)
 
 

@@ -7,16 +7,33 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from ltbm.plugins import library
-from ltbm.runtime.bundle import Bundle, write_whole
-from ltbm.runtime.engine_cache import FOLDER, STAGES, EngineFolder, Key, Target, differences, graph_file, remove_stale, store, stored, this_target
-from ltbm.runtime.machine import Machine, find_gpu, find_memory
-from ltbm.runtime.shape_ranges import Limits, Profile, stage_profiles
-from ltbm.runtime.trt import Logger, process_logger, trt
+from ..plugins import library
+from ..runtime.backends.engine_store import (
+    FOLDER,
+    STAGES,
+    EngineFolder,
+    Key,
+    Target,
+    differences,
+    graph_file,
+    remove_stale,
+    store,
+    stored,
+    this_target,
+)
+from ..runtime.backends.shape_ranges import Limits, Profile, stage_profiles
+from ..runtime.backends.trt import Logger, process_logger, trt
+from ..runtime.bundle import Bundle
+from ..runtime.files import write_whole
+from ..runtime.machine import Machine, find_gpu, find_memory
 
-HOST_TIMES_WEIGHTS = 3  # what a build has been seen to take of a graph's weights in host memory, and then the plan
+HOST_TIMES_WEIGHTS = (
+    3  # what a build has been seen to take of a graph's weights in host memory, and then the plan
+)
 WORKSPACE_GIB = 1.0
-FOR_TENSORRT = "quantised weights must be signed, without zero points: export with --target tensorrt, or with float16"
+FOR_TENSORRT = (
+    "quantised weights must be signed, without zero points: export with --target tensorrt, or with float16"
+)
 ADVICE = {  # what a parser error's text holds -> what to do
     "plugin": f"the op's plugin was not found; {library.BUILD_TENSORRT}",
     "no importer": "this TensorRT does not know the operator: `ltbm build` takes decoder.concat20 before 10.15; export the bundle again",
@@ -25,9 +42,15 @@ ADVICE = {  # what a parser error's text holds -> what to do
 }
 
 
-def build_engines(bundle: Bundle, stages: Sequence[str] = STAGES, max_audio_windows: int | None = None, max_context: int | None = None,
-                  workspace_gib: float = WORKSPACE_GIB, refresh: bool = False,
-                  progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr)) -> EngineFolder:
+def build_engines(
+    bundle: Bundle,
+    stages: Sequence[str] = STAGES,
+    max_audio_windows: int | None = None,
+    max_context: int | None = None,
+    workspace_gib: float = WORKSPACE_GIB,
+    refresh: bool = False,
+    progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> EngineFolder:
     """Build what is not there yet, or, to `refresh`, everything anew and delete what this machine can no longer load.
 
     workspace_gib: the most scratch memory that a layer may take while kernels are chosen
@@ -71,7 +94,7 @@ def _explain_others(bundle: Bundle, target: Target, progress) -> None:
 
 def check_memory(bundle: Bundle, stage: str, workspace_gib: float, machine: Machine | None = None) -> None:
     """MemoryError, before the build, if it would not fit."""
-    from ltbm.runtime.cuda import free_memory  # here, so that what TensorRT lacks is said first
+    from ..runtime.backends.cuda import free_memory  # here, so that what TensorRT lacks is said first
 
     machine = machine or Machine()
     weights, workspace = bundle.manifest.files[f"{stage}.weights"].size, int(workspace_gib * 2**30)
@@ -85,8 +108,10 @@ def check_memory(bundle: Bundle, stage: str, workspace_gib: float, machine: Mach
         needs = [("host memory", host, free_host), ("GPU memory", device, free_device)]
     for name, needed, free in needs:
         if free is not None and needed > free:
-            raise MemoryError(f"the build of {stage} takes about {needed / 2**30:.1f} GiB of {name}, {free / 2**30:.1f} GiB are free: end other "
-                              "programs, add swap, lower --workspace, build one of --stages at a time, or export with smaller weights")
+            raise MemoryError(
+                f"the build of {stage} takes about {needed / 2**30:.1f} GiB of {name}, {free / 2**30:.1f} GiB are free: end other "
+                "programs, add swap, lower --workspace, build one of --stages at a time, or export with smaller weights"
+            )
 
 
 def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, progress) -> EngineFolder:
@@ -104,7 +129,11 @@ def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, pro
     config.progress_monitor = monitor
     for profile in profiles:
         _add_profile(builder, config, profile, logger)
-    with _timing_cache(config, bundle.path / FOLDER / f"timing-{key.target.tensorrt}-{key.target.compute_capability}.cache", progress):
+    with _timing_cache(
+        config,
+        bundle.path / FOLDER / f"timing-{key.target.tensorrt}-{key.target.compute_capability}.cache",
+        progress,
+    ):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise RuntimeError(f"TensorRT built no {stage} engine{logger.said()}")
@@ -118,8 +147,11 @@ def _parse(network, logger: Logger, path: Path) -> None:
     """From the file, so that the parser finds the weights beside it."""
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
-        raise ValueError(f"TensorRT does not take {path.name}: "
-                         + "; ".join(_parser_error(parser.get_error(index)) for index in range(parser.num_errors)) + logger.said())
+        raise ValueError(
+            f"TensorRT does not take {path.name}: "
+            + "; ".join(_parser_error(parser.get_error(index)) for index in range(parser.num_errors))
+            + logger.said()
+        )
 
 
 def _parser_error(error) -> str:

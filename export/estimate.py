@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import EMBEDDINGS
-from ltbm.export.weights import WeightFile
-from ltbm.runtime.bundle import Precision
+from ..runtime.bundle import Precision
+from .checkpoint import Checkpoint
+from .families import EMBEDDINGS
+from .weights import WeightFile
 
-PROCESS_BYTES = 650 * 10**6  # resident with torch, transformers and onnx imported and nothing loaded: 0.61 GiB seen
+PROCESS_BYTES = (
+    650 * 10**6
+)  # resident with torch, transformers and onnx imported and nothing loaded: 0.61 GiB seen
 MANIFEST_BYTES = 90  # for each tensor of the checkpoint
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -34,16 +36,24 @@ class Estimate:
     where: str
 
     def __str__(self) -> str:
-        return (f"takes {gigabytes(self.disk)} of disk ({gigabytes(self.free)} free in {self.where}) and about "
-                f"{gigabytes(self.memory)} of memory; parity takes about {gigabytes(self.parity_memory)} of memory")
+        return (
+            f"takes {gigabytes(self.disk)} of disk ({gigabytes(self.free)} free in {self.where}) and about "
+            f"{gigabytes(self.memory)} of memory; parity takes about {gigabytes(self.parity_memory)} of memory"
+        )
 
     def require_room(self) -> None:
         if self.disk > self.free:
-            raise OSError(errno.ENOSPC, f"the bundle takes {gigabytes(self.disk)}, the disk has {gigabytes(self.free)} free: "
-                                        "make room, choose another folder or a smaller --precision", self.where)
+            raise OSError(
+                errno.ENOSPC,
+                f"the bundle takes {gigabytes(self.disk)}, the disk has {gigabytes(self.free)} free: "
+                "make room, choose another folder or a smaller --precision",
+                self.where,
+            )
 
 
-def estimate(stages: dict[str, Callable], checkpoint: Checkpoint, precision: Precision, out: Path) -> Estimate:
+def estimate(
+    stages: dict[str, Callable], checkpoint: Checkpoint, precision: Precision, out: Path
+) -> Estimate:
     """Build every stage's graphs without reading a tensor. KeyError or ValueError for a checkpoint that does not fit them."""
     stage_bytes, largest, graph_bytes = {}, 0, 0
     for name, build in stages.items():
@@ -55,9 +65,13 @@ def estimate(stages: dict[str, Callable], checkpoint: Checkpoint, precision: Pre
     tokenizer = sum(path.stat().st_size for path in checkpoint.path.glob("tokenizer.json"))
     where = next(folder for folder in out.absolute().parents if folder.is_dir())
     return Estimate(
-        stage_bytes=stage_bytes, disk=sum(stage_bytes.values()) + graph_bytes + tokenizer + MANIFEST_BYTES * len(checkpoint),
-        memory=PROCESS_BYTES + largest, parity_memory=PROCESS_BYTES + checkpoint.values() * ITEMSIZE["float32"] + sum(stage_bytes.values()),
-        free=shutil.disk_usage(where).free, where=str(where))
+        stage_bytes=stage_bytes,
+        disk=sum(stage_bytes.values()) + graph_bytes + tokenizer + MANIFEST_BYTES * len(checkpoint),
+        memory=PROCESS_BYTES + largest,
+        parity_memory=PROCESS_BYTES + checkpoint.values() * ITEMSIZE["float32"] + sum(stage_bytes.values()),
+        free=shutil.disk_usage(where).free,
+        where=str(where),
+    )
 
 
 def gigabytes(size: int) -> str:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltbm.runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
+from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 
 LLM_TYPES = ("qwen2", "qwen3", "llama")
 """Text backbones whose blocks the decoder graph writes: pre-norm, SwiGLU, default rotary positions."""
@@ -29,8 +29,12 @@ FAMILIES = {
     family.model_type: family
     for family in (
         Family("qwen2_audio", "Qwen2AudioForConditionalGeneration", ("multi_modal_projector.linear",)),
-        Family("audioflamingo3", "AudioFlamingo3ForConditionalGeneration",
-               ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"), ("max_audio_len", 600.0)),
+        Family(
+            "audioflamingo3",
+            "AudioFlamingo3ForConditionalGeneration",
+            ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"),
+            ("max_audio_len", 600.0),
+        ),
     )
 }
 ENCODER_PREFIX = "audio_tower."
@@ -58,7 +62,9 @@ def model_spec(config, checkpoint_path: Path) -> ModelSpec:
     """The specification of a transformers configuration; ValueError for a family or variant not supported."""
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise ValueError(f"model type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"model type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
+        )
     text = config.text_config
     return ModelSpec(
         family=family,
@@ -74,9 +80,17 @@ def model_spec(config, checkpoint_path: Path) -> ModelSpec:
 
 def _encoder_spec(audio) -> EncoderSpec:
     if audio.activation_function != "gelu":
-        raise ValueError(f"encoder activation {audio.activation_function!r} is not supported; supported: gelu")
-    return EncoderSpec(layers=audio.num_hidden_layers, width=audio.hidden_size, heads=audio.num_attention_heads,
-                       ffn=audio.intermediate_size, n_mels=audio.num_mel_bins, positions=audio.max_source_positions)
+        raise ValueError(
+            f"encoder activation {audio.activation_function!r} is not supported; supported: gelu"
+        )
+    return EncoderSpec(
+        layers=audio.num_hidden_layers,
+        width=audio.hidden_size,
+        heads=audio.num_attention_heads,
+        ffn=audio.intermediate_size,
+        n_mels=audio.num_mel_bins,
+        positions=audio.max_source_positions,
+    )
 
 
 def _decoder_spec(text) -> DecoderSpec:
@@ -115,20 +129,33 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
     frames = encoder.max_source_positions * 2  # the second convolution has stride 2
     hop, rate = features["hop_length"], features["sampling_rate"]
     if features["feature_size"] != encoder.num_mel_bins:
-        raise ValueError(f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes {encoder.num_mel_bins}")
+        raise ValueError(
+            f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes {encoder.num_mel_bins}"
+        )
     windows = 1
     if family.max_audio_seconds:
         key, default = family.max_audio_seconds
         windows = int(_read_json(path / "processor_config.json").get(key, default) * rate // (frames * hop))
-    return AudioSpec(sampling_rate=rate, n_fft=features["n_fft"], hop_length=hop, n_mels=encoder.num_mel_bins,
-                     window_frames=frames, max_windows=windows, encoder_width=encoder.hidden_size)
+    return AudioSpec(
+        sampling_rate=rate,
+        n_fft=features["n_fft"],
+        hop_length=hop,
+        n_mels=encoder.num_mel_bins,
+        window_frames=frames,
+        max_windows=windows,
+        encoder_width=encoder.hidden_size,
+    )
 
 
 def _feature_config(path: Path) -> dict:
     """Whisper's front end as the checkpoint configures it (transformers 5 keeps it in processor_config.json)."""
-    found = _read_json(path / "processor_config.json").get("feature_extractor") or _read_json(path / "preprocessor_config.json")
+    found = _read_json(path / "processor_config.json").get("feature_extractor") or _read_json(
+        path / "preprocessor_config.json"
+    )
     if not found:
-        raise FileNotFoundError(f"{path} has neither preprocessor_config.json nor a feature_extractor in processor_config.json")
+        raise FileNotFoundError(
+            f"{path} has neither preprocessor_config.json nor a feature_extractor in processor_config.json"
+        )
     if found.get("dither", 0.0) or found.get("do_normalize", False):
         raise ValueError("a feature extractor with dither or do_normalize is not supported")
     return {key: int(found[key]) for key in ("feature_size", "hop_length", "n_fft", "sampling_rate")}

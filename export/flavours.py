@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ltbm.export.graph import CONTRIB, Graph
-from ltbm.runtime.bundle import DecoderSpec, Precision
+from ..runtime.bundle import DecoderSpec, Precision
+from .graph import CONTRIB, Graph
 
 BLOCKED_OPSET = 21  # the first with DequantizeLinear in blocks
 
@@ -51,15 +51,29 @@ def _begin_gqa(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: s
     new = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
     last_key = g.op("Sub", g.op("Add", past_len, new), g.const(1, "int32"))
     total = g.op("Add", g.op("ReduceMax", past_len, keepdims=0), new)
-    used = g.op("Slice", g.to_precision(key_bias), g.const([0]), g.op("Unsqueeze", g.cast(total, "int64"), g.const([0])), g.const([1]))
+    used = g.op(
+        "Slice",
+        g.to_precision(key_bias),
+        g.const([0]),
+        g.op("Unsqueeze", g.cast(total, "int64"), g.const([0])),
+        g.const([1]),
+    )
     rows = g.op("Concat", g.const([1, 1]), g.op("Shape", hidden, start=1, end=2), g.const([1]), axis=0)
     bias = g.op("Expand", g.op("Unsqueeze", used, g.const([1, 2])), rows)
 
     def attend(layer: int, q: str, k: str, v: str) -> str:
         past, present = _cache(g, d, layer)
         out = f"attended.{layer}"
-        g.node("GroupQueryAttention", [q, k, v, *past, last_key, total, "", "", "", bias], [out, *present], CONTRIB,
-               num_heads=d.heads, kv_num_heads=d.kv_heads, do_rotary=0, scale=d.head_dim**-0.5)
+        g.node(
+            "GroupQueryAttention",
+            [q, k, v, *past, last_key, total, "", "", "", bias],
+            [out, *present],
+            CONTRIB,
+            num_heads=d.heads,
+            kv_num_heads=d.kv_heads,
+            do_rotary=0,
+            scale=d.head_dim**-0.5,
+        )
         return out
 
     return attend
@@ -73,7 +87,9 @@ def _begin_std24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias:
     def attend(layer: int, q: str, k: str, v: str) -> str:
         past, present = _cache(g, d, layer)
         for before, new, after in zip(past, (k, v), present):
-            g.node("TensorScatter", [before, _by_heads(g, new, d.kv_heads, d.head_dim), places], [after], axis=-2)
+            g.node(
+                "TensorScatter", [before, _by_heads(g, new, d.kv_heads, d.head_dim), places], [after], axis=-2
+            )
         out = g.op("Attention", _by_heads(g, q, d.heads, d.head_dim), *present, mask, scale=d.head_dim**-0.5)
         return _side_by_side(g, d, out)
 
@@ -107,7 +123,11 @@ def _causal_bias(g: Graph, hidden: str, first: str, key_bias: str) -> str:
     zero, one = g.const(0), g.const(1)
     rows = g.op("Add", first, g.op("Unsqueeze", g.op("Range", zero, new, one), g.const([0])))
     columns = g.op("Range", zero, g.op("Squeeze", g.op("Shape", key_bias, start=1, end=2)), one)
-    seen = g.op("LessOrEqual", g.op("Unsqueeze", columns, g.const([0, 1, 2])), g.op("Unsqueeze", rows, g.const([1, 3])))
+    seen = g.op(
+        "LessOrEqual",
+        g.op("Unsqueeze", columns, g.const([0, 1, 2])),
+        g.op("Unsqueeze", rows, g.const([1, 3])),
+    )
     bias = g.op("Unsqueeze", g.to_precision(key_bias), g.const([1, 2]))
     return g.op("Where", seen, bias, g.lowest())
 
@@ -124,12 +144,19 @@ def _side_by_side(g: Graph, d: DecoderSpec, x: str) -> str:
 
 def _cache(g: Graph, d: DecoderSpec, layer: int, grows: bool = False) -> tuple[list[str], list[str]]:
     parts, before, after = ("key", "value"), *(("P", "P + S") if grows else ("CAP", "CAP"))
-    past = [g.input(f"past.{layer}.{part}", g.precision, ["B", d.kv_heads, before, d.head_dim]) for part in parts]
-    return past, [g.graph_output(f"present.{layer}.{part}", g.precision, ["B", d.kv_heads, after, d.head_dim]) for part in parts]
+    past = [
+        g.input(f"past.{layer}.{part}", g.precision, ["B", d.kv_heads, before, d.head_dim]) for part in parts
+    ]
+    return past, [
+        g.graph_output(f"present.{layer}.{part}", g.precision, ["B", d.kv_heads, after, d.head_dim])
+        for part in parts
+    ]
 
 
 def _rope_contrib(g: Graph, d: DecoderSpec, cos: str, sin: str, position_ids: str) -> Callable:
-    return lambda x, heads: g.op("RotaryEmbedding", x, position_ids, cos, sin, domain=CONTRIB, num_heads=heads)
+    return lambda x, heads: g.op(
+        "RotaryEmbedding", x, position_ids, cos, sin, domain=CONTRIB, num_heads=heads
+    )
 
 
 def _rope_standard(g: Graph, d: DecoderSpec, cos: str, sin: str, position_ids: str) -> Callable:
@@ -139,11 +166,16 @@ def _rope_standard(g: Graph, d: DecoderSpec, cos: str, sin: str, position_ids: s
 def _rope_primitive(g: Graph, d: DecoderSpec, cos: str, sin: str, position_ids: str) -> Callable:
     """The first half of a head and its second, turned against each other."""
     half = d.head_dim // 2
-    cos, sin = (g.op("Unsqueeze", g.op("Gather", table, position_ids), g.const([2])) for table in (cos, sin))  # [B, S, 1, head_dim / 2]
+    cos, sin = (
+        g.op("Unsqueeze", g.op("Gather", table, position_ids), g.const([2])) for table in (cos, sin)
+    )  # [B, S, 1, head_dim / 2]
 
     def rotate(x: str, heads: int) -> str:
         first, second = g.split(g.op("Reshape", x, g.const([0, 0, heads, d.head_dim])), [half, half])
-        turned = (g.op("Sub", g.op("Mul", first, cos), g.op("Mul", second, sin)), g.op("Add", g.op("Mul", second, cos), g.op("Mul", first, sin)))
+        turned = (
+            g.op("Sub", g.op("Mul", first, cos), g.op("Mul", second, sin)),
+            g.op("Add", g.op("Mul", second, cos), g.op("Mul", first, sin)),
+        )
         return g.op("Reshape", g.op("Concat", *turned, axis=-1), g.const([0, 0, heads * d.head_dim]))
 
     return rotate
@@ -171,17 +203,43 @@ def _add_norm_primitive(g: Graph, x: str, added: str, scale: str, epsilon: float
 def _add_norm_contrib(g: Graph, x: str, added: str, scale: str, epsilon: float) -> tuple[str, str]:
     """Both in one pass over the stream."""
     normed, total = f"{scale}/normed", f"{scale}/sum"
-    g.node("SkipSimplifiedLayerNormalization", [x, added, scale], [normed, "", "", total], CONTRIB, epsilon=epsilon)
+    g.node(
+        "SkipSimplifiedLayerNormalization",
+        [x, added, scale],
+        [normed, "", "", total],
+        CONTRIB,
+        epsilon=epsilon,
+    )
     return total, normed
 
 
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
-        Flavour("gqa", 23, _begin_gqa, _rope_contrib, _norm_standard, _add_norm_contrib, {CONTRIB: 1}, fused_bias=True),
+        Flavour(
+            "gqa",
+            23,
+            _begin_gqa,
+            _rope_contrib,
+            _norm_standard,
+            _add_norm_contrib,
+            {CONTRIB: 1},
+            fused_bias=True,
+        ),
         Flavour("std24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_standard),
-        Flavour("ort24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_contrib, {CONTRIB: 1}, quantised_only=True),
-        Flavour("concat20", 20, _begin_concat, _rope_primitive, _norm_primitive, _add_norm_primitive, grows=True),
+        Flavour(
+            "ort24",
+            24,
+            _begin_std24,
+            _rope_standard,
+            _norm_standard,
+            _add_norm_contrib,
+            {CONTRIB: 1},
+            quantised_only=True,
+        ),
+        Flavour(
+            "concat20", 20, _begin_concat, _rope_primitive, _norm_primitive, _add_norm_primitive, grows=True
+        ),
     )
 }
 """gqa: ONNX Runtime on the CPU. std24: standard ops, ONNX Runtime and TensorRT from 10.15 on. ort24: the same with ONNX Runtime's

@@ -5,13 +5,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ltbm.export.quantize import Quantization, quantize_rows
-from ltbm.export.weights import WeightFile, cast_finite, row_chunks, transposed
+from .quantize import Quantization, quantize_rows
+from .weights import WeightFile, cast_finite, row_chunks, transposed
 
 IR_VERSION = 10
 CONTRIB = "com.microsoft"
-TENSOR_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16,
-                "int32": TensorProto.INT32, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+TENSOR_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
 BIAS_INPUT = 5
 """Of MatMulNBits, after x, codes, scales, zero points and group indices."""
 CODE_TYPES = {(4, False): TensorProto.UINT4, (8, False): TensorProto.UINT8, (4, True): TensorProto.INT4}
@@ -25,7 +31,14 @@ class Graph:
     residual stream and the norms stay in float32, so float16 neither overflows there nor loses small updates.
     """
 
-    def __init__(self, name: str, opset: int, precision: str, weights: WeightFile, domains: dict[str, int] | None = None):
+    def __init__(
+        self,
+        name: str,
+        opset: int,
+        precision: str,
+        weights: WeightFile,
+        domains: dict[str, int] | None = None,
+    ):
         self.name, self.precision, self.weights = name, precision, weights
         self.opsets = {"": opset, **(domains or {})}
         self.functions: list[onnx.FunctionProto] = []
@@ -40,7 +53,9 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
         self._outputs.append(helper.make_tensor_value_info(name, TENSOR_TYPES[dtype], shape))
 
-    def node(self, op_type: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes) -> None:
+    def node(
+        self, op_type: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes
+    ) -> None:
         """A node whose output names are given, for ops with several outputs and for the graph's own outputs."""
         name = f"{op_type}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op_type, inputs, outputs, name=name, domain=domain, **attributes))
@@ -72,7 +87,9 @@ class Graph:
     def weight(self, name: str, values, dtype: str | None = None) -> str:
         """An external tensor in the graph's precision, or in `dtype`; `values[:]` is read if it is not yet written."""
         kind = dtype or self.precision
-        return self._external(name, TENSOR_TYPES[kind], values.shape, lambda: [cast_finite(values[:], np.dtype(kind), name)])
+        return self._external(
+            name, TENSOR_TYPES[kind], values.shape, lambda: [cast_finite(values[:], np.dtype(kind), name)]
+        )
 
     def cast(self, value: str, dtype: str) -> str:
         return self.op("Cast", value, to=TENSOR_TYPES[dtype])
@@ -92,7 +109,15 @@ class Graph:
         """The most negative value of the graph's precision, as a mask adds it."""
         return self.const(ml_dtypes.finfo(np.dtype(self.precision)).min, self.precision)
 
-    def linear(self, x: str, name: str, weight, bias=None, kind: str | Quantization | None = None, fused_bias: bool = False) -> str:
+    def linear(
+        self,
+        x: str,
+        name: str,
+        weight,
+        bias=None,
+        kind: str | Quantization | None = None,
+        fused_bias: bool = False,
+    ) -> str:
         """x @ W.T + b in the graph's precision; W is PyTorch's [N, K], anything whose rows can be sliced.
 
         kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised; the graph's precision if left out
@@ -104,9 +129,15 @@ class Graph:
         if isinstance(kind, Quantization):
             y = self._quantized_product(x, name, weight, kind)
         else:
-            stored = self._external(f"{name}.weight", TENSOR_TYPES[kind], weight.shape[::-1],
-                                    lambda: [transposed(weight, np.dtype(kind), f"{name}.weight")])
-            y = self.convert(self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision)
+            stored = self._external(
+                f"{name}.weight",
+                TENSOR_TYPES[kind],
+                weight.shape[::-1],
+                lambda: [transposed(weight, np.dtype(kind), f"{name}.weight")],
+            )
+            y = self.convert(
+                self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision
+            )
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
 
     def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias=None) -> str:
@@ -123,8 +154,15 @@ class Graph:
                 yield piece.codes
 
         kind = TensorProto.UINT8 if contrib else CODE_TYPES[q.bits, q.signed]
-        inputs = [self._external(f"{name}.codes", kind, (rows, blocks, q.block_size * q.bits // 8) if contrib else (rows, width), codes),
-                  self._external(f"{name}.scales", TENSOR_TYPES[self.precision], (rows, blocks), lambda: scales)]
+        inputs = [
+            self._external(
+                f"{name}.codes",
+                kind,
+                (rows, blocks, q.block_size * q.bits // 8) if contrib else (rows, width),
+                codes,
+            ),
+            self._external(f"{name}.scales", TENSOR_TYPES[self.precision], (rows, blocks), lambda: scales),
+        ]
         if not q.symmetric:
             shape = (rows, blocks * q.bits // 8) if contrib else (rows, blocks)
             inputs.append(self._external(f"{name}.zero_points", kind, shape, lambda: zero_points))
@@ -132,17 +170,32 @@ class Graph:
             inputs.append(self._same_zero_points(q, rows, blocks))
         if contrib:
             if bias is not None:
-                inputs += ["" for _ in range(len(inputs), BIAS_INPUT - 1)] + [self.weight(f"{name}.bias", bias)]
-            return self.op("MatMulNBits", x, *inputs, domain=CONTRIB, K=width, N=rows, bits=q.bits, block_size=q.block_size,
-                           accuracy_level=q.accuracy_level)
+                inputs += ["" for _ in range(len(inputs), BIAS_INPUT - 1)] + [
+                    self.weight(f"{name}.bias", bias)
+                ]
+            return self.op(
+                "MatMulNBits",
+                x,
+                *inputs,
+                domain=CONTRIB,
+                K=width,
+                N=rows,
+                bits=q.bits,
+                block_size=q.block_size,
+                accuracy_level=q.accuracy_level,
+            )
         dense = self.op("DequantizeLinear", *inputs, axis=1, block_size=q.block_size)
         return self.op("MatMul", x, self.op("Transpose", dense, perm=[1, 0]))
 
     def _same_zero_points(self, q: Quantization, rows: int, blocks: int) -> str:
         """Symmetry's zero point for every block: DequantizeLinear wants them all, so matrices of one shape share them."""
         filled = np.uint8(q.zero_point if q.bits == 8 else q.zero_point << 4 | q.zero_point)
-        return self._external(f"zero_points.{q.bits}.{rows}x{blocks}", CODE_TYPES[q.bits, False], (rows, blocks),
-                              lambda: [np.full(-(-rows * blocks * q.bits // 8), filled)])
+        return self._external(
+            f"zero_points.{q.bits}.{rows}x{blocks}",
+            CODE_TYPES[q.bits, False],
+            (rows, blocks),
+            lambda: [np.full(-(-rows * blocks * q.bits // 8), filled)],
+        )
 
     def _external(self, name: str, data_type: int, dims, pieces) -> str:
         if name not in self._initializers:
@@ -150,7 +203,10 @@ class Graph:
         return name
 
     def model(self) -> onnx.ModelProto:
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values()))
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+        )
         opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions,
-                                 producer_name="ltbm")
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions, producer_name="ltbm"
+        )

@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ltbm.runtime.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, write_whole
-from ltbm.runtime.engine import INT8_KV
-from ltbm.runtime.kv_cache import bucket
-from ltbm.runtime.levels import parse_level
-from ltbm.runtime.session import Session, settle_level
-from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.splice import splice
+from ..runtime.backends.opening import INT8_KV
+from ..runtime.bundle import MANIFEST_NAME, Bundle, FileRecord
+from ..runtime.files import file_sha256, write_whole
+from ..runtime.levels import parse_level
+from ..runtime.session import Session, settle_level
+from ..runtime.stages.decoder import Decoder
+from ..runtime.stages.kv_cache import bucket
+from ..runtime.stages.splice import splice
 
 SOURCE_FLAVOUR, FLAVOUR = "gqa", INT8_KV["onnxruntime", "cpu"]
 LEVELS = ("full", "keep25")  # heard for the ranges: merged tokens are averages, single ones are not
@@ -32,17 +33,23 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
     """
     bundle = Bundle.open(path)
     if SOURCE_FLAVOUR not in bundle.manifest.flavours:
-        raise ValueError(f"{path} has no {SOURCE_FLAVOUR} decoder, the only one that takes an int8 cache; "
-                         f"it has {', '.join(bundle.manifest.flavours)}")
+        raise ValueError(
+            f"{path} has no {SOURCE_FLAVOUR} decoder, the only one that takes an int8 cache; "
+            f"it has {', '.join(bundle.manifest.flavours)}"
+        )
     ranges = measure_ranges(path, clips, prompt, progress)
     out = bundle.path / f"decoder.{FLAVOUR}.onnx"
-    model = with_int8_cache(onnx.load(bundle.file(f"decoder.{SOURCE_FLAVOUR}.onnx"), load_external_data=False), ranges)
+    model = with_int8_cache(
+        onnx.load(bundle.file(f"decoder.{SOURCE_FLAVOUR}.onnx"), load_external_data=False), ranges
+    )
     write_whole(out, model.SerializeToString())
     _record(bundle, out)
     return out
 
 
-def measure_ranges(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> dict[str, np.ndarray]:
+def measure_ranges(
+    path, clips: Sequence, prompt: str, progress: Callable[[str], None]
+) -> dict[str, np.ndarray]:
     """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value", over clips and levels."""
     ranges: dict[str, np.ndarray] = {}
     with Session.open(path) as session:
@@ -57,15 +64,25 @@ def measure_ranges(path, clips: Sequence, prompt: str, progress: Callable[[str],
 
 def _ranges_of(session: Session, audios: list, prompt: str, level: str) -> dict[str, np.ndarray]:
     settled = settle_level(parse_level(level), audios)[0]
-    prefix = splice(session.prompter.prompt_ids(prompt, len(audios)), session.hear(audios, settled),
-                    session.manifest.prompt.audio_token_id, session.embeddings, settled)
+    prefix = splice(
+        session.prompter.prompt_ids(prompt, len(audios)),
+        session.hear(audios, settled),
+        session.manifest.prompt.audio_token_id,
+        session.embeddings,
+        settled,
+    )
     decoder = Decoder(session.decoder, session.manifest.decoder, bucket(len(prefix.token_ids) + STEPS))
     token = decoder.prefill([prefix]).argmax(-1)
     for _ in range(STEPS):
         token = decoder.step(session.embeddings[token]).argmax(-1)
     used = int(decoder.cache.lengths[0])
-    return {name.removeprefix("past."): largest_magnitudes(np.asarray(array)[0, :, :used].astype(np.float32), name.endswith("key"))
-            for name, array in decoder.cache.arrays(1).items() if name.startswith("past.")}
+    return {
+        name.removeprefix("past."): largest_magnitudes(
+            np.asarray(array)[0, :, :used].astype(np.float32), name.endswith("key")
+        )
+        for name, array in decoder.cache.arrays(1).items()
+        if name.startswith("past.")
+    }
 
 
 def largest_magnitudes(values: np.ndarray, rotated: bool) -> np.ndarray:
@@ -89,13 +106,20 @@ def with_int8_cache(model: onnx.ModelProto, ranges: dict[str, np.ndarray]) -> on
     nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
     for layer, node in enumerate(nodes):
         for part, place in SCALE_INPUTS.items():
-            scale = np.maximum(ranges[f"{layer}.{part}"], TINY).astype(np.float32)[None, :, None] / np.float32(LARGEST)
+            scale = np.maximum(ranges[f"{layer}.{part}"], TINY).astype(np.float32)[
+                None, :, None
+            ] / np.float32(LARGEST)
             name = f"kv_scale.{layer}.{part}"
             model.graph.initializer.append(numpy_helper.from_array(scale, name))
             node.input.extend([""] * (place + 1 - len(node.input)))
             node.input[place] = name
-        node.attribute.extend([helper.make_attribute("k_quant_type", "PER_CHANNEL"), helper.make_attribute("v_quant_type", "PER_CHANNEL"),
-                               helper.make_attribute("kv_cache_bit_width", 8)])
+        node.attribute.extend(
+            [
+                helper.make_attribute("k_quant_type", "PER_CHANNEL"),
+                helper.make_attribute("v_quant_type", "PER_CHANNEL"),
+                helper.make_attribute("kv_cache_bit_width", 8),
+            ]
+        )
     return model
 
 

@@ -1,19 +1,29 @@
 """Stage 3, merge and projector as ONNX: the LTBM op with its function body inside (or as a TensorRT plugin), then the LLM's width."""
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import ModelSpec
-from ltbm.export.graph import Graph
-from ltbm.export.weights import WeightFile
-from ltbm.plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
-from ltbm.runtime.bundle import Precision
+from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
+from ..runtime.bundle import Precision
+from .checkpoint import Checkpoint
+from .families import ModelSpec
+from .graph import Graph
+from .weights import WeightFile
 
 OPSET = 20
-PLUGIN_ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": DOMAIN, "tensorrt_plugin_shape_input_indices": [3]}
+PLUGIN_ATTRIBUTES = {
+    "plugin_version": "1",
+    "plugin_namespace": DOMAIN,
+    "tensorrt_plugin_shape_input_indices": [3],
+}
 """How TensorRT's parser finds the plugin, and that `keep` is a shape."""
 
 
-def merge_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile, step: tuple[int, int],
-                plugin: bool = False) -> Graph:
+def merge_graph(
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    precision: Precision,
+    weights: WeightFile,
+    step: tuple[int, int],
+    plugin: bool = False,
+) -> Graph:
     """audio_embeds [B, T, D], lengths [B], targets [B], keep [1], window [1] -> merged_embeds [B, K, H] and the plan.
 
     The plan is sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md). With first_position
@@ -24,16 +34,40 @@ def merge_graph(spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, w
     g = Graph("merge", OPSET, precision.encoder, weights, {DOMAIN: VERSION})
     if not plugin:
         g.functions.append(ltbm_function())
-    inputs = [g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.encoder.width]), g.input("lengths", "int32", ["B"]),
-              g.input("targets", "int32", ["B"]), g.input("keep", "int64", [1]), g.input("window", "int32", [1])]
-    first, original, proportional = (g.input("first_position", "int64", ["B"]), g.input("original_positions", "int32", [1]),
-                                     g.input("proportional_attention", "int32", [1]))
-    plan = [g.graph_output(name, "int32", shape)
-            for name, shape in (("sizes", ["B", "K"]), ("anchors", ["B", "K"]), ("source_map", ["B", "T"]))]
-    g.node(OP, inputs, ["merged"] + plan, DOMAIN, step_num=step[0], step_den=step[1], **(PLUGIN_ATTRIBUTES if plugin else {}))
-    projected = _projector(g, spec, checkpoint, g.convert("merged", precision.audio_embeds, precision.encoder))
-    g.output(g.convert(projected, precision.encoder, precision.inputs_embeds), "merged_embeds", precision.inputs_embeds,
-             ["B", "K", spec.decoder.hidden_size])
+    inputs = [
+        g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.encoder.width]),
+        g.input("lengths", "int32", ["B"]),
+        g.input("targets", "int32", ["B"]),
+        g.input("keep", "int64", [1]),
+        g.input("window", "int32", [1]),
+    ]
+    first, original, proportional = (
+        g.input("first_position", "int64", ["B"]),
+        g.input("original_positions", "int32", [1]),
+        g.input("proportional_attention", "int32", [1]),
+    )
+    plan = [
+        g.graph_output(name, "int32", shape)
+        for name, shape in (("sizes", ["B", "K"]), ("anchors", ["B", "K"]), ("source_map", ["B", "T"]))
+    ]
+    g.node(
+        OP,
+        inputs,
+        ["merged"] + plan,
+        DOMAIN,
+        step_num=step[0],
+        step_den=step[1],
+        **(PLUGIN_ATTRIBUTES if plugin else {}),
+    )
+    projected = _projector(
+        g, spec, checkpoint, g.convert("merged", precision.audio_embeds, precision.encoder)
+    )
+    g.output(
+        g.convert(projected, precision.encoder, precision.inputs_embeds),
+        "merged_embeds",
+        precision.inputs_embeds,
+        ["B", "K", spec.decoder.hidden_size],
+    )
     _positions(g, first, original)
     _key_bias(g, proportional)
     return g

@@ -5,21 +5,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.flavours import FLAVOURS
-from ltbm.export.precision import FLOATS
-from ltbm.export.reference import TorchReference
-from ltbm.plugins.merge import apply_plan, plan_merge
-from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.engine import Engine, open_engine
-from ltbm.runtime.levels import Level
-from ltbm.runtime.prompt import Prompter
-from ltbm.runtime.session import settle_level, split_long
-from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.encoder import EncodedRows, encode
-from ltbm.runtime.stages.features import cut_windows
-from ltbm.runtime.stages.merge import MergedAudio, Row, merge
-from ltbm.runtime.stages.splice import Prefix, splice
+from ..plugins.merge import apply_plan, plan_merge
+from ..runtime.backends.opening import open_engine
+from ..runtime.bundle import Bundle
+from ..runtime.engine import Engine
+from ..runtime.levels import Level
+from ..runtime.prompt import Prompter
+from ..runtime.session import settle_level, split_long
+from ..runtime.stages.decoder import Decoder
+from ..runtime.stages.encoder import EncodedRows, encode
+from ..runtime.stages.features import cut_windows
+from ..runtime.stages.merge import MergedAudio, Row, merge
+from ..runtime.stages.splice import Prefix, splice
+from .checkpoint import Checkpoint
+from .flavours import FLAVOURS
+from .precision import FLOATS
+from .reference import TorchReference
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25, "int4": 1.0}
 """Largest absolute difference allowed, as a share of the reference's largest value, or absolute where that is below 1.
@@ -65,9 +66,15 @@ def test_clip(sampling_rate: int, seconds: float = 5.0) -> np.ndarray:
     return (0.3 * tone + 0.05 * generator.standard_normal(len(time))).astype(np.float32)
 
 
-def check_parity(checkpoint: Checkpoint, bundle: Bundle, levels: list[Level], waveform: np.ndarray | None = None,
-                 prompt: str = DEFAULT_PROMPT, max_new_tokens: int = 8,
-                 report: Callable[[ParityLine], None] | None = None) -> list[ParityLine]:
+def check_parity(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    levels: list[Level],
+    waveform: np.ndarray | None = None,
+    prompt: str = DEFAULT_PROMPT,
+    max_new_tokens: int = 8,
+    report: Callable[[ParityLine], None] | None = None,
+) -> list[ParityLine]:
     """Hold every stage of `bundle` against PyTorch on one clip, at each level; `report` sees each line as it comes.
 
     waveform: [samples] at the model's rate, a seeded clip of 5 s when left out
@@ -112,10 +119,27 @@ class _Case:
 class _Chain:
     """The engines and the reference side by side on one clip."""
 
-    def __init__(self, checkpoint: Checkpoint, bundle: Bundle, waveform: np.ndarray, prompt: str, max_new_tokens: int, add):
-        self.bundle, self.manifest, self.precision, self.add = bundle, bundle.manifest, bundle.manifest.precision, add
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        bundle: Bundle,
+        waveform: np.ndarray,
+        prompt: str,
+        max_new_tokens: int,
+        add,
+    ):
+        self.bundle, self.manifest, self.precision, self.add = (
+            bundle,
+            bundle.manifest,
+            bundle.manifest.precision,
+            add,
+        )
         self.reference, self.max_new_tokens = TorchReference(checkpoint), max_new_tokens
-        self.flavours = () if "bfloat16" in (self.precision.activations, self.precision.lm_head) else self.manifest.flavours
+        self.flavours = (
+            ()
+            if "bfloat16" in (self.precision.activations, self.precision.lm_head)
+            else self.manifest.flavours
+        )
         self.cases: list[_Case] = []
         audio = self.manifest.audio
         windows = cut_windows(waveform, audio)
@@ -127,7 +151,16 @@ class _Chain:
     def open(self, name: str) -> Engine:
         return open_engine(self.bundle.file(f"{name}.onnx"), "onnxruntime", "cpu")
 
-    def compare(self, stage: str, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float, tolerance: float = 0.0) -> None:
+    def compare(
+        self,
+        stage: str,
+        level: str,
+        flavour: str,
+        got: np.ndarray,
+        want: np.ndarray,
+        share: float,
+        tolerance: float = 0.0,
+    ) -> None:
         """`share` of the largest value is allowed, or `tolerance`."""
         got, want = got.astype(np.float64), want.astype(np.float64)
         scale = max(1.0, float(np.abs(want).max(initial=0.0)))
@@ -140,7 +173,7 @@ class _Chain:
         self.torch_features, self.frame_lengths = self.reference.features(self.samples)
         for window, want in zip(self.windows, self.torch_features):
             got = window.input_features
-            self.compare("features", "", "", got, want[:, :got.shape[1]], 0.0, FEATURES_TOLERANCE)
+            self.compare("features", "", "", got, want[:, : got.shape[1]], 0.0, FEATURES_TOLERANCE)
 
     def encoder(self) -> None:
         """Valid tokens only, against the tower run on clips padded to the whole window."""
@@ -148,20 +181,36 @@ class _Chain:
         self.encoded = [encode(engine, part) for part in self.audios]
         engine.close()
         want = self.reference.audio_embeds(self.torch_features, self.frame_lengths)
-        got = [row[:group.tokens] for groups in self.encoded for group in groups for row in np.asarray(group.audio_embeds)]
-        self.compare("encoder", "", "", np.concatenate(got), np.concatenate([w[:len(g)] for g, w in zip(got, want)]),
-                     TOLERANCE[self.precision.encoder])
+        got = [
+            row[: group.tokens]
+            for groups in self.encoded
+            for group in groups
+            for row in np.asarray(group.audio_embeds)
+        ]
+        self.compare(
+            "encoder",
+            "",
+            "",
+            np.concatenate(got),
+            np.concatenate([w[: len(g)] for g, w in zip(got, want)]),
+            TOLERANCE[self.precision.encoder],
+        )
 
     def level(self, level: Level) -> None:
         engine = self.open("merge")
         merged = [merge(engine, groups, level) for groups in self.encoded]
         engine.close()
         reference = [reference_merge(groups, level, self.manifest.merge_step) for groups in self.encoded]
-        different = sum(int((getattr(a, name) != getattr(b, name)).sum())
-                        for a, b in zip(merged, reference) for name in ("source_map", "sizes", "anchors"))
+        different = sum(
+            int((getattr(a, name) != getattr(b, name)).sum())
+            for a, b in zip(merged, reference)
+            for name in ("source_map", "sizes", "anchors")
+        )
         tokens = f"{sum(audio.tokens_in for audio in merged)} tokens -> {sum(audio.tokens_out for audio in merged)}"
         self.add("merge plan", level.name, "", float(different), 0.0, tokens)
-        truth = [replace(audio, merged_embeds=self.reference.project(audio.merged_embeds)) for audio in reference]
+        truth = [
+            replace(audio, merged_embeds=self.reference.project(audio.merged_embeds)) for audio in reference
+        ]
         got, want = (np.concatenate([audio.merged_embeds for audio in side]) for side in (merged, truth))
         self.compare("projector", level.name, "", got, want, TOLERANCE[self.precision.encoder])
         if self.flavours:
@@ -169,18 +218,32 @@ class _Chain:
 
     def _case(self, level: Level, audios: list[MergedAudio]) -> "_Case":
         """What PyTorch makes of the reference's tokens, greedily."""
-        prefix = splice(self.prompt_ids, audios, self.manifest.prompt.audio_token_id, self.reference.table, level)
+        prefix = splice(
+            self.prompt_ids, audios, self.manifest.prompt.audio_token_id, self.reference.table, level
+        )
         eos = self.manifest.prompt.eos_token_ids
         token_ids, logits = self.reference.greedy(prefix, self.max_new_tokens, eos)
         if level.ratio == 1:
-            generated = self.reference.generate(prefix.token_ids.tolist(), self.samples, self.max_new_tokens, eos)
+            generated = self.reference.generate(
+                prefix.token_ids.tolist(), self.samples, self.max_new_tokens, eos
+            )
             wrong = sum(a != b for a, b in zip(generated, token_ids)) + abs(len(generated) - len(token_ids))
-            self.add("generate", level.name, "torch", float(wrong), 0.0, f"reference against transformers' generate, {len(generated)} tokens")
+            self.add(
+                "generate",
+                level.name,
+                "torch",
+                float(wrong),
+                0.0,
+                f"reference against transformers' generate, {len(generated)} tokens",
+            )
         return _Case(level.name, prefix, token_ids, logits)
 
     def decoder(self, flavour: str) -> None:
         """One flavour in every case: logits of prefill and of every step, and the greedy choice."""
-        share = max(TOLERANCE[kind] for kind in (self.precision.weights, self.precision.lm_head, self.precision.activations))
+        share = max(
+            TOLERANCE[kind]
+            for kind in (self.precision.weights, self.precision.lm_head, self.precision.activations)
+        )
         if flavour not in FLAVOURS:  # the one with an int8 cache
             share = max(share, TOLERANCE["int8"])
         engine = self.open(f"decoder.{flavour}")
@@ -193,14 +256,27 @@ class _Chain:
     def rounded(self) -> None:
         """The decoders' logits once more, against PyTorch with the weights that they were given; the reference stays changed."""
         self.reference.round_weights(self.precision)
-        exact = max(TOLERANCE[kind] for kind in (self.precision.activations, self.precision.weights, self.precision.lm_head) if kind in FLOATS)
+        exact = max(
+            TOLERANCE[kind]
+            for kind in (self.precision.activations, self.precision.weights, self.precision.lm_head)
+            if kind in FLOATS
+        )
         for case in self.cases:
             want = self.reference.forced(case.prefix, case.token_ids)
             for flavour in filter(FLAVOURS.get, self.flavours):
                 rounds = FLAVOURS[flavour].domains and self.precision.accuracy_level == 4
-                self._steps(" rounded", case.level, flavour, case.engine_logits[flavour], want, ROUNDED_ACTIVATIONS if rounds else exact)
+                self._steps(
+                    " rounded",
+                    case.level,
+                    flavour,
+                    case.engine_logits[flavour],
+                    want,
+                    ROUNDED_ACTIVATIONS if rounds else exact,
+                )
 
-    def _steps(self, kind: str, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float) -> None:
+    def _steps(
+        self, kind: str, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float
+    ) -> None:
         self.compare("prefill" + kind, level, flavour, got[0], want[0], share)
         if len(got) > 1:
             self.compare("decode" + kind, level, flavour, got[1:], want[1:], share)
@@ -209,8 +285,13 @@ class _Chain:
         """Logits [steps, V] of the engine, fed the reference's tokens."""
         dtype, prefix = engine.inputs["inputs_embeds"].dtype, case.prefix
         decoder = Decoder(engine, self.manifest.decoder, len(prefix.token_ids) + len(case.token_ids))
-        logits = [decoder.prefill([replace(prefix, inputs_embeds=prefix.inputs_embeds.astype(dtype))])[0].copy()]
-        logits += [decoder.step(self.reference.table[[token]].astype(dtype))[0].copy() for token in case.token_ids[:-1]]
+        logits = [
+            decoder.prefill([replace(prefix, inputs_embeds=prefix.inputs_embeds.astype(dtype))])[0].copy()
+        ]
+        logits += [
+            decoder.step(self.reference.table[[token]].astype(dtype))[0].copy()
+            for token in case.token_ids[:-1]
+        ]
         return np.stack(logits)
 
     def _tokens(self, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float) -> None:
@@ -220,13 +301,24 @@ class _Chain:
         gap = want[steps, best] - want[steps, chosen]
         slack = 0.0 if share == TOLERANCE["float32"] else 2 * share * max(1.0, float(np.abs(want).max()))
         wrong = int((gap > slack).sum()) if slack else int((chosen != best).sum())
-        self.add("greedy tokens", level, flavour, float(wrong), 0.0, f"{int((chosen == best).sum())} of {len(want)} equal")
+        self.add(
+            "greedy tokens",
+            level,
+            flavour,
+            float(wrong),
+            0.0,
+            f"{int((chosen == best).sum())} of {len(want)} equal",
+        )
 
 
 def reference_merge(groups: list[EncodedRows], level: Level, step: tuple[int, int]) -> MergedAudio:
     """The numpy reference over the engine's own encoder output; merged_embeds are [K, D], before the projector."""
-    rows = [x[:group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
+    rows = [x[: group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
     plans = [plan_merge(x, level.target(len(x)), level.merge_window, step) for x in rows]
-    sizes, anchors, sources = (np.concatenate([getattr(plan, name) for plan in plans]) for name in ("sizes", "anchors", "source_map"))
+    sizes, anchors, sources = (
+        np.concatenate([getattr(plan, name) for plan in plans]) for name in ("sizes", "anchors", "source_map")
+    )
     merged = np.concatenate([apply_plan(plan, x) for plan, x in zip(plans, rows)])
-    return MergedAudio(merged, sizes, anchors, sources, tuple(Row(len(x), len(plan.sizes)) for plan, x in zip(plans, rows)))
+    return MergedAudio(
+        merged, sizes, anchors, sources, tuple(Row(len(x), len(plan.sizes)) for plan, x in zip(plans, rows))
+    )

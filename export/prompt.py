@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import ModelSpec
-from ltbm.runtime.bundle import PromptSpec
+from ..runtime.bundle import PromptSpec
+from .checkpoint import Checkpoint
+from .families import ModelSpec
 
 
 def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) -> PromptSpec:
@@ -15,27 +15,42 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
     processor = AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
     tokenizer = processor.tokenizer
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{checkpoint.source} has no fast tokenizer (tokenizer.json), which the runtime needs")
+        raise ValueError(
+            f"{checkpoint.source} has no fast tokenizer (tokenizer.json), which the runtime needs"
+        )
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     template = processor.chat_template
     if isinstance(template, dict):
         template = template["default"]
     if not template:
-        raise ValueError(f"{checkpoint.source} has no chat template (chat_template.jinja or chat_template.json)")
+        raise ValueError(
+            f"{checkpoint.source} has no chat template (chat_template.jinja or chat_template.json)"
+        )
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     audio_token = tokenizer.convert_ids_to_tokens(spec.audio_token_id)
     if audio_token is None:
-        raise ValueError(f"the tokenizer has no token {spec.audio_token_id}, which the configuration names for audio")
-    return PromptSpec(audio_token=audio_token, audio_token_id=spec.audio_token_id,
-                      eos_token_ids=_eos_token_ids(checkpoint, tokenizer), bos_token=tokenizer.bos_token,
-                      eos_token=tokenizer.eos_token, pad_token=tokenizer.pad_token)
+        raise ValueError(
+            f"the tokenizer has no token {spec.audio_token_id}, which the configuration names for audio"
+        )
+    return PromptSpec(
+        audio_token=audio_token,
+        audio_token_id=spec.audio_token_id,
+        eos_token_ids=_eos_token_ids(checkpoint, tokenizer),
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        pad_token=tokenizer.pad_token,
+    )
 
 
 def _eos_token_ids(checkpoint: Checkpoint, tokenizer) -> tuple[int, ...]:
     """generation_config.json's end tokens, else the configuration's, else the tokenizer's."""
     path = checkpoint.path / "generation_config.json"
     generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for found in (generation.get("eos_token_id"), checkpoint.config.text_config.eos_token_id, tokenizer.eos_token_id):
+    for found in (
+        generation.get("eos_token_id"),
+        checkpoint.config.text_config.eos_token_id,
+        tokenizer.eos_token_id,
+    ):
         if found is not None:
             return tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
     raise ValueError(f"{checkpoint.source} names no end token (eos_token_id), so no answer would end")

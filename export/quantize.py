@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import ml_dtypes  # noqa: F401  numpy learns bfloat16 from it
 import numpy as np
 
-from ltbm.export.precision import BLOCK_SIZES
+from .precision import BLOCK_SIZES
 
 SMALLEST = np.finfo(np.float32).tiny  # below, the inverse of a scale is infinite: such a block is all zero
 SMALLEST_SIGNED = np.float32(2.0**-24)  # float16's least value: TensorRT takes no scale of zero
@@ -34,10 +34,14 @@ class Quantization:
         """Blocks in one row of `width` values; ValueError where they do not come out even."""
         blocks, rest = divmod(width, self.block_size)
         if rest:
-            raise ValueError(f"{name} has rows of {width} values, no multiple of the block size {self.block_size}; "
-                             f"choose another --block-size of {', '.join(map(str, BLOCK_SIZES))}")
+            raise ValueError(
+                f"{name} has rows of {width} values, no multiple of the block size {self.block_size}; "
+                f"choose another --block-size of {', '.join(map(str, BLOCK_SIZES))}"
+            )
         if self.bits == 4 and blocks % 2 and not self.symmetric:
-            raise ValueError(f"{name} has {blocks} blocks in a row; asymmetric int4 packs zero points in pairs: choose a smaller --block-size")
+            raise ValueError(
+                f"{name} has {blocks} blocks in a row; asymmetric int4 packs zero points in pairs: choose a smaller --block-size"
+            )
         return blocks
 
 
@@ -72,7 +76,9 @@ def quantize_rows(rows: np.ndarray, q: Quantization) -> QuantizedRows:
         scales = (high - low) / top
         zero_points = _round(np.divide(-low, scales, out=np.zeros_like(low), where=scales != 0), top)
     inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=np.abs(scales) >= SMALLEST)
-    codes = _round(blocks * inverse[..., None] + zero_points[..., None].astype(np.float32), top).reshape(rows.shape)
+    codes = _round(blocks * inverse[..., None] + zero_points[..., None].astype(np.float32), top).reshape(
+        rows.shape
+    )
     if q.signed:  # two's complement: the sign bit turns over
         codes, zero_points = (codes ^ q.zero_point) & int(top), np.zeros_like(zero_points)
     return QuantizedRows(_pack(codes, q.bits), scales, _pack(zero_points, q.bits))
@@ -80,7 +86,10 @@ def quantize_rows(rows: np.ndarray, q: Quantization) -> QuantizedRows:
 
 def dequantize_rows(rows: QuantizedRows, q: Quantization) -> np.ndarray:
     """The values [n, K] float32 that the codes stand for."""
-    codes, zero_points = _unpack(rows.codes, q.bits), _unpack(rows.zero_points, q.bits)[:, :rows.scales.shape[1], None]
+    codes, zero_points = (
+        _unpack(rows.codes, q.bits),
+        _unpack(rows.zero_points, q.bits)[:, : rows.scales.shape[1], None],
+    )
     if q.signed:
         codes, zero_points = codes ^ q.zero_point, zero_points ^ q.zero_point
     blocks = codes.astype(np.float32).reshape(len(codes), -1, q.block_size) - zero_points

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.decoder import weight_kind
-from ltbm.export.families import EMBEDDINGS, FAMILIES, LM_HEAD
-from ltbm.export.quantize import Quantization, rounded
-from ltbm.export.weights import row_chunks
-from ltbm.runtime.bundle import Precision
-from ltbm.runtime.stages.splice import Prefix
+from ..runtime.bundle import Precision
+from ..runtime.stages.splice import Prefix
+from .checkpoint import Checkpoint
+from .decoder import weight_kind
+from .families import EMBEDDINGS, FAMILIES, LM_HEAD
+from .quantize import Quantization, rounded
+from .weights import row_chunks
 
 
 class TorchReference:
@@ -20,8 +20,12 @@ class TorchReference:
 
         self.processor = transformers.AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
         architecture = getattr(transformers, FAMILIES[checkpoint.config.model_type].architecture)
-        self.model = architecture.from_pretrained(checkpoint.path, dtype=torch.float32, attn_implementation="eager").eval()
-        if LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint:  # tied: transformers leaves this head random
+        self.model = architecture.from_pretrained(
+            checkpoint.path, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        if (
+            LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint
+        ):  # tied: transformers leaves this head random
             self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
         self.core = self.model.model
 
@@ -34,12 +38,16 @@ class TorchReference:
                 if name.endswith("_proj.weight"):
                     parameter.copy_(_rounded(parameter, layers, precision.activations))
         if isinstance(head, Quantization):  # a new one: the embeddings, which it may be tied to, stay
-            self.model.lm_head.weight = torch.nn.Parameter(_rounded(self.model.lm_head.weight, head, precision.activations))
+            self.model.lm_head.weight = torch.nn.Parameter(
+                _rounded(self.model.lm_head.weight, head, precision.activations)
+            )
 
     def features(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole window] and frame lengths [B] of sample windows."""
         extractor = self.processor.feature_extractor
-        out = extractor(windows, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np")
+        out = extractor(
+            windows, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np"
+        )
         return out["input_features"], out["attention_mask"].sum(-1)
 
     @torch.no_grad()
@@ -72,13 +80,21 @@ class TorchReference:
         A 4-D additive mask: without one, transformers reads positions with gaps as packed sequences.
         """
         length = len(position_ids)
-        mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1) + torch.from_numpy(key_bias).float()
+        mask = (
+            torch.full((length, length), torch.finfo(torch.float32).min).triu(1)
+            + torch.from_numpy(key_bias).float()
+        )
         hidden = self.core.language_model(
-            inputs_embeds=torch.from_numpy(inputs_embeds).float()[None], attention_mask=mask[None, None],
-            position_ids=torch.from_numpy(position_ids)[None], use_cache=False).last_hidden_state
+            inputs_embeds=torch.from_numpy(inputs_embeds).float()[None],
+            attention_mask=mask[None, None],
+            position_ids=torch.from_numpy(position_ids)[None],
+            use_cache=False,
+        ).last_hidden_state
         return self.model.lm_head(hidden)[0].numpy()
 
-    def greedy(self, prefix: Prefix, max_new_tokens: int, eos_token_ids: tuple[int, ...]) -> tuple[list[int], np.ndarray]:
+    def greedy(
+        self, prefix: Prefix, max_new_tokens: int, eos_token_ids: tuple[int, ...]
+    ) -> tuple[list[int], np.ndarray]:
         """Greedy tokens and the logits [steps, V] of every step, each step run from the start without a cache."""
         token_ids, steps = [], []
         while len(token_ids) < max_new_tokens and not (token_ids and token_ids[-1] in eos_token_ids):
@@ -88,27 +104,45 @@ class TorchReference:
 
     def forced(self, prefix: Prefix, token_ids: list[int]) -> np.ndarray:
         """The logits [steps, V] from which each of the `token_ids` would be chosen, whatever they choose."""
-        return self.logits(*self._continued(prefix, token_ids[:-1]))[-len(token_ids):]
+        return self.logits(*self._continued(prefix, token_ids[:-1]))[-len(token_ids) :]
 
     def _continued(self, prefix: Prefix, token_ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """inputs_embeds, position_ids and key_bias of the prefix with `token_ids` after it."""
         positions = prefix.next_position + np.arange(len(token_ids))
-        return (np.concatenate([prefix.inputs_embeds, self.table[token_ids]]),
-                np.concatenate([prefix.position_ids, positions]), np.concatenate([prefix.key_bias, np.zeros(len(token_ids), np.float32)]))
+        return (
+            np.concatenate([prefix.inputs_embeds, self.table[token_ids]]),
+            np.concatenate([prefix.position_ids, positions]),
+            np.concatenate([prefix.key_bias, np.zeros(len(token_ids), np.float32)]),
+        )
 
     @torch.no_grad()
-    def generate(self, prompt_token_ids: list[int], windows: list[np.ndarray], max_new_tokens: int, eos_token_ids) -> list[int]:
+    def generate(
+        self, prompt_token_ids: list[int], windows: list[np.ndarray], max_new_tokens: int, eos_token_ids
+    ) -> list[int]:
         """transformers' own `generate`, greedy, from an expanded prompt and its audio windows."""
         input_features, frame_lengths = self.features(windows)
         frames = torch.arange(input_features.shape[-1]) < torch.from_numpy(frame_lengths)[:, None]
-        name = "input_features_mask" if self.model.config.model_type == "audioflamingo3" else "feature_attention_mask"
+        name = (
+            "input_features_mask"
+            if self.model.config.model_type == "audioflamingo3"
+            else "feature_attention_mask"
+        )
         ids = torch.tensor([prompt_token_ids])
         out = self.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), input_features=torch.from_numpy(input_features),
-            **{name: frames.long()}, do_sample=False, max_new_tokens=max_new_tokens, repetition_penalty=1.0,
-            eos_token_id=list(eos_token_ids), pad_token_id=eos_token_ids[0])
-        return out[0, ids.shape[1]:].tolist()
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            input_features=torch.from_numpy(input_features),
+            **{name: frames.long()},
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            repetition_penalty=1.0,
+            eos_token_id=list(eos_token_ids),
+            pad_token_id=eos_token_ids[0],
+        )
+        return out[0, ids.shape[1] :].tolist()
 
 
 def _rounded(weight: torch.Tensor, q: Quantization, scale_type: str) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate([rounded(rows, q, scale_type) for rows in row_chunks(weight.numpy())]))
+    return torch.from_numpy(
+        np.concatenate([rounded(rows, q, scale_type) for rows in row_chunks(weight.numpy())])
+    )

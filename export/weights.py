@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ltbm.runtime.bundle import FileRecord
+from ..runtime.bundle import FileRecord
 
 ALIGNMENT = 4096  # bytes: ONNX Runtime maps page-aligned external tensors instead of copying them
 HALF_BYTE_TYPES = (TensorProto.UINT4, TensorProto.INT4)
@@ -55,7 +55,9 @@ class WeightFile:
         self._file = file
         self._ranges: dict[str, tuple[int, int]] = {}  # name -> offset, length
 
-    def tensor(self, name: str, data_type: int, dims: Iterable[int], pieces: Callable[[], Iterable[np.ndarray]]) -> TensorProto:
+    def tensor(
+        self, name: str, data_type: int, dims: Iterable[int], pieces: Callable[[], Iterable[np.ndarray]]
+    ) -> TensorProto:
         """The external initializer `name`; `pieces` is called only for a name not yet written.
 
         One name may be read as different types and shapes of the same bytes.
@@ -78,13 +80,19 @@ class WeightFile:
             self._file.write(b"\0" * padding, name)
             for piece in pieces():
                 self._file.write(piece, name)
-            assert self._file.size == self.size, f"{name} took {self._file.size - offset} bytes, its type and shape {length}"
+            assert self._file.size == self.size, (
+                f"{name} took {self._file.size - offset} bytes, its type and shape {length}"
+            )
         return offset, length
 
 
 def _bytes(data_type: int, dims: Iterable[int]) -> int:
     values = math.prod(dims)
-    return -(-values // 2) if data_type in HALF_BYTE_TYPES else values * helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return (
+        -(-values // 2)
+        if data_type in HALF_BYTE_TYPES
+        else values * helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    )
 
 
 class Stacked:
@@ -100,7 +108,7 @@ class Stacked:
         for part in self.parts:
             count = part.shape[0]
             if start < count and stop > 0:
-                pieces.append(part[max(start, 0):min(stop, count)])
+                pieces.append(part[max(start, 0) : min(stop, count)])
             start, stop = start - count, stop - count
         return np.concatenate(pieces)
 
@@ -114,21 +122,21 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.shape[0])
-        return self._matrix[self._start + start:self._start + stop]
+        return self._matrix[self._start + start : self._start + stop]
 
 
 def row_chunks(matrix) -> Iterator[np.ndarray]:
     """The rows of anything with a shape and slices of rows, in float32, a few at a time."""
     rows = max(1, CHUNK_VALUES // math.prod(matrix.shape[1:]))
     for start in range(0, matrix.shape[0], rows):
-        yield matrix[start:start + rows].astype(np.float32)
+        yield matrix[start : start + rows].astype(np.float32)
 
 
 def transposed(matrix, dtype: np.dtype, name: str) -> np.ndarray:
     """[N, K] -> [K, N] in `dtype`, converted a few rows at a time."""
     out, start = np.empty(matrix.shape[::-1], dtype), 0
     for rows in row_chunks(matrix):
-        out[:, start:start + len(rows)] = cast_finite(rows, dtype, name).T
+        out[:, start : start + len(rows)] = cast_finite(rows, dtype, name).T
         start += len(rows)
     return out
 
@@ -140,7 +148,11 @@ def cast_finite(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     if not np.isfinite(out).all():
         worst = float(np.abs(array).max())
         if not np.isfinite(worst):
-            raise ValueError(f"tensor {name} holds NaN or infinity in the checkpoint itself; download or convert it again")
-        raise ValueError(f"tensor {name} reaches {worst:.3g}, which is not finite in {np.dtype(dtype).name}; "
-                         "export it in float32 (--precision, or --encoder-precision)")
+            raise ValueError(
+                f"tensor {name} holds NaN or infinity in the checkpoint itself; download or convert it again"
+            )
+        raise ValueError(
+            f"tensor {name} reaches {worst:.3g}, which is not finite in {np.dtype(dtype).name}; "
+            "export it in float32 (--precision, or --encoder-precision)"
+        )
     return out

@@ -11,19 +11,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.decoder import decoder_graph
-from ltbm.export.encoder import encoder_graph
-from ltbm.export.estimate import Estimate, estimate, gigabytes
-from ltbm.export.families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
-from ltbm.export.flavours import flavours_for
-from ltbm.export.graph import Graph
-from ltbm.export.merge import merge_graph
-from ltbm.export.precision import choose_precision
-from ltbm.export.prompt import write_prompt_files
-from ltbm.export.scratch import scratch_folder, tidy_up
-from ltbm.export.weights import HashedFile, WeightFile, cast_finite, row_chunks
-from ltbm.runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest, file_sha256
+from ..runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest
+from ..runtime.files import file_sha256
+from .checkpoint import Checkpoint
+from .decoder import decoder_graph
+from .encoder import encoder_graph
+from .estimate import Estimate, estimate, gigabytes
+from .families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
+from .flavours import flavours_for
+from .graph import Graph
+from .merge import merge_graph
+from .precision import choose_precision
+from .prompt import write_prompt_files
+from .scratch import scratch_folder, tidy_up
+from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
 DEFAULT_STEP = (2, 5)  # LTBM.md: at most two fifths of the current tokens are merged in one pass
 TOOLS = ("ltbm", "torch", "transformers", "onnx", "optimum")
@@ -35,8 +36,14 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def export_bundle(source, out, precision: str = "float32", overwrite: bool = False,
-                  progress: Callable[[str], None] = to_stderr, **options) -> Path:
+def export_bundle(
+    source,
+    out,
+    precision: str = "float32",
+    overwrite: bool = False,
+    progress: Callable[[str], None] = to_stderr,
+    **options,
+) -> Path:
     """Write the bundle `out` from the checkpoint `source` (a folder or a hub id); the path of the bundle.
 
     precision: of the LLM's matrices: float32, float16, bfloat16, int8 or int4
@@ -68,7 +75,9 @@ class Progress:
         if self._done // REPORT_BYTES > before // REPORT_BYTES:
             elapsed = time.monotonic() - self._started
             left = elapsed * max(0, self._total - self._done) / self._done
-            self.report(f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, about {left:,.0f} s left")
+            self.report(
+                f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, about {left:,.0f} s left"
+            )
 
 
 class Export:
@@ -78,14 +87,18 @@ class Export:
         self.checkpoint, self.lm_head_chunks = Checkpoint.open(source), lm_head_chunks
         self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
         if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
-            raise ValueError(f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's {self.spec.decoder.vocab_size}")
+            raise ValueError(
+                f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's {self.spec.decoder.vocab_size}"
+            )
         self.precision = choose_precision(precision, self.checkpoint.stored_type(EMBEDDINGS), **options)
 
     def run(self, out, overwrite: bool = False, progress: Callable[[str], None] = to_stderr) -> Path:
         """Write the bundle `out`; `export_bundle` says what is raised."""
         out = Path(out)
         _refuse_foreign(out, overwrite)
-        progress(f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} tensors, {self.precision}")
+        progress(
+            f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} tensors, {self.precision}"
+        )
         if out.parent.is_dir():
             tidy_up(out, progress)  # before the room on the disk is looked at
         needs = self.estimate(out)
@@ -97,8 +110,12 @@ class Export:
             except OSError as error:
                 if error.errno not in FULL_DISK:
                     raise
-                raise OSError(error.errno, f"the disk became full during the export ({error.strerror}); nothing was left, "
-                                           f"{gigabytes(needs.disk)} are needed", str(out.parent)) from None
+                raise OSError(
+                    error.errno,
+                    f"the disk became full during the export ({error.strerror}); nothing was left, "
+                    f"{gigabytes(needs.disk)} are needed",
+                    str(out.parent),
+                ) from None
         return out
 
     def stages(self) -> dict[str, Callable[[WeightFile], dict[str, Graph]]]:
@@ -106,10 +123,16 @@ class Export:
         spec, checkpoint, precision = self.spec, self.checkpoint, self.precision
         return {
             "encoder": lambda w: {"encoder": encoder_graph(spec.encoder, checkpoint, precision, w)},
-            "merge": lambda w: {name: merge_graph(spec, checkpoint, precision, w, DEFAULT_STEP, plugin)
-                                for name, plugin in (("merge", False), ("merge.trt", True))},
-            "decoder": lambda w: {f"decoder.{flavour.name}": decoder_graph(spec, checkpoint, precision, w, flavour, self.lm_head_chunks)
-                                  for flavour in flavours_for(precision)},
+            "merge": lambda w: {
+                name: merge_graph(spec, checkpoint, precision, w, DEFAULT_STEP, plugin)
+                for name, plugin in (("merge", False), ("merge.trt", True))
+            },
+            "decoder": lambda w: {
+                f"decoder.{flavour.name}": decoder_graph(
+                    spec, checkpoint, precision, w, flavour, self.lm_head_chunks
+                )
+                for flavour in flavours_for(precision)
+            },
         }
 
     def estimate(self, out: Path) -> Estimate:
@@ -133,12 +156,27 @@ class Export:
             _write_embeddings(file, self.checkpoint, self.precision.embeddings)
         files[file.path.name] = file.record
         prompt = write_prompt_files(folder, self.checkpoint, self.spec)
-        files |= {path.name: FileRecord(file_sha256(path), path.stat().st_size) for path in folder.iterdir() if path.name not in files}
+        files |= {
+            path.name: FileRecord(file_sha256(path), path.stat().st_size)
+            for path in folder.iterdir()
+            if path.name not in files
+        }
         manifest = Manifest(
-            format_version=FORMAT_VERSION, family=self.spec.family.model_type, source=self.checkpoint.source, precision=self.precision,
-            flavours=tuple(flavour.name for flavour in flavours_for(self.precision)), audio=self.spec.audio, encoder=self.spec.encoder,
-            decoder=self.spec.decoder, prompt=prompt, merge_step=DEFAULT_STEP, opsets=opsets, tools={name: version(name) for name in TOOLS},
-            files=dict(sorted(files.items())), tensors=dict(sorted(self.checkpoint.uses.items())))
+            format_version=FORMAT_VERSION,
+            family=self.spec.family.model_type,
+            source=self.checkpoint.source,
+            precision=self.precision,
+            flavours=tuple(flavour.name for flavour in flavours_for(self.precision)),
+            audio=self.spec.audio,
+            encoder=self.spec.encoder,
+            decoder=self.spec.decoder,
+            prompt=prompt,
+            merge_step=DEFAULT_STEP,
+            opsets=opsets,
+            tools={name: version(name) for name in TOOLS},
+            files=dict(sorted(files.items())),
+            tensors=dict(sorted(self.checkpoint.uses.items())),
+        )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
@@ -147,7 +185,9 @@ def _write_embeddings(file: HashedFile, checkpoint: Checkpoint, kind: str) -> No
     table = checkpoint.take(EMBEDDINGS, checkpoint.uses[EMBEDDINGS])
     stored = np.dtype(np.uint16 if kind == "bfloat16" else kind)
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": stored.str, "fortran_order": False, "shape": table.shape})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": stored.str, "fortran_order": False, "shape": table.shape}
+    )
     file.write(header.getvalue(), EMBEDDINGS)
     for rows in row_chunks(table):
         file.write(cast_finite(rows, np.dtype(kind), EMBEDDINGS).view(stored), EMBEDDINGS)

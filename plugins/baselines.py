@@ -6,7 +6,7 @@ anchor. `pool` averages equal segments, each anchored at its middle token; `stri
 
 import numpy as np
 
-from ltbm.plugins.merge import MergePlan, check_keep, check_tokens, plan_merge, plan_of
+from .merge import MergePlan, check_keep, check_tokens, plan_merge, plan_of
 
 METHODS = ("ltbm", "global", "pool", "stride", "prune", "prune-segment", "random")
 TIME_SEGMENTS = 10  # of prune-segment
@@ -46,7 +46,9 @@ def keep_only(places, length) -> MergePlan:
 
 def middles(length, keep) -> np.ndarray:
     """The middle token [K] of each segment of `pool`, the earlier one of two."""
-    bounds = -(-np.arange(keep + 1) * length // max(keep, 1))  # i * keep // length first equals k at ceil(k L / K)
+    bounds = -(
+        -np.arange(keep + 1) * length // max(keep, 1)
+    )  # i * keep // length first equals k at ceil(k L / K)
     return (bounds[:-1] + bounds[1:] - 1) // 2
 
 
@@ -65,5 +67,7 @@ def top_of_segments(scores, keep) -> np.ndarray:
     """The highest scores of each of ten equal stretches of time, as many from each as `stride` keeps there."""
     edges = np.arange(TIME_SEGMENTS + 1) * len(scores) // TIME_SEGMENTS
     quotas = np.diff(np.searchsorted(middles(len(scores), keep), edges))
-    chosen = [start + top_of(scores[start:stop], quota) for start, stop, quota in zip(edges, edges[1:], quotas)]
+    chosen = [
+        start + top_of(scores[start:stop], quota) for start, stop, quota in zip(edges, edges[1:], quotas)
+    ]
     return np.concatenate(chosen)

@@ -6,16 +6,17 @@ because TensorRT's headers come in no Python package.
 
 import ctypes
 import os
+import sys
 from pathlib import Path
-
-import ltbm.plugins
 
 NATIVE_NAME = "libltbm_ort.so"
 TENSORRT_NAME = "libltbm_tensorrt.so"
 TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones
-BUILD_TENSORRT = ("build it from a checkout of ltbm on the machine that runs it: pip install . "
-                  "--config-settings=cmake.define.TENSORRT_INCLUDE_DIR=<folder of NvInfer.h> "
-                  "--config-settings=cmake.define.CUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor>")
+BUILD_TENSORRT = (
+    "build it from a checkout of ltbm on the machine that runs it: pip install . "
+    "--config-settings=cmake.define.TENSORRT_INCLUDE_DIR=<folder of NvInfer.h> "
+    "--config-settings=cmake.define.CUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor>"
+)
 
 
 def native_library() -> Path | None:
@@ -41,7 +42,9 @@ def tensorrt_library() -> Path | None:
     if not named:
         return installed(TENSORRT_NAME)
     if not Path(named).is_file():
-        raise FileNotFoundError(f"{TENSORRT_VARIABLE} names {named}, which is no file: unset it, or {BUILD_TENSORRT}")
+        raise FileNotFoundError(
+            f"{TENSORRT_VARIABLE} names {named}, which is no file: unset it, or {BUILD_TENSORRT}"
+        )
     return Path(named)
 
 
@@ -54,8 +57,10 @@ def load_tensorrt_plugin(registry, path=None) -> Path:
     try:
         ctypes.CDLL(str(path))  # TensorRT returns None for a library that does not load, and keeps the reason
     except OSError as error:
-        raise OSError(f"the TensorRT plugin {path} does not load: {error}. It was built for another machine or CUDA: "
-                      f"{BUILD_TENSORRT}") from None
+        raise OSError(
+            f"the TensorRT plugin {path} does not load: {error}. It was built for another machine or CUDA: "
+            f"{BUILD_TENSORRT}"
+        ) from None
     if registry.load_library(str(path)) is None:
         raise RuntimeError(f"TensorRT took no plugin from {path}: its log says why; {BUILD_TENSORRT}")
     return path
@@ -77,7 +82,7 @@ def require_tensorrt_library(path=None) -> Path:
 
 def installed(name) -> Path | None:
     """A compiled file of this package. An editable install spreads the package over two folders."""
-    for folder in ltbm.plugins.__path__:
+    for folder in sys.modules[__package__].__path__:
         path = Path(folder) / name
         if path.is_file():
             return path

@@ -35,9 +35,13 @@ class MergePlan:
     def __post_init__(self):
         if len(self.sizes) != len(self.anchors):
             raise ValueError(f"a plan has one size per anchor, got {len(self.sizes)} and {len(self.anchors)}")
-        if len(self.source_map) and not -1 <= self.source_map.min() <= self.source_map.max() < len(self.sizes):
-            raise ValueError(f"a source map holds -1..{len(self.sizes) - 1}, got {self.source_map.min()}.."
-                             f"{self.source_map.max()}")
+        if len(self.source_map) and not -1 <= self.source_map.min() <= self.source_map.max() < len(
+            self.sizes
+        ):
+            raise ValueError(
+                f"a source map holds -1..{len(self.sizes) - 1}, got {self.source_map.min()}.."
+                f"{self.source_map.max()}"
+            )
 
 
 def plan_merge(x, keep, window=-1, step=DEFAULT_STEP, strict=False) -> MergePlan:
@@ -61,8 +65,10 @@ def plan_merge(x, keep, window=-1, step=DEFAULT_STEP, strict=False) -> MergePlan
         grid, anchors, moved = merge_pairs(grid, anchors, 2 * merged, 2 * partner[merged] + 1)
         place = moved[place]
     if strict and spill:
-        raise ValueError(f"keeping {keep} of {length} tokens takes {spill} merges outside window {window}: "
-                         "widen the window, keep more tokens, or allow spills with strict=False")
+        raise ValueError(
+            f"keeping {keep} of {length} tokens takes {spill} merges outside window {window}: "
+            "widen the window, keep more tokens, or allow spills with strict=False"
+        )
     return plan_of(place, anchors, spill)
 
 
@@ -70,7 +76,9 @@ def apply_plan(plan: MergePlan, x) -> np.ndarray:
     """Average the tokens x [L, D] that share an output: y [K, D] in x's type, summed in float32 in order of time."""
     check_tokens(x)
     if len(x) != len(plan.source_map):
-        raise ValueError(f"this plan is for {len(plan.source_map)} tokens, x has {len(x)}: plan on the same row")
+        raise ValueError(
+            f"this plan is for {len(plan.source_map)} tokens, x has {len(x)}: plan on the same row"
+        )
     # -0.0 is the identity of addition (0.0 + -0.0 is 0.0), so a token alone comes out as it went in.
     total = np.full((len(plan.sizes), x.shape[1]), -0.0, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities in x stay what they are
@@ -106,7 +114,9 @@ def plan_of(source_map, anchors, spill=0) -> MergePlan:
     """The plan of a source map [L] (-1 for dropped tokens) with the places [K] its outputs stand at."""
     source_map = np.asarray(source_map)
     sizes = np.bincount(source_map[source_map >= 0], minlength=len(anchors))
-    return MergePlan(source_map.astype(np.int32), sizes.astype(np.int32), np.asarray(anchors, np.int32), spill)
+    return MergePlan(
+        source_map.astype(np.int32), sizes.astype(np.int32), np.asarray(anchors, np.int32), spill
+    )
 
 
 # --- one pass -------------------------------------------------------------------------------------------------------
@@ -154,8 +164,10 @@ def blocks(n_a, n_b, window):
         return [(slice(0, n_a), slice(0, n_b))]
     before, after = max(1, (window + 1) // 2), max(0, (window - 1) // 2)  # 1 and 0 are the two neighbours
     rows = max(BLOCK, before + after)
-    return [(slice(first, min(first + rows, n_a)), slice(max(first - before, 0), min(first + rows + after, n_b)))
-            for first in range(0, n_a, rows)]
+    return [
+        (slice(first, min(first + rows, n_a)), slice(max(first - before, 0), min(first + rows + after, n_b)))
+        for first in range(0, n_a, rows)
+    ]
 
 
 def squared_norms(grid) -> np.ndarray:
@@ -167,8 +179,10 @@ def squared_norms(grid) -> np.ndarray:
     if norms.max() < EXACT_FLOAT64:
         return norms
     if norms.max() >= SAFE_INT64:
-        raise OverflowError(f"a merged token's <G, G> of {norms.max():.3g} leaves int64: cut the recording into rows "
-                            "of 30 s, or keep more tokens")
+        raise OverflowError(
+            f"a merged token's <G, G> of {norms.max():.3g} leaves int64: cut the recording into rows "
+            "of 30 s, or keep more tokens"
+        )
     whole = grid.astype(np.int64)
     return np.einsum("nd,nd->n", whole, whole)
 
@@ -211,21 +225,27 @@ def merge_pairs(grid, anchors, sources, destinations):
 def check_tokens(x):
     check_type(x)
     if x.ndim != 2 or x.shape[1] < 1:
-        raise ValueError(f"x must be the tokens of one row [L, D], got shape {x.shape}: use merge_rows for a batch")
+        raise ValueError(
+            f"x must be the tokens of one row [L, D], got shape {x.shape}: use merge_rows for a batch"
+        )
 
 
 def check_type(x):
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float16, np.float32):
-        raise TypeError(f"x must be a numpy array of float16 or float32, got {getattr(x, 'dtype', type(x).__name__)}: "
-                        "convert with x.astype(np.float32)")
+        raise TypeError(
+            f"x must be a numpy array of float16 or float32, got {getattr(x, 'dtype', type(x).__name__)}: "
+            "convert with x.astype(np.float32)"
+        )
 
 
 def check_keep(keep, length, name="keep") -> int:
     keep = operator.index(keep)
     if not min(length, 1) <= keep <= length:
         expected = f"1..{length}" if length else "0"
-        raise ValueError(f"{name} is {keep} for a row of {length} tokens, expected {expected}: "
-                         "targets are clamp(ceil(L * num / den), 1, L) of a level num/den")
+        raise ValueError(
+            f"{name} is {keep} for a row of {length} tokens, expected {expected}: "
+            "targets are clamp(ceil(L * num / den), 1, L) of a level num/den"
+        )
     return keep
 
 
@@ -248,7 +268,9 @@ def check_rows(x, lengths, targets, keep):
     if x.ndim != 3:
         raise ValueError(f"x must be [B, T, D], got shape {x.shape}: use plan_merge for one row")
     if not len(lengths) == len(targets) == len(x):
-        raise ValueError(f"x has {len(x)} rows, got {len(lengths)} lengths and {len(targets)} targets: one a row")
+        raise ValueError(
+            f"x has {len(x)} rows, got {len(lengths)} lengths and {len(targets)} targets: one a row"
+        )
     for row, (length, target) in enumerate(zip(lengths, targets)):
         if not 0 <= length <= x.shape[1]:
             raise ValueError(f"lengths[{row}] is {length}, expected 0..{x.shape[1]}, the tokens of x")

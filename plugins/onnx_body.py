@@ -94,15 +94,20 @@ class Body:
 
     def filled(self, value, shape):
         """An int64 tensor of one value."""
-        return self.ConstantOfShape(shape, value=helper.make_tensor("value", onnx.TensorProto.INT64, [1], [value]))
+        return self.ConstantOfShape(
+            shape, value=helper.make_tensor("value", onnx.TensorProto.INT64, [1], [value])
+        )
 
     def cast(self, x, dtype):
         return self.Cast(x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def loop(self, step, count=None, condition=np.True_, state=()):
         """step(iteration, *state) -> (go_on or None, *state, *scans); returns the last state and the stacked scans."""
+
         def body():
-            iteration, going, *carried = (self.value(f"in_{next(self.numbers)}") for _ in range(2 + len(state)))
+            iteration, going, *carried = (
+                self.value(f"in_{next(self.numbers)}") for _ in range(2 + len(state))
+            )
             go_on, *results = step(iteration, *carried)
             return [iteration, going, *carried], [self.Identity(going) if go_on is None else go_on, *results]
 
@@ -115,7 +120,9 @@ class Body:
     def branch(self, condition, then, otherwise):
         """What `then()` or `otherwise()` returns, one Value or a list of them."""
         graphs = [self.subgraph(lambda function=function: ([], function())) for function in (then, otherwise)]
-        return self.node("If", condition, outputs=len(graphs[0].output), then_branch=graphs[0], else_branch=graphs[1])
+        return self.node(
+            "If", condition, outputs=len(graphs[0].output), then_branch=graphs[0], else_branch=graphs[1]
+        )
 
     def subgraph(self, function) -> onnx.GraphProto:
         self.scopes.append([])
@@ -123,5 +130,7 @@ class Body:
         outputs = [outputs] if isinstance(outputs, Value) else outputs
         # A graph may return only what it made itself.
         outputs = [v if self.made[v.name] == len(self.scopes) else self.Identity(v) for v in outputs]
-        infos = [[helper.make_empty_tensor_value_info(v.name) for v in values] for values in (inputs, outputs)]
+        infos = [
+            [helper.make_empty_tensor_value_info(v.name) for v in values] for values in (inputs, outputs)
+        ]
         return helper.make_graph(self.scopes.pop(), f"graph_{next(self.numbers)}", *infos)

@@ -14,8 +14,17 @@ import onnx
 import onnx.checker
 from onnx import TensorProto, helper
 
-from ltbm.plugins.merge import AMAX_MIN, BLOCK, DEFAULT_STEP, EXACT_FLOAT64, GRID_MAX, SAFE_INT64, SPILL_PENALTY, check_step
-from ltbm.plugins.onnx_body import Body, Value
+from .merge import (
+    AMAX_MIN,
+    BLOCK,
+    DEFAULT_STEP,
+    EXACT_FLOAT64,
+    GRID_MAX,
+    SAFE_INT64,
+    SPILL_PENALTY,
+    check_step,
+)
+from .onnx_body import Body, Value
 
 DOMAIN = "ai.ltbm"
 OP = "LTBM"
@@ -43,7 +52,8 @@ def ltbm_function() -> onnx.FunctionProto:
         source_map, anchors = g.branch(
             g.Greater(length, target),
             lambda: plan_row(g, v, length, target, search),
-            lambda: [g.range(length), g.range(length)])
+            lambda: [g.range(length), g.range(length)],
+        )
         return [None, *row_outputs(g, v, source_map, anchors, keep, x)]
 
     # A Loop over the rows slices each one's valid tokens: padding is never read.
@@ -51,24 +61,37 @@ def ltbm_function() -> onnx.FunctionProto:
     for name, result in zip(OUTPUTS, g.loop(one_row, count=g.scalar(rows))):
         g.Identity(result, results=[name])
     defaults = [helper.make_attribute(*pair) for pair in zip(("step_num", "step_den"), DEFAULT_STEP)]
-    return helper.make_function(DOMAIN, OP, INPUTS, OUTPUTS, g.nodes(), [helper.make_opsetid("", OPSET)],
-                                attribute_protos=defaults)
+    return helper.make_function(
+        DOMAIN, OP, INPUTS, OUTPUTS, g.nodes(), [helper.make_opsetid("", OPSET)], attribute_protos=defaults
+    )
 
 
 def op_model(dim, dtype="float32", step=DEFAULT_STEP) -> onnx.ModelProto:
     """A model of the bare op at width `dim`, with B, T and K left open: x, lengths, targets, keep, window in."""
     step_num, step_den = check_step(step)
     if dim < 1 or dtype not in ("float16", "float32"):
-        raise ValueError(f"the op takes tokens of width 1 or more in float16 or float32, got {dim} in {dtype}")
+        raise ValueError(
+            f"the op takes tokens of width 1 or more in float16 or float32, got {dim} in {dtype}"
+        )
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     node = helper.make_node(OP, INPUTS, OUTPUTS, domain=DOMAIN, step_num=step_num, step_den=step_den)
     graph = helper.make_graph(
-        [node], OP,
-        [info("x", element, "B", "T", dim), info("lengths", TensorProto.INT32, "B"),
-         info("targets", TensorProto.INT32, "B"), info("keep", TensorProto.INT64, 1),
-         info("window", TensorProto.INT32, 1)],
-        [info("y", element, "B", "K", dim), info("sizes", TensorProto.INT32, "B", "K"),
-         info("anchors", TensorProto.INT32, "B", "K"), info("source_map", TensorProto.INT32, "B", "T")])
+        [node],
+        OP,
+        [
+            info("x", element, "B", "T", dim),
+            info("lengths", TensorProto.INT32, "B"),
+            info("targets", TensorProto.INT32, "B"),
+            info("keep", TensorProto.INT64, 1),
+            info("window", TensorProto.INT32, 1),
+        ],
+        [
+            info("y", element, "B", "K", dim),
+            info("sizes", TensorProto.INT32, "B", "K"),
+            info("anchors", TensorProto.INT32, "B", "K"),
+            info("source_map", TensorProto.INT32, "B", "T"),
+        ],
+    )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(graph, functions=[ltbm_function()], opset_imports=opsets, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
@@ -101,15 +124,18 @@ def row_tokens(g, x, row, length):
 
 def plan_row(g, v, length, target, search):
     """Source map [L] and anchors [K] of the tokens v [L, D], L > target."""
-    grid = g.branch(all_finite(g, v), lambda: similarity_grid(g, v), lambda: similarity_grid(g, finite_part(g, v)))
+    grid = g.branch(
+        all_finite(g, v), lambda: similarity_grid(g, v), lambda: similarity_grid(g, finite_part(g, v))
+    )
 
     def one_pass(_, grid, anchors, place):
         a, b = best_pairs(g, grid, anchors, target, search)
         moved, alive = merge_pairs(g, anchors, a, b)
         anchors = g.Compress(anchors, alive, axis=0)
         go_on = g.Greater(g.Shape(anchors), target)
-        grid = g.branch(go_on, lambda: group_sums(g, grid, moved, g.Shape(anchors))[0],
-                        lambda: g.Slice(grid, 0, 0))  # the last pass needs no grid
+        grid = g.branch(
+            go_on, lambda: group_sums(g, grid, moved, g.Shape(anchors))[0], lambda: g.Slice(grid, 0, 0)
+        )  # the last pass needs no grid
         return [g.scalar(go_on), grid, anchors, g.Gather(moved, place)]
 
     everyone = g.range(length)
@@ -123,10 +149,15 @@ def row_outputs(g, v, source_map, anchors, keep, x):
     y = g.Div(sums, g.cast(g.Unsqueeze(sizes, 1), np.float32))
     free = keep - g.Shape(anchors)
     free_tokens = g.Shape(x, start=1, end=2) - g.Shape(source_map)
-    padded = (g.Pad(sizes, g.Concat(0, free, axis=0)),
-              g.Pad(anchors, g.Concat(0, free, axis=0), np.int64(-1)),
-              g.Pad(source_map, g.Concat(0, free_tokens, axis=0), np.int64(-1)))
-    return [g.CastLike(g.Pad(y, g.Concat([0, 0], free, 0, axis=0)), x), *(g.cast(p, np.int32) for p in padded)]
+    padded = (
+        g.Pad(sizes, g.Concat(0, free, axis=0)),
+        g.Pad(anchors, g.Concat(0, free, axis=0), np.int64(-1)),
+        g.Pad(source_map, g.Concat(0, free_tokens, axis=0), np.int64(-1)),
+    )
+    return [
+        g.CastLike(g.Pad(y, g.Concat([0, 0], free, 0, axis=0)), x),
+        *(g.cast(p, np.int32) for p in padded),
+    ]
 
 
 # --- a pass ---------------------------------------------------------------------------------------------------------
@@ -155,7 +186,9 @@ def best_pairs(g, grid, anchors, target, search):
     n_a, n_b = (n + 1) // 2, n // 2
     r = g.Max(g.Min(n - target, n * search.step_num // search.step_den, n_b), 1)
     a, b = blocks(g, n_a, n_b, search)
-    place_a = g.Min(a * 2, n - 1)  # [blocks, rows, 1]; what lies outside the row is no candidate, or is cut off
+    place_a = g.Min(
+        a * 2, n - 1
+    )  # [blocks, rows, 1]; what lies outside the row is no candidate, or is cut off
     place_b = g.Max(g.Min(b * 2 + 1, n - 1), 0)  # [blocks, 1, columns]
     score = signed_squared_cosines(g, grid, place_a, place_b)
     value = pair_values(g, score, a, b, place_a, place_b, n_b, anchors, search.window)
@@ -191,7 +224,9 @@ def signed_squared_cosines(g, grid, place_a, place_b):
     fuse the two into an operator that they do not have for float64 (microsoft/onnxruntime issue 28136).
     """
     a = g.cast(g.Gather(grid, g.Squeeze(place_a, 2)), np.float64)  # [blocks, rows, D]
-    b = g.cast(g.Transpose(g.Gather(grid, g.Squeeze(place_b, 1)), perm=[0, 2, 1]), np.float64)  # [blocks, D, columns]
+    b = g.cast(
+        g.Transpose(g.Gather(grid, g.Squeeze(place_b, 1)), perm=[0, 2, 1]), np.float64
+    )  # [blocks, D, columns]
     norms_a, norms_b = g.ReduceSumSquare(a, 2), g.ReduceSumSquare(b, 1)
     top = g.Max(g.ReduceMax(norms_a, keepdims=0), g.ReduceMax(norms_b, keepdims=0))
 
@@ -201,7 +236,11 @@ def signed_squared_cosines(g, grid, place_a, place_b):
     def in_int64():
         overflow = refuse_if(g, g.GreaterOrEqual(top, np.float64(SAFE_INT64)), REFUSE_OVERFLOW)
         whole_a, whole_b = g.cast(a, np.int64) + overflow, g.cast(b, np.int64)
-        exact = g.MatMul(whole_a, whole_b), g.ReduceSum(whole_a * whole_a, 2), g.ReduceSum(whole_b * whole_b, 1)
+        exact = (
+            g.MatMul(whole_a, whole_b),
+            g.ReduceSum(whole_a * whole_a, 2),
+            g.ReduceSum(whole_b * whole_b, 1),
+        )
         return [g.cast(result, np.float64) for result in exact]
 
     dot, norms_a, norms_b = g.branch(g.Less(top, np.float64(EXACT_FLOAT64)), in_float64, in_int64)
@@ -245,8 +284,15 @@ def group_sums(g, data, group, n_groups):
 
     def one_round(number, sums):
         members = g.Compress(g.range(n), g.Equal(rank, number + 1), axis=0)
-        return [None, g.ScatterND(sums, g.Unsqueeze(g.Gather(slot, members), 1),
-                                  g.Gather(data, g.Gather(order, members)), reduction="add")]
+        return [
+            None,
+            g.ScatterND(
+                sums,
+                g.Unsqueeze(g.Gather(slot, members), 1),
+                g.Gather(data, g.Gather(order, members)),
+                reduction="add",
+            ),
+        ]
 
     rounds = g.scalar(g.ReduceMax(g.Concat(sizes, 1, axis=0)) - 1)
     heavy = g.Compress(g.range(n_groups), several, axis=0)
@@ -259,8 +305,14 @@ def group_sums(g, data, group, n_groups):
 
 def inputs_refused(g, x, lengths, targets, keep, window):
     """0 [1] if the inputs are in range; else the run fails."""
-    bad = [g.Less(lengths, 0), g.Greater(lengths, g.Shape(x, start=1, end=2)), g.Less(targets, g.Min(lengths, 1)),
-           g.Greater(targets, lengths), g.Greater(targets, keep), g.Less(window, -1)]
+    bad = [
+        g.Less(lengths, 0),
+        g.Greater(lengths, g.Shape(x, start=1, end=2)),
+        g.Less(targets, g.Min(lengths, 1)),
+        g.Greater(targets, lengths),
+        g.Greater(targets, keep),
+        g.Less(window, -1),
+    ]
     any_bad = bad[0]
     for other in bad[1:]:
         any_bad = g.Or(any_bad, other)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.runtime.machine import Machine, find_gpu, find_jetson, find_memory
+from ..runtime.machine import Machine, find_gpu, find_jetson, find_memory
 
 PERCENTILES = (50, 90, 95, 99)
 STREAM_BYTES = 256 * 2**20  # beyond the caches that one process gets on most machines
@@ -18,7 +18,11 @@ STREAM_REPEATS = 5
 MATRIX = 1024  # rows and columns of the multiplied matrices
 MATRIX_REPEATS = 8
 FIRST_CORE = "sys/devices/system/cpu/cpu0"
-GPU_CLOCKS = ("nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit", "--format=csv,noheader")
+GPU_CLOCKS = (
+    "nvidia-smi",
+    "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit",
+    "--format=csv,noheader",
+)
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
@@ -27,7 +31,10 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     if values.size == 0:
         raise ValueError("no values to summarise: at least one round must have been measured")
     lower, upper = np.percentile(values, (25, 75))
-    return {f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES} | {"mean": float(values.mean()), "spread": float(upper - lower)}
+    return {f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES} | {
+        "mean": float(values.mean()),
+        "spread": float(upper - lower),
+    }
 
 
 def memory_bandwidth(threads: int = 1, size: int = STREAM_BYTES) -> float:
@@ -66,6 +73,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def process_memory() -> dict[str, int]:
     """Bytes of this process: resident now, how much of it is mapped files, and the peak so far (Linux's VmRSS, RssFile, VmHWM)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+
     def read(name: str) -> int:
         return int(status[name].split()[0]) * 1024
 
@@ -101,7 +109,10 @@ def machine_facts(machine: Machine | None = None) -> dict:
     clocks = machine.run(GPU_CLOCKS)
     memory, gpu, jetson = find_memory(machine), _gpu(machine), find_jetson(machine)
     return {
-        "cpu": _cpu_field(machine, "model name") or _cpu_field(machine, "Model") or platform.processor() or None,
+        "cpu": _cpu_field(machine, "model name")
+        or _cpu_field(machine, "Model")
+        or platform.processor()
+        or None,
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": memory and memory.total,
         "last_level_cache_bytes": _last_level_cache(machine),
@@ -119,7 +130,9 @@ def machine_state(machine: Machine | None = None) -> dict:
     return {
         "load_average": os.getloadavg()[0],
         "governor": machine.read(f"{FIRST_CORE}/cpufreq/scaling_governor"),
-        "clock_mhz": float(kilohertz) / 1000 if kilohertz else float(_cpu_field(machine, "cpu MHz") or 0) or None,
+        "clock_mhz": float(kilohertz) / 1000
+        if kilohertz
+        else float(_cpu_field(machine, "cpu MHz") or 0) or None,
     }
 
 
@@ -135,4 +148,6 @@ def _last_level_cache(machine: Machine) -> int | None:
     """Bytes of the largest cache the first core sees (in a virtual machine: the host's, shared with others)."""
     units = {"K": 2**10, "M": 2**20}
     sizes = [machine.read(f"{FIRST_CORE}/cache/index{index}/size") for index in range(8)]
-    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size and size[-1] in units), default=None)
+    return max(
+        (int(size[:-1]) * units[size[-1]] for size in sizes if size and size[-1] in units), default=None
+    )

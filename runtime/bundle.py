@@ -1,11 +1,10 @@
 """A bundle: the folder that `ltbm export` writes and everything else reads, described by its manifest.json."""
 
-import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from .files import file_sha256
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -113,14 +112,22 @@ class Precision:
     @property
     def runs_on(self) -> str:
         """Where such a bundle runs, in words."""
-        backends = "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"
+        backends = (
+            "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"
+        )
         return f"{backends}; GPUs only, for its bfloat16" if self._on_gpus_only else backends
 
     def unfit(self, device: str) -> str:
         """Why no bundle of this precision runs on `device`; empty where one does."""
         if device != "cpu":
             return ""
-        return "ONNX Runtime computes no bfloat16 on the CPU" if self._on_gpus_only else "its codes are for TensorRT" if self.signed else ""
+        return (
+            "ONNX Runtime computes no bfloat16 on the CPU"
+            if self._on_gpus_only
+            else "its codes are for TensorRT"
+            if self.signed
+            else ""
+        )
 
     @property
     def _on_gpus_only(self) -> bool:
@@ -175,7 +182,9 @@ class Manifest:
         if version != FORMAT_VERSION:
             newer = isinstance(version, int) and version > FORMAT_VERSION
             advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
-            raise ValueError(f"{where} has bundle format {version}, this ltbm reads format {FORMAT_VERSION}; {advice}")
+            raise ValueError(
+                f"{where} has bundle format {version}, this ltbm reads format {FORMAT_VERSION}; {advice}"
+            )
         try:
             return cls._from_dict(raw)
         except (TypeError, KeyError, AttributeError) as error:
@@ -190,7 +199,9 @@ class Manifest:
         values["audio"] = AudioSpec(**raw["audio"])
         values["encoder"] = EncoderSpec(**raw["encoder"])
         values["decoder"] = DecoderSpec(**raw["decoder"])
-        values["prompt"] = PromptSpec(**raw["prompt"] | {"eos_token_ids": tuple(raw["prompt"]["eos_token_ids"])})
+        values["prompt"] = PromptSpec(
+            **raw["prompt"] | {"eos_token_ids": tuple(raw["prompt"]["eos_token_ids"])}
+        )
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
         return cls(**values)
 
@@ -213,17 +224,23 @@ class Bundle:
         if not path.is_dir():
             raise FileNotFoundError(f"no bundle at {path}; make one with `ltbm export CHECKPOINT {path}`")
         if not where.is_file():
-            raise FileNotFoundError(f"{path} has no {MANIFEST_NAME}, so it is no bundle; run `ltbm export CHECKPOINT {path}`")
+            raise FileNotFoundError(
+                f"{path} has no {MANIFEST_NAME}, so it is no bundle; run `ltbm export CHECKPOINT {path}`"
+            )
         bundle = cls(path, Manifest.from_json(where.read_text(encoding="utf-8"), where))
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
         if bundle.manifest.audio.token_length_rule != TOKEN_LENGTH_RULE:
-            raise ValueError(f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: {TOKEN_LENGTH_RULE!r}")
+            raise ValueError(
+                f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: {TOKEN_LENGTH_RULE!r}"
+            )
         return bundle
 
     def file(self, name: str) -> Path:
         if name not in self.manifest.files:
-            raise FileNotFoundError(f"bundle {self.path} has no {name}; it has {', '.join(sorted(self.manifest.files))}")
+            raise FileNotFoundError(
+                f"bundle {self.path} has no {name}; it has {', '.join(sorted(self.manifest.files))}"
+            )
         return self.path / name
 
     def stage_bytes(self) -> dict[str, int]:
@@ -237,34 +254,15 @@ class Bundle:
 
 def check_file(path: Path, record: FileRecord, verify: bool) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is named in the manifest but missing: half a bundle; run `ltbm export` again")
+        raise FileNotFoundError(
+            f"{path} is named in the manifest but missing: half a bundle; run `ltbm export` again"
+        )
     size = path.stat().st_size
     if size != record.size:
-        raise ValueError(f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` again")
+        raise ValueError(
+            f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` again"
+        )
     if verify and file_sha256(path) != record.sha256:
-        raise ValueError(f"{path} does not have the sha256 in the manifest: changed after export; run `ltbm export` again")
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
-
-
-def _sha256(stream) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def write_whole(path: Path, data) -> None:
-    """Write a file of bytes whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+        raise ValueError(
+            f"{path} does not have the sha256 in the manifest: changed after export; run `ltbm export` again"
+        )

@@ -1,19 +1,23 @@
 """The one `ltbm` command; each package's commands.py adds its subcommands."""
 
 import argparse
-import importlib
 import os
 import signal
 import sys
 
-COMMAND_MODULES = ("ltbm.runtime.commands", "ltbm.export.commands", "ltbm.export.build_commands", "ltbm.profiles.commands",
-                   "ltbm.profiles.quality.commands", "ltbm.profiles.budgets.commands", "ltbm.demo.commands")
+from .arguments import UsageError
+
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-EXPECTED = (ValueError, KeyError, TypeError, OSError, RuntimeError, MemoryError, ImportError, NotImplementedError)
-
-
-class UsageError(ValueError):
-    """A flag whose value makes no sense: exit code 2."""
+EXPECTED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    ImportError,
+    NotImplementedError,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,15 +48,33 @@ def _terminated(number, frame) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ltbm", description=(
-        "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, answer about sound."),
-        epilog="Start with `ltbm demo`. Every command teaches its flags with --help.")
+    parser = argparse.ArgumentParser(
+        prog="ltbm",
+        description=(
+            "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, answer about sound."
+        ),
+        epilog="Start with `ltbm demo`. Every command teaches its flags with --help.",
+    )
     parser.add_argument("--version", action=VersionAction)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for name in COMMAND_MODULES:
-        importlib.import_module(name).add_commands(commands)
+    for module in _command_modules():
+        module.add_commands(commands)
     return parser
+
+
+def _command_modules() -> tuple:
+    """Each adds its subcommands and imports what they need only when they run."""
+    from ltbm.demo import commands as demo
+
+    from ..export import build_commands
+    from ..export import commands as export
+    from ..profiles.budgets import commands as budgets
+    from ..profiles.latency import commands as latency
+    from ..profiles.quality import commands as quality
+    from . import commands as runtime
+
+    return runtime, export, build_commands, latency, quality, budgets, demo
 
 
 class VersionAction(argparse.Action):
@@ -66,15 +88,6 @@ class VersionAction(argparse.Action):
 
         print(version("ltbm"))
         parser.exit()
-
-
-def add_command(commands, name: str, run, help: str, description: str | None = None) -> argparse.ArgumentParser:
-    """A subcommand `name` whose work is `run(args)`; `--debug` is taken after it too."""
-    parser = commands.add_parser(name, help=help, description=description or help,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def one_line(error: BaseException) -> str:

@@ -4,13 +4,15 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from ltbm.runtime.bundle import DecoderSpec
-from ltbm.runtime.engine import Engine
-from ltbm.runtime.kv_cache import bucket
-from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.splice import Prefix
+from .bundle import DecoderSpec
+from .engine import Engine
+from .stages.decoder import Decoder
+from .stages.kv_cache import bucket
+from .stages.splice import Prefix
 
-OVERSIZE = 2  # a cache more than so many times too large is replaced when less than half of the prompt is in it
+OVERSIZE = (
+    2  # a cache more than so many times too large is replaced when less than half of the prompt is in it
+)
 
 
 class Context:
@@ -34,7 +36,9 @@ class Context:
         oversized = self._decoder.cache.capacity > OVERSIZE * bucket(len(tokens) + max_new_tokens)
         return 0 if oversized and 2 * common < len(tokens) else common
 
-    def prefill(self, prefix: Prefix, tokens: Sequence[Hashable], reused: int, max_new_tokens: int) -> np.ndarray:
+    def prefill(
+        self, prefix: Prefix, tokens: Sequence[Hashable], reused: int, max_new_tokens: int
+    ) -> np.ndarray:
         """Logits [V] after `tokens`, of which the first `reused` are cached and `prefix` holds the others."""
         decoder = self._room(len(tokens) + max_new_tokens, reused)
         decoder.rewind(reused)
@@ -51,7 +55,9 @@ class Context:
 
     def _room(self, tokens: int, reused: int) -> Decoder:
         capacity = bucket(tokens)
-        if self._decoder is None or (not reused and not capacity <= self._decoder.cache.capacity <= OVERSIZE * capacity):
+        if self._decoder is None or (
+            not reused and not capacity <= self._decoder.cache.capacity <= OVERSIZE * capacity
+        ):
             self._decoder = None  # goes before the next is allocated
             self._decoder = Decoder(self._engine, self._spec, capacity)
         self._decoder.reserve(capacity)

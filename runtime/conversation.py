@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from ltbm.runtime.answer import Answer, Clock
-from ltbm.runtime.levels import Level
-from ltbm.runtime.prompt import Turn
+from .answer import Answer, Clock
+from .levels import Level
+from .prompt import Turn
 
 
 class Conversation:
@@ -14,19 +14,29 @@ class Conversation:
         self.level, self.turns = level, []
         self._session, self._audios = session, []
 
-    def ask(self, prompt: str, audio=None, *, on_text: Callable[[str], None] | None = None, **options) -> Answer:
+    def ask(
+        self, prompt: str, audio=None, *, on_text: Callable[[str], None] | None = None, **options
+    ) -> Answer:
         """The answer to `prompt`, after new `audio` if there is any; see `stream`."""
-        from ltbm.runtime.session import drain
+        from .session import drain
 
         return drain(self.stream(prompt, audio, **options), on_text)
 
-    def stream(self, prompt: str, audio=None, *, long_audio: str = "error", sampling_rate: int | None = None, **options) -> Iterator[str]:
+    def stream(
+        self,
+        prompt: str,
+        audio=None,
+        *,
+        long_audio: str = "error",
+        sampling_rate: int | None = None,
+        **options,
+    ) -> Iterator[str]:
         """The answer's text, piece by piece; the generator returns the whole `Answer`.
 
         audio: as `Session.stream` takes it, or None; options: max_new_tokens and sampling
         A question whose answer fails or is left early is not remembered.
         """
-        from ltbm.runtime.session import Asked
+        from .session import Asked
 
         clock = Clock()
         audios = [] if audio is None else self._session.features(audio, long_audio, sampling_rate, clock)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from ltbm.runtime.machine import Machine
-from ltbm.runtime.probes.bundle import BUNDLE_PROBES
-from ltbm.runtime.probes.device import DEVICE_PROBES
-from ltbm.runtime.probes.facts import WARNING, Facts, Finding
-from ltbm.runtime.probes.nvidia import NVIDIA_PROBES
-from ltbm.runtime.probes.packages import PACKAGE_PROBES
+from .machine import Machine
+from .probes.bundle import BUNDLE_PROBES
+from .probes.device import DEVICE_PROBES
+from .probes.facts import WARNING, Facts, Finding
+from .probes.nvidia import NVIDIA_PROBES
+from .probes.packages import PACKAGE_PROBES
 
 PROBES = (*DEVICE_PROBES, *NVIDIA_PROBES, *PACKAGE_PROBES)
 
@@ -26,5 +26,9 @@ def _ask(probe: Callable, *arguments) -> list[Finding]:
     try:
         said = probe(*arguments)
     except Exception as error:
-        said = Finding(probe.__name__.replace("_", " "), WARNING, f"could not be examined: {type(error).__name__}: {error}")
+        said = Finding(
+            probe.__name__.replace("_", " "),
+            WARNING,
+            f"could not be examined: {type(error).__name__}: {error}",
+        )
     return said if isinstance(said, list) else [said] if said else []

@@ -3,12 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-from ltbm.runtime.answer import Clock
-from ltbm.runtime.engines import Engines
-from ltbm.runtime.levels import Level
-from ltbm.runtime.stages.encoder import encode
-from ltbm.runtime.stages.features import FeatureWindow
-from ltbm.runtime.stages.merge import MergedAudio, merge
+from .answer import Clock
+from .backends.engines import Engines
+from .levels import Level
+from .stages.encoder import encode
+from .stages.features import FeatureWindow
+from .stages.merge import MergedAudio, merge
 
 CACHE_BYTES = 64 * 2**20  # of encoded and merged audio kept: about 15 windows of 30 s in float32
 
@@ -20,7 +20,13 @@ class Hearing:
         self._engines, self._limit = engines, limit
         self._kept: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
 
-    def hear(self, windows: Sequence[FeatureWindow], level: Level, first_position: int = 0, clock: Clock | None = None) -> MergedAudio:
+    def hear(
+        self,
+        windows: Sequence[FeatureWindow],
+        level: Level,
+        first_position: int = 0,
+        clock: Clock | None = None,
+    ) -> MergedAudio:
         """One audio at a settled level; its first token stands at `first_position`."""
         clock, content = clock or Clock(), content_of(windows) if self._limit else None
         merged_key = (content, audio_level(level), first_position)

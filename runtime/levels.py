@@ -39,11 +39,15 @@ class Level:
         if (self.ratio is None) == (self.audio_tokens is None):
             raise ValueError(f"level {self.name!r} needs either a keep ratio or a token budget")
         if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise ValueError(f"keep ratio {self.ratio} is outside (0, 1]; 0.25 keeps a quarter of the audio tokens")
+            raise ValueError(
+                f"keep ratio {self.ratio} is outside (0, 1]; 0.25 keeps a quarter of the audio tokens"
+            )
         if self.audio_tokens is not None and self.audio_tokens < 1:
             raise ValueError(f"audio token budget {self.audio_tokens} is below 1")
         if self.window is not None and self.window < GLOBAL_WINDOW:
-            raise ValueError(f"window {self.window} is below -1; give auto, global or a number of encoder tokens")
+            raise ValueError(
+                f"window {self.window} is below -1; give auto, global or a number of encoder tokens"
+            )
         if self.positions not in POSITIONS:
             raise ValueError(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
         if self.attention not in ATTENTION:
@@ -53,7 +57,9 @@ class Level:
         """The level with its ratio settled for a prompt of `tokens_in` audio tokens."""
         if self.ratio is not None:
             return self
-        return replace(self, ratio=min(Fraction(self.audio_tokens, tokens_in), Fraction(1)), audio_tokens=None)
+        return replace(
+            self, ratio=min(Fraction(self.audio_tokens, tokens_in), Fraction(1)), audio_tokens=None
+        )
 
     def target(self, length: int) -> int:
         """Tokens kept of a row of `length` valid tokens: ceil(length * ratio), 0 for an empty row."""
@@ -67,15 +73,29 @@ class Level:
         return max(8, 2 * -(-self.ratio.denominator // self.ratio.numerator))
 
 
-def parse_level(level=DEFAULT_LEVEL, keep_ratio=None, audio_tokens=None, window="auto",
-                positions="original", attention="proportional") -> Level:
+def parse_level(
+    level=DEFAULT_LEVEL,
+    keep_ratio=None,
+    audio_tokens=None,
+    window="auto",
+    positions="original",
+    attention="proportional",
+) -> Level:
     """A Level from what a user writes.
 
     `keep_ratio` ("0.3", "3/10" or a number) or `audio_tokens` (a budget) take the place of the named `level`.
     """
     if isinstance(level, Level):
-        if (keep_ratio, audio_tokens, window, positions, attention) != (None, None, "auto", "original", "proportional"):
-            raise ValueError(f"level {level.name!r} is complete: change it with dataclasses.replace, not by further options")
+        if (keep_ratio, audio_tokens, window, positions, attention) != (
+            None,
+            None,
+            "auto",
+            "original",
+            "proportional",
+        ):
+            raise ValueError(
+                f"level {level.name!r} is complete: change it with dataclasses.replace, not by further options"
+            )
         return level
     if keep_ratio is not None and audio_tokens is not None:
         raise ValueError("give a keep ratio or a budget of audio tokens, not both")
@@ -86,7 +106,9 @@ def parse_level(level=DEFAULT_LEVEL, keep_ratio=None, audio_tokens=None, window=
         ratio = parse_ratio(keep_ratio)
         return Level(f"ratio{ratio.numerator}/{ratio.denominator}", ratio, **options)
     if level not in NAMED_RATIOS:
-        raise ValueError(f"unknown level {level!r}; levels are {', '.join(NAMED_RATIOS)}, or give a keep ratio such as 0.3")
+        raise ValueError(
+            f"unknown level {level!r}; levels are {', '.join(NAMED_RATIOS)}, or give a keep ratio such as 0.3"
+        )
     return Level(level, NAMED_RATIOS[level], **options)
 
 

@@ -27,7 +27,9 @@ class Said:
 
 def run_command(command: Sequence[str]) -> Said:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Said(None, err=str(error))
     return Said(done.returncode, done.stdout.strip(), done.stderr.strip())
@@ -103,8 +105,10 @@ def find_gpu(machine: Machine) -> Gpu | None:
     except OSError as error:
         if driver is None:
             return None
-        raise RuntimeError(f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus all, "
-                           "or --runtime nvidia on Jetson") from None
+        raise RuntimeError(
+            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus all, "
+            "or --runtime nvidia on Jetson"
+        ) from None
     _call(cuda, "cuInit", 0)
     device = ctypes.c_int()
     _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
@@ -112,9 +116,17 @@ def find_gpu(machine: Machine) -> Gpu | None:
     _call(cuda, "cuDeviceGetName", name, len(name), device)
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     version = _integer(cuda, "cuDriverGetVersion")
-    major, minor, integrated = (_integer(cuda, "cuDeviceGetAttribute", which, device)
-                                for which in (CAPABILITY_MAJOR, CAPABILITY_MINOR, INTEGRATED))
-    return Gpu(name.value.decode(errors="replace"), (major, minor), memory.value, bool(integrated), cuda_version(version))
+    major, minor, integrated = (
+        _integer(cuda, "cuDeviceGetAttribute", which, device)
+        for which in (CAPABILITY_MAJOR, CAPABILITY_MINOR, INTEGRATED)
+    )
+    return Gpu(
+        name.value.decode(errors="replace"),
+        (major, minor),
+        memory.value,
+        bool(integrated),
+        cuda_version(version),
+    )
 
 
 def _integer(cuda, function: str, *arguments) -> int:
@@ -129,15 +141,20 @@ def _call(cuda, function: str, *arguments) -> None:
     if status:
         reason = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(reason))
-        raise RuntimeError(f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its libraries do not go together; "
-                           "reboot after a driver update, and do not mix versions between host and container")
+        raise RuntimeError(
+            f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its libraries do not go together; "
+            "reboot after a driver update, and do not mix versions between host and container"
+        )
 
 
 def driver_version(machine: Machine) -> str | None:
     """Of the kernel module, such as 540.4.0."""
     text = machine.read("proc/driver/nvidia/version")
     words = text.splitlines()[0].split() if text else []
-    return next((word for word in words if word.replace(".", "").isdigit() and "." in word), "of unknown version" if words else None)
+    return next(
+        (word for word in words if word.replace(".", "").isdigit() and "." in word),
+        "of unknown version" if words else None,
+    )
 
 
 def cuda_version(number: int) -> tuple[int, int]:
@@ -199,7 +216,9 @@ def find_jetson(machine: Machine) -> Jetson | None:
 def _l4t(release: str) -> tuple[int, ...]:
     major, _, rest = release.partition("(release), REVISION:")
     digits = major.strip("# R") + "." + rest.split(",")[0].strip()
-    return tuple(int(part) for part in digits.split(".")) if rest and digits.replace(".", "").isdigit() else ()
+    return (
+        tuple(int(part) for part in digits.split(".")) if rest and digits.replace(".", "").isdigit() else ()
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ltbm.runtime.levels import DEFAULT_LEVEL, Level
+from .levels import DEFAULT_LEVEL, Level
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,21 @@ class Task:
 
 
 TASKS = {
-    "caption": Task("keep50", "exact captions of the demo model's 1,000 unseen scenes, in %: 97.7 full, 97.6 keep50, 97.5 keep25, 93.7 keep12 "
-                    "(examples/demo/quality); of a harder small model 71.3 full, 73.3 keep50, 69.0 keep25"),
-    "qa": Task("keep25", "questions about the same scenes answered right, in %: 90.8 full, 90.7 keep50, 90.9 keep25, 90.2 keep12, "
-               "85.5 keep6 (examples/demo/quality)"),
-    "transcribe": Task("full", "every published training-free method harms speech recognition: at 60 % kept the word error rate "
-                       "rises by a third"),
+    "caption": Task(
+        "keep50",
+        "exact captions of the demo model's 1,000 unseen scenes, in %: 97.7 full, 97.6 keep50, 97.5 keep25, 93.7 keep12 "
+        "(examples/demo/quality); of a harder small model 71.3 full, 73.3 keep50, 69.0 keep25",
+    ),
+    "qa": Task(
+        "keep25",
+        "questions about the same scenes answered right, in %: 90.8 full, 90.7 keep50, 90.9 keep25, 90.2 keep12, "
+        "85.5 keep6 (examples/demo/quality)",
+    ),
+    "transcribe": Task(
+        "full",
+        "every published training-free method harms speech recognition: at 60 % kept the word error rate "
+        "rises by a third",
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ltbm.runtime.bundle import Bundle
+from .bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,25 @@ class Prompter:
         """Token ids of a conversation up to where the next answer begins, one placeholder per audio."""
         for turn in turns:
             if self.spec.audio_token in turn.text:
-                raise ValueError(f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you")
-        ids = self.tokenizer.encode(self.render([_message(turn) for turn in turns]), add_special_tokens=False).ids
+                raise ValueError(
+                    f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you"
+                )
+        ids = self.tokenizer.encode(
+            self.render([_message(turn) for turn in turns]), add_special_tokens=False
+        ).ids
         found, audios = ids.count(self.spec.audio_token_id), sum(turn.audios for turn in turns)
         if found != audios:
-            raise ValueError(f"the chat template placed {found} audio tokens for {audios} audios; the bundle's template does not fit its tokenizer")
+            raise ValueError(
+                f"the chat template placed {found} audio tokens for {audios} audios; the bundle's template does not fit its tokenizer"
+            )
         return ids
 
     def render(self, messages: list[dict]) -> str:
-        special = {"bos_token": self.spec.bos_token or "", "eos_token": self.spec.eos_token or "", "pad_token": self.spec.pad_token or ""}
+        special = {
+            "bos_token": self.spec.bos_token or "",
+            "eos_token": self.spec.eos_token or "",
+            "pad_token": self.spec.pad_token or "",
+        }
         return self._template.render(messages=messages, add_generation_prompt=True, **special)
 
     def decode(self, token_ids: list[int]) -> str:
@@ -67,15 +77,16 @@ class TextStream:
 
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
-        return text[self._length:]
+        return text[self._length :]
 
 
 def _compiled(source: str):
     """The chat template, ready when the first request comes."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                 extensions=["jinja2.ext.loopcontrols"])  # as transformers renders
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )  # as transformers renders
     environment.globals["raise_exception"] = _raise
     return environment.from_string(source)
 

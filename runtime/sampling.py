@@ -58,7 +58,9 @@ class Sampler:
         logits = self._penalised(logits)
         token = int(logits.argmax())  # that of a NaN, if there is one
         if not np.isfinite(logits[token]):
-            raise ValueError("the decoder's logits are not finite; this model may overflow in float16: export with --precision float32")
+            raise ValueError(
+                "the decoder's logits are not finite; this model may overflow in float16: export with --precision float32"
+            )
         if self.options.temperature > 0:
             token = self._draw(logits, logits[token])
         if self.options.repetition_penalty != 1 and token not in self._seen:
@@ -88,7 +90,9 @@ class Sampler:
         starts = np.arange(0, len(weights), BLOCK)
         sums = np.add.reduceat(weights, starts, dtype=np.float64)
         block = _place(sums, self._generator.random())
-        return int(starts[block]) + _place(weights[starts[block]:starts[block] + BLOCK], self._generator.random())
+        return int(starts[block]) + _place(
+            weights[starts[block] : starts[block] + BLOCK], self._generator.random()
+        )
 
     def _candidates(self, weights: np.ndarray) -> np.ndarray:
         """The tokens [n] among which the draw is, likeliest first, of all the weights [V]; sorts only as many as it takes."""
@@ -97,9 +101,9 @@ class Sampler:
             found = np.flatnonzero(weights >= share)
             if len(found) >= top_k if top_k else weights[found].sum(dtype=np.float64) >= demanded:
                 break
-        tokens = found[np.argsort(-weights[found], kind="stable")][:top_k or None]
+        tokens = found[np.argsort(-weights[found], kind="stable")][: top_k or None]
         sums = np.cumsum(weights[tokens], dtype=np.float64)
-        return tokens[:int(np.searchsorted(sums, self.options.top_p * sums[-1] if top_k else demanded)) + 1]
+        return tokens[: int(np.searchsorted(sums, self.options.top_p * sums[-1] if top_k else demanded)) + 1]
 
 
 def _place(weights: np.ndarray, share: float) -> int:

@@ -7,22 +7,23 @@ from fractions import Fraction
 
 import numpy as np
 
-from ltbm.runtime.answer import Answer, Clock
-from ltbm.runtime.audio import load_audio
-from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.context import Context
-from ltbm.runtime.conversation import Conversation
-from ltbm.runtime.embeddings import Embeddings
-from ltbm.runtime.engine import Engine, check_device
-from ltbm.runtime.engines import Engines
-from ltbm.runtime.hearing import CACHE_BYTES, Hearing, audio_level, content_of
-from ltbm.runtime.levels import Level, parse_level
-from ltbm.runtime.presets import choose
-from ltbm.runtime.prompt import Prompter, TextStream, Turn
-from ltbm.runtime.sampling import GREEDY, Sampler, Sampling
-from ltbm.runtime.stages.features import FeatureWindow, cut_windows
-from ltbm.runtime.stages.merge import MergedAudio
-from ltbm.runtime.stages.splice import Piece, lay_out, splice
+from .answer import Answer, Clock
+from .backends.engines import Engines
+from .backends.opening import check_device
+from .bundle import Bundle
+from .context import Context
+from .conversation import Conversation
+from .engine import Engine
+from .hearing import CACHE_BYTES, Hearing, audio_level, content_of
+from .levels import Level, parse_level
+from .presets import choose
+from .prompt import Prompter, TextStream, Turn
+from .sampling import GREEDY, Sampler, Sampling
+from .stages.audio import load_audio
+from .stages.embeddings import Embeddings
+from .stages.features import FeatureWindow, cut_windows
+from .stages.merge import MergedAudio
+from .stages.splice import Piece, lay_out, splice
 
 DEFAULT_MAX_NEW_TOKENS = 128
 LONG_AUDIO = ("error", "windows")
@@ -58,8 +59,16 @@ class Session:
     Not for several threads at once: a request that begins ends the one before it.
     """
 
-    def __init__(self, bundle: Bundle, backend: str, device: str, threads: int | None, reuse: bool, low_memory: bool,
-                 kv_cache: str | None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str,
+        device: str,
+        threads: int | None,
+        reuse: bool,
+        low_memory: bool,
+        kv_cache: str | None,
+    ):
         self.bundle, self.manifest = bundle, bundle.manifest
         self.backend, self.device, self.reuse = backend, device, reuse
         self.prompter = Prompter(bundle)
@@ -70,8 +79,17 @@ class Session:
         self._embeddings: Embeddings | None = None
 
     @classmethod
-    def open(cls, path, backend: str = "onnxruntime", device: str | None = None, threads: int | None = None, *, reuse: bool = True,
-             low_memory: bool = False, kv_cache: str | None = None) -> "Session":
+    def open(
+        cls,
+        path,
+        backend: str = "onnxruntime",
+        device: str | None = None,
+        threads: int | None = None,
+        *,
+        reuse: bool = True,
+        low_memory: bool = False,
+        kv_cache: str | None = None,
+    ) -> "Session":
         """Load a bundle's engines.
 
         backend: onnxruntime (device cpu, cuda or tensorrt) or tensorrt (device cuda); the device left out is the first of them
@@ -81,7 +99,9 @@ class Session:
         kv_cache: int8 for a quarter of the float32 cache's memory, where `ltbm calibrate` prepared the bundle for it
         Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or newer than this ltbm.
         """
-        return cls(Bundle.open(path), backend, check_device(backend, device), threads, reuse, low_memory, kv_cache)
+        return cls(
+            Bundle.open(path), backend, check_device(backend, device), threads, reuse, low_memory, kv_cache
+        )
 
     def __enter__(self) -> "Session":
         return self
@@ -115,18 +135,40 @@ class Session:
     def embeddings(self) -> Embeddings:
         """Rows of the embedding table in the type that the decoder takes."""
         if self._embeddings is None:
-            self._embeddings = Embeddings(self.bundle.file("embeddings.npy"), self.decoder.inputs["inputs_embeds"].dtype)
+            self._embeddings = Embeddings(
+                self.bundle.file("embeddings.npy"), self.decoder.inputs["inputs_embeds"].dtype
+            )
         return self._embeddings
 
-    def generate(self, audio, prompt: str, level: str | Level | None = None, *, on_text: Callable[[str], None] | None = None,
-                 **options) -> Answer:
+    def generate(
+        self,
+        audio,
+        prompt: str,
+        level: str | Level | None = None,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        **options,
+    ) -> Answer:
         """Answer `prompt` about `audio`; see `stream` for the options. `on_text` gets each piece of text as it comes."""
         return drain(self.stream(audio, prompt, level, **options), on_text)
 
-    def stream(self, audio, prompt: str, level: str | Level | None = None, *, task: str | None = None, keep_ratio=None,
-               audio_tokens: int | None = None, window="auto", positions: str = "original", attention: str = "proportional",
-               max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS, sampling: Sampling = GREEDY, long_audio: str = "error",
-               sampling_rate: int | None = None) -> Iterator[str]:
+    def stream(
+        self,
+        audio,
+        prompt: str,
+        level: str | Level | None = None,
+        *,
+        task: str | None = None,
+        keep_ratio=None,
+        audio_tokens: int | None = None,
+        window="auto",
+        positions: str = "original",
+        attention: str = "proportional",
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+        long_audio: str = "error",
+        sampling_rate: int | None = None,
+    ) -> Iterator[str]:
         """The answer's text, piece by piece; the generator returns the whole `Answer`.
 
         audio: a path or an array [samples] (at `sampling_rate` Hz), or a sequence of them, heard in order
@@ -136,16 +178,23 @@ class Session:
         positions, attention: how the LLM sees merged tokens (`Level`)
         long_audio: `windows` cuts an audio longer than the model takes into several audios; `error` refuses it
         """
-        level, clock = parse_level(choose(level, task), keep_ratio, audio_tokens, window, positions, attention), Clock()
+        level, clock = (
+            parse_level(choose(level, task), keep_ratio, audio_tokens, window, positions, attention),
+            Clock(),
+        )
         audios = self.features(audio, long_audio, sampling_rate, clock)
         asked = Asked([Turn("user", prompt, len(audios))], audios, level, max_new_tokens, sampling)
         return (yield from self.respond(asked, clock))
 
-    def converse(self, level: str | Level | None = None, *, task: str | None = None, **level_options) -> Conversation:
+    def converse(
+        self, level: str | Level | None = None, *, task: str | None = None, **level_options
+    ) -> Conversation:
         """A conversation at one level, chosen as in `stream`: each `ask` pays only what the ones before it have not."""
         return Conversation(self, parse_level(choose(level, task), **level_options))
 
-    def features(self, audio, long_audio: str = "error", sampling_rate: int | None = None, clock: Clock | None = None) -> list[Audio]:
+    def features(
+        self, audio, long_audio: str = "error", sampling_rate: int | None = None, clock: Clock | None = None
+    ) -> list[Audio]:
         """Load every audio and cut it into windows; one list of windows per audio placeholder of the prompt."""
         if long_audio not in LONG_AUDIO:
             raise ValueError(f"long_audio {long_audio!r} is none of {', '.join(LONG_AUDIO)}")
@@ -155,8 +204,13 @@ class Session:
         spec = self.manifest.audio
         with (clock or Clock()).stage("load"):
             waveforms = [load_audio(source, spec.sampling_rate, sampling_rate) for source in sources]
-        return [part for source, waveform in zip(sources, waveforms)
-                for part in split_long(cut_windows(waveform, spec), spec.max_windows, long_audio, source, spec.window_seconds)]
+        return [
+            part
+            for source, waveform in zip(sources, waveforms)
+            for part in split_long(
+                cut_windows(waveform, spec), spec.max_windows, long_audio, source, spec.window_seconds
+            )
+        ]
 
     def hear(self, audios: list[Audio], level: Level) -> list[MergedAudio]:
         """Encode and merge every audio at a settled level, each as if it began the prompt."""
@@ -170,23 +224,48 @@ class Session:
             clock.timings.setdefault(stage, 0.0)
         with clock.stage("prompt"):
             prompt_ids = self.prompter.conversation_ids(asked.turns)
-            heard = [_Cached(sum(w.tokens for w in audio), sum(level.target(w.tokens) for w in audio)) for audio in asked.audios]
+            heard = [
+                _Cached(sum(w.tokens for w in audio), sum(level.target(w.tokens) for w in audio))
+                for audio in asked.audios
+            ]
             tokens = self._token_keys(prompt_ids, asked.audios, heard, level)
         pieces, positions = lay_out(prompt_ids, heard, self.manifest.prompt.audio_token_id, level)
         self._check_positions(positions, asked.max_new_tokens)
-        reused = self._hear_new(asked.audios, heard, pieces, level, self._reusable(tokens, pieces, asked.max_new_tokens), clock)
+        reused = self._hear_new(
+            asked.audios, heard, pieces, level, self._reusable(tokens, pieces, asked.max_new_tokens), clock
+        )
         with clock.stage("splice"):
-            prefix = splice(prompt_ids, heard, self.manifest.prompt.audio_token_id, self.embeddings, level, self.decoder.zeros, reused)
+            prefix = splice(
+                prompt_ids,
+                heard,
+                self.manifest.prompt.audio_token_id,
+                self.embeddings,
+                level,
+                self.decoder.zeros,
+                reused,
+            )
         token_ids, text, step_ms = yield from self._answer(asked, prefix, tokens, reused, clock)
         token_bytes = self.manifest.decoder.kv_bytes(1, self.decoder.inputs["past.0.key"].dtype.itemsize)
         return Answer(
-            text=text, token_ids=token_ids, prompt_token_ids=self._prompt_token_ids(tokens),
-            tokens_in=sum(part.tokens_in for part in heard), tokens_out=sum(part.tokens_out for part in heard),
-            level=level.name, keep_ratio=float(level.ratio), window=level.merge_window, positions=level.positions,
-            attention=level.attention, applied=not reason, reason=reason,
-            finish_reason="stop" if token_ids[-1] in self.manifest.prompt.eos_token_ids else "length", reused_tokens=reused,
-            kv_bytes=token_bytes * (len(tokens) + asked.max_new_tokens), kv_allocated_bytes=self._context.nbytes,
-            timings=clock.timings, step_ms=step_ms)
+            text=text,
+            token_ids=token_ids,
+            prompt_token_ids=self._prompt_token_ids(tokens),
+            tokens_in=sum(part.tokens_in for part in heard),
+            tokens_out=sum(part.tokens_out for part in heard),
+            level=level.name,
+            keep_ratio=float(level.ratio),
+            window=level.merge_window,
+            positions=level.positions,
+            attention=level.attention,
+            applied=not reason,
+            reason=reason,
+            finish_reason="stop" if token_ids[-1] in self.manifest.prompt.eos_token_ids else "length",
+            reused_tokens=reused,
+            kv_bytes=token_bytes * (len(tokens) + asked.max_new_tokens),
+            kv_allocated_bytes=self._context.nbytes,
+            timings=clock.timings,
+            step_ms=step_ms,
+        )
 
     def _token_keys(self, prompt_ids, audios: Sequence[Audio], heard, level: Level) -> list[Hashable]:
         """What each token of the prompt is: an id, or an audio's content, level and the token's place in it."""
@@ -201,7 +280,9 @@ class Session:
         return keys
 
     def _prompt_token_ids(self, tokens: list[Hashable]) -> list[int]:
-        return [self.manifest.prompt.audio_token_id if isinstance(token, tuple) else token for token in tokens]
+        return [
+            self.manifest.prompt.audio_token_id if isinstance(token, tuple) else token for token in tokens
+        ]
 
     def _reusable(self, tokens: list[Hashable], pieces: list[Piece], max_new_tokens: int) -> int:
         """First tokens that the KV cache holds; never a part of an audio."""
@@ -211,12 +292,22 @@ class Session:
                 return piece.start
         return common
 
-    def _hear_new(self, audios: Sequence[Audio], heard: list, pieces: list[Piece], level: Level, reused: int, clock: Clock) -> int:
+    def _hear_new(
+        self,
+        audios: Sequence[Audio],
+        heard: list,
+        pieces: list[Piece],
+        level: Level,
+        reused: int,
+        clock: Clock,
+    ) -> int:
         """Put every audio after the first `reused` tokens into `heard`; how many tokens can still be reused after that."""
         for piece in pieces:
             if piece.audio is not None and piece.start >= reused:
                 heard[piece.audio] = self._hearing.hear(audios[piece.audio], level, piece.position, clock)
-        if reused and self._context is None:  # with low memory, hearing takes the LLM's place and its cache goes
+        if (
+            reused and self._context is None
+        ):  # with low memory, hearing takes the LLM's place and its cache goes
             return self._hear_new(audios, heard, pieces, level, 0, clock)
         return reused
 
@@ -224,23 +315,34 @@ class Session:
         """ValueError, before anything is encoded, if the model has no positions for the prompt and the answer."""
         limit = self.manifest.decoder.max_positions
         if prompt + max_new_tokens > limit:
-            raise ValueError(f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, the model has {limit}; "
-                             "shorten the audio or the answer, or use compact positions with a lower level")
+            raise ValueError(
+                f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, the model has {limit}; "
+                "shorten the audio or the answer, or use compact positions with a lower level"
+            )
 
     def _answer(self, asked: Asked, prefix, tokens: list[Hashable], reused: int, clock: Clock):
         """Prefill, then decode until an end token or the limit; yields text, returns (token ids, text, step times)."""
         sampler = Sampler(asked.sampling, np.array(self._prompt_token_ids(tokens)))
-        pieces, row = TextStream(self.prompter), np.empty((1, self.embeddings.shape[1]), self.embeddings.dtype)
+        pieces, row = (
+            TextStream(self.prompter),
+            np.empty((1, self.embeddings.shape[1]), self.embeddings.dtype),
+        )
         with clock.stage("prefill"):
             if self._context is None:
                 self._context = Context(self.decoder, self.manifest.decoder)
-            token_ids = [sampler.next_token(self._context.prefill(prefix, tokens, reused, asked.max_new_tokens))]
+            token_ids = [
+                sampler.next_token(self._context.prefill(prefix, tokens, reused, asked.max_new_tokens))
+            ]
         clock.mark("ttft")
         yield pieces.push(token_ids[0])
         step_ms = []
-        while len(token_ids) < asked.max_new_tokens and token_ids[-1] not in self.manifest.prompt.eos_token_ids:
+        while (
+            len(token_ids) < asked.max_new_tokens and token_ids[-1] not in self.manifest.prompt.eos_token_ids
+        ):
             if self._request is not asked:
-                raise RuntimeError("another request began on this session before this answer ended; open a session for each")
+                raise RuntimeError(
+                    "another request began on this session before this answer ended; open a session for each"
+                )
             begun = time.perf_counter()
             logits = self._context.step(token_ids[-1], self.embeddings.gather(token_ids[-1:], row))
             token_ids.append(sampler.next_token(logits))
@@ -292,7 +394,9 @@ def split_long(windows: Audio, limit: int, long_audio: str, source, seconds: flo
     if len(windows) <= limit:
         return [windows]
     if long_audio == "error":
-        raise ValueError(f"{what} is longer than the {limit * seconds:g} s the model takes; give --long-audio windows "
-                         f"(long_audio='windows') to hear it as several audios, or cut it")
-    parts = [windows[start:start + limit] for start in range(0, len(windows), limit)]
+        raise ValueError(
+            f"{what} is longer than the {limit * seconds:g} s the model takes; give --long-audio windows "
+            f"(long_audio='windows') to hear it as several audios, or cut it"
+        )
+    parts = [windows[start : start + limit] for start in range(0, len(windows), limit)]
     return [part for part in parts if any(window.tokens for window in part)]

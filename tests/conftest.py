@@ -46,7 +46,12 @@ def make_bundle(make_checkpoint, tmp_path_factory):
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
             checkpoint = make_checkpoint(folder / "checkpoint", family, **options)
-            made[key] = checkpoint, export_bundle(checkpoint, folder / "bundle", precision, progress=lambda line: None, **(export or {}))
+            made[key] = (
+                checkpoint,
+                export_bundle(
+                    checkpoint, folder / "bundle", precision, progress=lambda line: None, **(export or {})
+                ),
+            )
         return made[key]
 
     return make
@@ -78,6 +83,8 @@ def make_clip():
         samples = round(seconds * RATE)
         time = np.arange(samples) / RATE
         noise = np.random.default_rng(seed).standard_normal(samples)
-        return (0.3 * np.sin(2 * np.pi * (300 + 40 * np.sin(time)) * time) * (time % 1.1 < 0.6) + 0.02 * noise).astype(np.float32)
+        return (
+            0.3 * np.sin(2 * np.pi * (300 + 40 * np.sin(time)) * time) * (time % 1.1 < 0.6) + 0.02 * noise
+        ).astype(np.float32)
 
     return make

@@ -29,13 +29,45 @@ SAMPLE_SECONDS = 0.02  # between two looks at a process's memory
 ENCODER = dict(layers=32, width=1280, heads=20, ffn=5120)
 POSITIONS, N_MELS = 1500, 128
 LLMS = {
-    "qwen2_audio": dict(model_type="qwen2", num_hidden_layers=32, hidden_size=4096, num_attention_heads=32, num_key_value_heads=32,
-                        intermediate_size=11008, vocab_size=156032, max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=1e4),
-    "audioflamingo3": dict(model_type="qwen2", num_hidden_layers=28, hidden_size=3584, num_attention_heads=28, num_key_value_heads=4,
-                           intermediate_size=18944, vocab_size=152064, max_position_embeddings=32768, rms_norm_eps=1e-6, rope_theta=1e6),
+    "qwen2_audio": dict(
+        model_type="qwen2",
+        num_hidden_layers=32,
+        hidden_size=4096,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        intermediate_size=11008,
+        vocab_size=156032,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        rope_theta=1e4,
+    ),
+    "audioflamingo3": dict(
+        model_type="qwen2",
+        num_hidden_layers=28,
+        hidden_size=3584,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+    ),
 }
-SPECIAL_IDS = {"qwen2_audio": {"<|AUDIO|>": 151646, "<|endoftext|>": 151643, "<|im_end|>": 151645, "<|im_start|>": 151644},
-               "audioflamingo3": {"<sound>": 151669, "<|endoftext|>": 151643, "<|im_end|>": 151645, "<|im_start|>": 151644}}
+SPECIAL_IDS = {
+    "qwen2_audio": {
+        "<|AUDIO|>": 151646,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    "audioflamingo3": {
+        "<sound>": 151669,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+}
 
 
 def main() -> int:
@@ -43,8 +75,14 @@ def main() -> int:
     folder = Path(args.out)
     folder.mkdir(parents=True)  # a folder of our own: it is removed
     try:
-        figures = prove(folder, args.family, args.precision, full_size(args.family, args.layers), args.options,
-                        () if args.export_only else args.level or LEVELS)
+        figures = prove(
+            folder,
+            args.family,
+            args.precision,
+            full_size(args.family, args.layers),
+            args.options,
+            () if args.export_only else args.level or LEVELS,
+        )
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -58,31 +96,62 @@ def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), le
     """The figures of one export and of an answer at each level, in `folder`."""
     begun = time.perf_counter()
     write_checkpoint(folder / "checkpoint", family, sizes)
-    figures = {"family": family, "precision": precision, "layers": sizes["llm"]["num_hidden_layers"],
-               "checkpoint_gb": _gigabytes(folder / "checkpoint"), "checkpoint_seconds": time.perf_counter() - begun}
-    command = ["export", folder / "checkpoint", folder / "bundle", "--precision", precision, "--no-parity", *options]
+    figures = {
+        "family": family,
+        "precision": precision,
+        "layers": sizes["llm"]["num_hidden_layers"],
+        "checkpoint_gb": _gigabytes(folder / "checkpoint"),
+        "checkpoint_seconds": time.perf_counter() - begun,
+    }
+    command = [
+        "export",
+        folder / "checkpoint",
+        folder / "bundle",
+        "--precision",
+        precision,
+        "--no-parity",
+        *options,
+    ]
     _, figures["export"] = measured(command)
     shutil.rmtree(folder / "checkpoint")
     figures["bundle_gb"] = _gigabytes(folder / "bundle")
     write_clip(folder / "clip.wav", CLIP_SECONDS)
     for level in levels:
-        command = ["run", folder / "bundle", folder / "clip.wav", "--prompt", "What do you hear?", "--level", level,
-                   "--max-new-tokens", "16", "--json"]
+        command = [
+            "run",
+            folder / "bundle",
+            folder / "clip.wav",
+            "--prompt",
+            "What do you hear?",
+            "--level",
+            level,
+            "--max-new-tokens",
+            "16",
+            "--json",
+        ]
         answer, figures[f"run_{level}"] = measured(command)
         figures[f"run_{level}"] |= _speed(json.loads(answer))
     return figures
 
 
 def _speed(answer: dict) -> dict:
-    return {"tokens_in": answer["tokens_in"], "tokens_out": answer["tokens_out"], "kv_bytes": answer["kv_bytes"],
-            "ttft_ms": answer["timings"]["ttft"], "encoder_ms": answer["timings"]["encoder"], "prefill_ms": answer["timings"]["prefill"],
-            "decode_tokens_per_s": (len(answer["token_ids"]) - 1) / (answer["timings"]["decode"] / 1e3)}
+    return {
+        "tokens_in": answer["tokens_in"],
+        "tokens_out": answer["tokens_out"],
+        "kv_bytes": answer["kv_bytes"],
+        "ttft_ms": answer["timings"]["ttft"],
+        "encoder_ms": answer["timings"]["encoder"],
+        "prefill_ms": answer["timings"]["prefill"],
+        "decode_tokens_per_s": (len(answer["token_ids"]) - 1) / (answer["timings"]["decode"] / 1e3),
+    }
 
 
 def measured(arguments: list) -> tuple[str, dict]:
     """Run `ltbm` in a process of its own: its standard output, and its seconds and peak memory in GiB."""
     begun, peaks = time.perf_counter(), {"VmHWM": 0, "RssAnon": 0}
-    child = subprocess.Popen([sys.executable, "-c", LTBM, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", LTBM, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
     watcher = threading.Thread(target=_watch, args=(child.pid, peaks))
     watcher.start()
     out = child.stdout.read()
@@ -90,7 +159,11 @@ def measured(arguments: list) -> tuple[str, dict]:
     watcher.join()
     if child.returncode:
         raise RuntimeError(f"ltbm {' '.join(map(str, arguments))} ended with {child.returncode}")
-    return out, {"seconds": time.perf_counter() - begun, "peak_rss_gib": peaks["VmHWM"] / 2**20, "peak_anonymous_gib": peaks["RssAnon"] / 2**20}
+    return out, {
+        "seconds": time.perf_counter() - begun,
+        "peak_rss_gib": peaks["VmHWM"] / 2**20,
+        "peak_anonymous_gib": peaks["RssAnon"] / 2**20,
+    }
 
 
 def _watch(pid: int, peaks: dict[str, int]) -> None:
@@ -138,7 +211,9 @@ def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
     for name, tensors in zip(names, shards):
         _write_shard(folder / name, tensors, random)
     weight_map = {tensor: name for name, tensors in zip(names, shards) for tensor, _ in tensors}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8"
+    )
 
 
 def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray) -> None:
@@ -159,7 +234,7 @@ def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator
     scale = 0.1 if len(shape) == 1 else 1 / math.sqrt(math.prod(shape[1:]))
     left, start = math.prod(shape), 7919 * place % BLOCK
     while left:
-        piece = random[start:start + left]
+        piece = random[start : start + left]
         yield (piece * np.float32(scale) + np.float32(norm)).astype(ml_dtypes.bfloat16).tobytes()
         left, start = left - len(piece), 0
 
@@ -181,7 +256,10 @@ def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, 
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
             yield from _linear(block + norm, (width,))
     yield from _linear(tower + "layer_norm", (width,))
-    projector = {"qwen2_audio": [("linear", width)], "audioflamingo3": [("linear_1", width), ("linear_2", hidden)]}[family]
+    projector = {
+        "qwen2_audio": [("linear", width)],
+        "audioflamingo3": [("linear_1", width), ("linear_2", hidden)],
+    }[family]
     for name, inputs in projector:
         yield from _linear(f"multi_modal_projector.{name}", (hidden, inputs))
     yield from _llm_shapes(llm)
@@ -212,7 +290,9 @@ def _llm_shapes(llm: dict) -> Iterator[tuple[str, tuple]]:
 def write_clip(path: Path, seconds: float, rate: int = 16_000) -> None:
     """A tone that comes and goes over noise, 16 bit mono."""
     clock = np.arange(int(seconds * rate)) / rate
-    sound = 0.3 * np.sin(2 * np.pi * 440 * clock) * (clock % 1.3 < 0.7) + 0.02 * np.random.default_rng(1).standard_normal(len(clock))
+    sound = 0.3 * np.sin(2 * np.pi * 440 * clock) * (clock % 1.3 < 0.7) + 0.02 * np.random.default_rng(
+        1
+    ).standard_normal(len(clock))
     with wave.open(str(path), "wb") as stream:
         stream.setnchannels(1)
         stream.setsampwidth(2)
@@ -225,12 +305,16 @@ def _gigabytes(folder: Path) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--family", choices=tuple(LLMS), required=True)
     parser.add_argument("--precision", default="int4", help="of the export (default int4)")
     parser.add_argument("--out", required=True, help="a new folder, which is removed at the end")
     parser.add_argument("--layers", type=int, help="of the LLM, where fewer than the real number are wanted")
-    parser.add_argument("--level", action="append", help="of an answer, repeatable (default: full and keep25)")
+    parser.add_argument(
+        "--level", action="append", help="of an answer, repeatable (default: full and keep25)"
+    )
     parser.add_argument("--export-only", action="store_true", help="do not open and ask the bundle")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")

@@ -16,7 +16,15 @@ from transformers import (
 )
 
 AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>"}
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<sound>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|AUDIO|>",
+    "<|audio_bos|>",
+    "<|audio_eos|>",
+    "<sound>",
+]
 QWEN_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
@@ -43,44 +51,90 @@ def tokenizer(ids: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(names)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                   extra_special_tokens=SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=SPECIAL,
+    )
 
 
 def text_config(**changes) -> dict:
-    return dict(model_type="qwen2", hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, vocab_size=272, max_position_embeddings=4096, rms_norm_eps=1e-5,
-                initializer_range=0.2) | changes
+    return (
+        dict(
+            model_type="qwen2",
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=272,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
+            initializer_range=0.2,
+        )
+        | changes
+    )
 
 
-def make_config(family: str, text: dict, tok: PreTrainedTokenizerFast, layers: int = 2, width: int = 32, heads: int = 2, ffn: int = 64):
+def make_config(
+    family: str,
+    text: dict,
+    tok: PreTrainedTokenizerFast,
+    layers: int = 2,
+    width: int = 32,
+    heads: int = 2,
+    ffn: int = 64,
+):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
     if family == "qwen2_audio":
-        audio = dict(model_type="qwen2_audio_encoder", d_model=width, encoder_layers=layers, encoder_attention_heads=heads,
-                     encoder_ffn_dim=ffn, initializer_range=0.1)
+        audio = dict(
+            model_type="qwen2_audio_encoder",
+            d_model=width,
+            encoder_layers=layers,
+            encoder_attention_heads=heads,
+            encoder_ffn_dim=ffn,
+            initializer_range=0.1,
+        )
         return Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
-    audio = dict(model_type="audioflamingo3_encoder", hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-                 intermediate_size=ffn, initializer_range=0.1)
+    audio = dict(
+        model_type="audioflamingo3_encoder",
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        initializer_range=0.1,
+    )
     return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
 
 
 def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> None:
-    kind, template = {"qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
-                      "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE)}[family]
+    kind, template = {
+        "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
+        "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE),
+    }[family]
     kind(WhisperFeatureExtractor(feature_size=128), tok, chat_template=template).save_pretrained(folder)
 
 
-def make_checkpoint(folder: Path, family: str, seed: int = 0, drop_lm_head: bool = False, **text_changes) -> Path:
+def make_checkpoint(
+    folder: Path, family: str, seed: int = 0, drop_lm_head: bool = False, **text_changes
+) -> Path:
     """Save a checkpoint of `family` into `folder`; weights are wide enough that greedy tokens vary."""
     torch.manual_seed(seed)
     tok = tokenizer()
     config = make_config(family, text_config(**text_changes), tok)
-    model = {"qwen2_audio": Qwen2AudioForConditionalGeneration, "audioflamingo3": AudioFlamingo3ForConditionalGeneration}[family](config)
+    model = {
+        "qwen2_audio": Qwen2AudioForConditionalGeneration,
+        "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
+    }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
-    model.generation_config.eos_token_id = [tok.convert_tokens_to_ids("<|im_end|>"), tok.convert_tokens_to_ids("<|endoftext|>")]
+    model.generation_config.eos_token_id = [
+        tok.convert_tokens_to_ids("<|im_end|>"),
+        tok.convert_tokens_to_ids("<|endoftext|>"),
+    ]
     model.save_pretrained(folder)
     save_processor(folder, family, tok)
     if drop_lm_head:  # a tied checkpoint as a hub stores it: one table, no LM head

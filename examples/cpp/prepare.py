@@ -1,7 +1,7 @@
 """Writes what the C++ example reads: a clip's log-mels, the prompt's token ids and the level; and reads its answer.
 
-    python examples/cpp/prepare.py ./bundle clip.wav --prompt "What do you hear?" --level keep25 --out request
-    ltbm_example ... request | python examples/cpp/prepare.py ./bundle --decode
+python examples/cpp/prepare.py ./bundle clip.wav --prompt "What do you hear?" --level keep25 --out request
+ltbm_example ... request | python examples/cpp/prepare.py ./bundle --decode
 """
 
 import argparse
@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.runtime.audio import load_audio
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
 from ltbm.runtime.prompt import Prompter
+from ltbm.runtime.stages.audio import load_audio
 from ltbm.runtime.stages.features import cut_windows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument("audio", nargs="?", help="WAV, FLAC, OGG or MP3, one window (30 s) at most")
     parser.add_argument("--prompt", default="What do you hear?")
@@ -44,17 +46,27 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
     spec = bundle.manifest.audio
     windows = cut_windows(load_audio(audio, spec.sampling_rate, spec.sampling_rate), spec)
     if len(windows) != 1 or not windows[0].tokens:
-        raise ValueError(f"the example hears one window of {spec.window_seconds:g} s at most, the clip has {len(windows)}")
+        raise ValueError(
+            f"the example hears one window of {spec.window_seconds:g} s at most, the clip has {len(windows)}"
+        )
     window, level = windows[0], level.for_clip(windows[0].tokens)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "input_features.npy", window.input_features[None])
     lines = {
-        "frame_length": [window.frame_length], "tokens": [window.tokens], "target": [level.target(window.tokens)], "window": [level.merge_window],
-        "original_positions": [int(level.positions == "original")], "proportional_attention": [int(level.attention == "proportional")],
-        "prompt_ids": Prompter(bundle).prompt_ids(prompt, 1), "audio_token_id": [bundle.manifest.prompt.audio_token_id],
-        "eos_token_ids": bundle.manifest.prompt.eos_token_ids, "max_new_tokens": [max_new_tokens],
+        "frame_length": [window.frame_length],
+        "tokens": [window.tokens],
+        "target": [level.target(window.tokens)],
+        "window": [level.merge_window],
+        "original_positions": [int(level.positions == "original")],
+        "proportional_attention": [int(level.attention == "proportional")],
+        "prompt_ids": Prompter(bundle).prompt_ids(prompt, 1),
+        "audio_token_id": [bundle.manifest.prompt.audio_token_id],
+        "eos_token_ids": bundle.manifest.prompt.eos_token_ids,
+        "max_new_tokens": [max_new_tokens],
     }
-    (out / "request.txt").write_text("".join(f"{name} {' '.join(map(str, numbers))}\n" for name, numbers in lines.items()))
+    (out / "request.txt").write_text(
+        "".join(f"{name} {' '.join(map(str, numbers))}\n" for name, numbers in lines.items())
+    )
 
 
 if __name__ == "__main__":

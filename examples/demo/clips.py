@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ltbm.demo.language import caption, questions
-from ltbm.demo.scenes import SAMPLE_RATE, Scene, held_out_scene, split_seeds
+from .language import caption, questions
+from .scenes import SAMPLE_RATE, Scene, held_out_scene, split_seeds
 
 CLIPS = 10
 FOLDER = Path(__file__).parent / "clips"

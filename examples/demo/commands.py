@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ltbm.export.precision import PRECISIONS
-from ltbm.runtime.cli import UsageError, add_command
+from ltbm.runtime.arguments import UsageError, add_command
 from ltbm.runtime.levels import NAMED_RATIOS
 
 CLIPS = Path(__file__).parent / "clips"
@@ -14,17 +14,27 @@ HONESTY = "A small model of synthetic scenes, trained for this demo: it shows th
 
 
 def add_commands(commands) -> None:
-    parser = add_command(commands, "demo", run_demo, "export the shipped model and hear ten clips at every level", (
-        "Export the model that ships with ltbm, hear ten clips nobody trained on at several levels,\n"
-        "and print what was played, what was heard, tokens, time to first token and KV cache.\n" + HONESTY))
+    parser = add_command(
+        commands,
+        "demo",
+        run_demo,
+        "export the shipped model and hear ten clips at every level",
+        (
+            "Export the model that ships with ltbm, hear ten clips nobody trained on at several levels,\n"
+            "and print what was played, what was heard, tokens, time to first token and KV cache.\n" + HONESTY
+        ),
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
-    parser.add_argument("--clips", type=int, default=10, metavar="N", help="how many of the ten clips (default 10)")
+    parser.add_argument(
+        "--clips", type=int, default=10, metavar="N", help="how many of the ten clips (default 10)"
+    )
     parser.add_argument("--json", action="store_true", help="print one object instead of the text")
 
 
 def run_demo(args) -> None:
-    from ltbm.demo.bundle import demo_bundle
     from ltbm.runtime.session import Session
+
+    from .bundle import demo_bundle
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
@@ -32,8 +42,11 @@ def run_demo(args) -> None:
     records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
     if not 1 <= args.clips <= len(records):
         raise UsageError(f"--clips {args.clips} is outside 1..{len(records)}")
-    records = records[:args.clips]
-    with demo_bundle(args.precision, progress) as bundle, Session.open(bundle, reuse=False) as session:  # each level pays the encoder
+    records = records[: args.clips]
+    with (
+        demo_bundle(args.precision, progress) as bundle,
+        Session.open(bundle, reuse=False) as session,
+    ):  # each level pays the encoder
         session.generate(str(CLIPS / records[0]["file"]), "what do you hear ?")  # warm-up, not shown
         clips = [_hear(session, record, not args.json) for record in records]
     levels = [_summary(level, clips) for level in LEVELS]
@@ -45,18 +58,26 @@ def run_demo(args) -> None:
 
 def _hear(session, record: dict, show: bool) -> dict:
     """Caption one clip at every level."""
-    from ltbm.demo.language import CAPTION_PROMPT
+    from .language import CAPTION_PROMPT
 
     heard = {}
     if show:
         print(f"{record['file']}  {record['seconds']:.1f} s\n  played  {record['caption']}")
     for level in LEVELS:
         answer = session.generate(str(CLIPS / record["file"]), CAPTION_PROMPT, level, max_new_tokens=48)
-        heard[level] = {"text": answer.text, "tokens": answer.tokens_out, "ttft_ms": answer.timings["ttft"],
-                        "encoder_ms": answer.timings["encoder"], "kv_bytes": answer.kv_bytes}
+        heard[level] = {
+            "text": answer.text,
+            "tokens": answer.tokens_out,
+            "ttft_ms": answer.timings["ttft"],
+            "encoder_ms": answer.timings["encoder"],
+            "kv_bytes": answer.kv_bytes,
+        }
         if show:
             mark = "=" if answer.text == record["caption"] else " "
-            print(f"  {level:<7}{mark}{answer.text}  [{answer.tokens_out} tokens, {answer.timings['ttft']:.0f} ms]", flush=True)
+            print(
+                f"  {level:<7}{mark}{answer.text}  [{answer.tokens_out} tokens, {answer.timings['ttft']:.0f} ms]",
+                flush=True,
+            )
     return {"file": record["file"], "played": record["caption"], "heard": heard}
 
 
@@ -74,8 +95,14 @@ def _summary(level: str, clips: list[dict]) -> dict:
 
 
 def _print_summary(levels: list[dict], clips: int) -> None:
-    print(f"\n{'level':<8}{'audio tokens':>13}{'TTFT ms (median)':>18}{'KV cache KiB':>14}{'captions exact':>16}")
+    print(
+        f"\n{'level':<8}{'audio tokens':>13}{'TTFT ms (median)':>18}{'KV cache KiB':>14}{'captions exact':>16}"
+    )
     for row in levels:
-        print(f"{row['level']:<8}{row['audio_tokens']:>13}{row['ttft_ms_median']:>18.1f}{row['kv_bytes'] / 1024:>14.0f}"
-              f"{row['captions_exact']:>11} of {clips}")
-    print(f"\n{HONESTY}\nAudio tokens and KV cache are sums over the clips; '=' marks a caption that is word for word what was played.")
+        print(
+            f"{row['level']:<8}{row['audio_tokens']:>13}{row['ttft_ms_median']:>18.1f}{row['kv_bytes'] / 1024:>14.0f}"
+            f"{row['captions_exact']:>11} of {clips}"
+        )
+    print(
+        f"\n{HONESTY}\nAudio tokens and KV cache are sums over the clips; '=' marks a caption that is word for word what was played."
+    )

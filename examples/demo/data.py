@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from ltbm.demo import language
-from ltbm.demo.model import (
+from . import language
+from .model import (
     FRAMES_PER_POSITION,
     FRAMES_PER_SECOND,
     HOP,
@@ -19,7 +19,7 @@ from ltbm.demo.model import (
     feature_extractor,
     token_count,
 )
-from ltbm.demo.scenes import MAX_SCENE_S, SAMPLE_RATE, Scene
+from .scenes import MAX_SCENE_S, SAMPLE_RATE, Scene
 
 MAX_FRAMES = int(MAX_SCENE_S * FRAMES_PER_SECOND)
 BUCKET_FRAMES = FRAMES_PER_SECOND  # clips of one batch differ by less than this
@@ -77,7 +77,9 @@ def make_example(scene: Scene) -> Example:
     frames = len(scene.waveform) // HOP
     bucket = min(MAX_FRAMES, math.ceil(frames / BUCKET_FRAMES) * BUCKET_FRAMES)
     features = log_mels(scene.waveform, bucket).astype(np.float16)
-    return Example(replace(scene, waveform=scene.waveform[:0].copy()), features, frames, token_labels(scene, bucket))
+    return Example(
+        replace(scene, waveform=scene.waveform[:0].copy()), features, frames, token_labels(scene, bucket)
+    )
 
 
 def token_labels(scene: Scene, frames: int) -> np.ndarray:
@@ -95,7 +97,9 @@ def token_labels(scene: Scene, frames: int) -> np.ndarray:
     return labels
 
 
-def batches(examples: Sequence[Example], tokenizer: Tokenizer, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+def batches(
+    examples: Sequence[Example], tokenizer: Tokenizer, size: int, rng: np.random.Generator
+) -> Iterator[Batch]:
     """Batches without end, each from one length bucket; every pass asks the scenes other questions."""
     draw = 0
     while True:
@@ -116,7 +120,9 @@ def _shuffled(examples: Sequence[Example], size: int, rng: np.random.Generator) 
 
 def make_batch(examples: Sequence[Example], tokenizer: Tokenizer, draw: int) -> Batch:
     rows = [_pack(example, tokenizer, draw) for example in examples]
-    tokens, positions, segment, targets = (_padded([row[k] for row in rows], fill) for k, fill in enumerate(_FILLS))
+    tokens, positions, segment, targets = (
+        _padded([row[k] for row in rows], fill) for k, fill in enumerate(_FILLS)
+    )
     return Batch(
         torch.from_numpy(np.stack([example.features for example in examples])).float(),
         torch.tensor([example.frames for example in examples]),

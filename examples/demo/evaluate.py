@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, Qwen2AudioForConditionalGeneration
 
-from ltbm.demo import data, language, metrics
-from ltbm.demo.model import encode_audio, token_count
-from ltbm.demo.scenes import SPLITS, Scene, held_out_scene, make_scene, split_seeds
 from ltbm.plugins.merge import apply_plan, plan_merge
 from ltbm.runtime.levels import NAMED_RATIOS, Level, parse_level
 from ltbm.runtime.stages.merge import MergedAudio
 from ltbm.runtime.stages.splice import Prefix, splice
+
+from . import data, language, metrics
+from .model import encode_audio, token_count
+from .scenes import SPLITS, Scene, held_out_scene, make_scene, split_seeds
 
 MAX_NEW_TOKENS = 48
 CLIPS_PER_BATCH = 25
@@ -47,7 +48,9 @@ def _hear_batch(model, tokenizer, scenes: Sequence[Scene], level: Level) -> list
         for k, asked in enumerate(prompts)
         for prompt in asked
     ]
-    said = [tokenizer.decode(ids) for ids in _decode(model, prefixes, tokenizer.token_to_id(language.TURN_END))]
+    said = [
+        tokenizer.decode(ids) for ids in _decode(model, prefixes, tokenizer.token_to_id(language.TURN_END))
+    ]
     ends = torch.tensor([len(asked) for asked in prompts]).cumsum(0).tolist()
     return [said[end - len(asked) : end] for asked, end in zip(prompts, ends, strict=True)]
 
@@ -79,7 +82,11 @@ def _decode(model, prefixes: list[Prefix], end: int) -> list[list[int]]:
     following = torch.tensor([[prefix.next_position] for prefix in prefixes])
     while running.any() and len(said) < MAX_NEW_TOKENS:
         output = model.model.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
         token = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
         said.append(torch.where(running, token, end))
@@ -96,7 +103,10 @@ def _left_padded(values: torch.Tensor, length: int) -> torch.Tensor:
 
 def _left_padded_mask(pads: torch.Tensor, length: int) -> torch.Tensor:
     """Additive causal mask [B, 1, S, S] whose first `pads` keys are hidden; padding queries see themselves."""
-    seen = torch.ones(length, length, dtype=torch.bool).tril()[None] & (torch.arange(length) >= pads[:, None])[:, None]
+    seen = (
+        torch.ones(length, length, dtype=torch.bool).tril()[None]
+        & (torch.arange(length) >= pads[:, None])[:, None]
+    )
     seen |= torch.eye(length, dtype=torch.bool)
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
@@ -114,7 +124,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--scenes", type=int, default=400)
-    parser.add_argument("--split", choices=sorted(SPLITS), default="test", help="test: every second scene recurs")
+    parser.add_argument(
+        "--split", choices=sorted(SPLITS), default="test", help="test: every second scene recurs"
+    )
     parser.add_argument("--level", choices=tuple(NAMED_RATIOS), default="full")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -122,7 +134,11 @@ def main() -> None:
     draw = held_out_scene if options.split == "test" else make_scene
     scenes = [draw(seed) for seed in split_seeds(options.split, options.scenes)]
     figures = score(scenes, hear(load_model(options.checkpoint), scenes, parse_level(options.level)))
-    print(json.dumps({"scenes": len(scenes), **{name: round(value, 4) for name, value in figures.items()}}, indent=2))
+    print(
+        json.dumps(
+            {"scenes": len(scenes), **{name: round(value, 4) for name, value in figures.items()}}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.demo.scenes import DURATIONS, MAX_COUNT, PITCHES, SOUNDS, Event, Scene
+from .scenes import DURATIONS, MAX_COUNT, PITCHES, SOUNDS, Event, Scene
 
 CAPTION_PROMPT = "what do you hear ?"
 QUESTIONS_PER_SCENE = 3
@@ -149,7 +149,9 @@ def _ask_after(rng: np.random.Generator, events: Sequence[Event], index: int) ->
 
 def _ask_count(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
     options = _ordered_options(rng, COUNT_WORDS, events[index].count - 1)
-    return Question("count", *_options_text(f"how often does {_named(events, index)} sound", options[0]), options[1])
+    return Question(
+        "count", *_options_text(f"how often does {_named(events, index)} sound", options[0]), options[1]
+    )
 
 
 def _ask_pitch(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
@@ -157,7 +159,9 @@ def _ask_pitch(rng: np.random.Generator, events: Sequence[Event], index: int) ->
 
 
 def _ask_duration(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    return Question("duration", f"is {_named(events, index)} brief or long ?", DURATIONS, events[index].duration)
+    return Question(
+        "duration", f"is {_named(events, index)} brief or long ?", DURATIONS, events[index].duration
+    )
 
 
 def _ask_number(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
@@ -200,7 +204,15 @@ def _options_text(stem: str, options: Sequence[str]) -> tuple[str, tuple[str, ..
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; a token's place is its id."""
-    texts = [CAPTION_PROMPT, "user assistant system", "Audio 1 2 3 4 :", JOIN + END, *CLAUSES, *SOUNDS, *ORDINALS]
+    texts = [
+        CAPTION_PROMPT,
+        "user assistant system",
+        "Audio 1 2 3 4 :",
+        JOIN + END,
+        *CLAUSES,
+        *SOUNDS,
+        *ORDINALS,
+    ]
     texts += [*NUMBERS, *COUNT_WORDS, *DURATIONS, *PITCHES, "which sound comes after the first or last : , ?"]
     texts += ["how often does the sound", "how many sounds are there", "is the low or high brief or long"]
     return [*SPECIAL_TOKENS, *sorted({word for text in texts for word in text.split()})]
@@ -213,5 +225,7 @@ def write_tokenizer(path: Path) -> None:
     ids = {token: k for k, token in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
     tokenizer.save(str(path))

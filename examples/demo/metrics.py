@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ltbm.demo.language import Question, caption, parse_caption
-from ltbm.demo.scenes import Event
+from .language import Question, caption, parse_caption
+from .scenes import Event
 
 RATIOS = {  # metric -> (counts of its numerator, counts of its denominator)
     "event_precision": ("matched", "heard"),
@@ -27,7 +27,10 @@ ATTRIBUTES = ("count", "duration", "pitch")
 
 
 def score_clip(
-    events: Sequence[Event], heard_caption: str, questions: Sequence[Question] = (), answers: Sequence[str] = ()
+    events: Sequence[Event],
+    heard_caption: str,
+    questions: Sequence[Question] = (),
+    answers: Sequence[str] = (),
 ) -> dict[str, int]:
     """The counts (COUNTS) of one clip from the caption and the answers that were given for it.
 
@@ -47,7 +50,8 @@ def score_clip(
         "in_order": int([e.sound for e in heard] == [e.sound for e in events]),
         "question_asked": len(questions),
         "question_right": sum(
-            _words(answer) == _words(question.answer) for question, answer in zip(questions, answers, strict=True)
+            _words(answer) == _words(question.answer)
+            for question, answer in zip(questions, answers, strict=True)
         ),
     }
     return counts | _attribute_counts(events, heard)

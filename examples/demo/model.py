@@ -11,8 +11,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from ltbm.demo import language
-from ltbm.demo.scenes import MAX_SCENE_S, SAMPLE_RATE
+from . import language
+from .scenes import MAX_SCENE_S, SAMPLE_RATE
 
 MELS = 128
 HOP = 160  # samples of one mel frame
@@ -64,7 +64,10 @@ def make_config(window_s: int = WINDOW_S) -> Qwen2AudioConfig:
         "pad_token_id": ids[language.END_OF_TEXT],
     }
     return Qwen2AudioConfig(
-        audio_config=audio, text_config=text, audio_token_index=ids[language.AUDIO_TOKEN], tie_word_embeddings=False
+        audio_config=audio,
+        text_config=text,
+        audio_token_index=ids[language.AUDIO_TOKEN],
+        tie_word_embeddings=False,
     )
 
 
@@ -75,7 +78,9 @@ def make_model(window_s: int = TRAINING_WINDOW_S) -> Qwen2AudioForConditionalGen
     return model
 
 
-def with_window(model: Qwen2AudioForConditionalGeneration, window_s: int) -> Qwen2AudioForConditionalGeneration:
+def with_window(
+    model: Qwen2AudioForConditionalGeneration, window_s: int
+) -> Qwen2AudioForConditionalGeneration:
     """The same weights under a position table for `window_s` seconds: the same outputs for what fits both."""
     wider = make_model(window_s)
     table = "audio_tower.embed_positions.weight"

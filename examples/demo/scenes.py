@@ -9,14 +9,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.signal import lfilter
 
-from ltbm.demo.sounds import DURATIONS, MAX_COUNT, PITCHES, SAMPLE_RATE, SOUNDS, render_sound
+from .sounds import DURATIONS, MAX_COUNT, PITCHES, SAMPLE_RATE, SOUNDS, render_sound
 
 MAX_EVENTS = 4
 MIN_SCENE_S, MAX_SCENE_S = 3.0, 8.0
 EDGE_S = 0.15  # least silence before the first and after the last event
 PAUSE_S = 0.60  # least silence between events: longer than from one pulse to the next within an event
 STEP_S = 0.01  # scene lengths are whole mel frames
-SPLITS = {"train": range(1_000_000), "validation": range(1_000_000, 2_000_000), "test": range(2_000_000, 3_000_000)}
+SPLITS = {
+    "train": range(1_000_000),
+    "validation": range(1_000_000, 2_000_000),
+    "test": range(2_000_000, 3_000_000),
+}
 
 EVENTS_SHARE = (0.16, 0.28, 0.30, 0.26)  # of scenes with 1, 2, 3 and 4 events, where recurrence is left open
 REPEAT_SHARE = 0.2  # chance that an event takes an earlier event's class on purpose, where it is left open

@@ -69,7 +69,9 @@ def _horn(rng, pitch, seconds):
 
 
 def _knock(rng, pitch, seconds):
-    wood = np.sin(_phase(rng.uniform(330, 480), seconds)) + 0.6 * np.sin(_phase(rng.uniform(800, 1100), seconds))
+    wood = np.sin(_phase(rng.uniform(330, 480), seconds)) + 0.6 * np.sin(
+        _phase(rng.uniform(800, 1100), seconds)
+    )
     return (wood + 0.4 * _noise(rng, seconds)) * _decay(seconds, 0.016)
 
 
@@ -152,7 +154,9 @@ def _voice(rng, pitch, seconds):
         part = glottis[start : start + syllable]
         vowel = VOWELS_HZ[rng.integers(len(VOWELS_HZ))]
         envelope = np.sin(np.pi * (np.arange(len(part)) + 0.5) / syllable) ** 0.5
-        parts.append(sum(_resonant(part, f, 90.0) * g for f, g in zip(vowel, (1, 0.6, 0.3), strict=True)) * envelope)
+        parts.append(
+            sum(_resonant(part, f, 90.0) * g for f, g in zip(vowel, (1, 0.6, 0.3), strict=True)) * envelope
+        )
     return np.concatenate(parts)
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from ltbm.demo import data
-from ltbm.demo.model import WIDTH, encode_audio, make_model, save_model
-from ltbm.demo.scenes import make_scene, split_seeds
+from . import data
+from .model import WIDTH, encode_audio, make_model, save_model
+from .scenes import make_scene, split_seeds
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def language_loss(
         use_cache=False,
     ).last_hidden_state
     spoken = batch.targets != data.IGNORE
-    return cross_entropy(model.lm_head(hidden[spoken]), batch.targets[spoken]), _class_loss(classifier, audio, batch)
+    return cross_entropy(model.lm_head(hidden[spoken]), batch.targets[spoken]), _class_loss(
+        classifier, audio, batch
+    )
 
 
 def _class_loss(classifier: torch.nn.Module, tokens: torch.Tensor, batch: data.Batch) -> torch.Tensor:
@@ -100,7 +102,9 @@ def _steps(parts: list[torch.nn.Module], recipe: Recipe, steps: int) -> Iterator
     """Yields once per step; the caller fills in gradients, which are applied before the next one."""
     weights = [w for part in parts for w in part.parameters() if w.requires_grad]
     optimizers = make_optimizers(parts, recipe)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda k: _rate(k, steps, recipe.rise)) for o in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda k: _rate(k, steps, recipe.rise)) for o in optimizers
+    ]
     for step in range(steps):
         yield step
         torch.nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
@@ -153,14 +157,20 @@ class Progress:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the whole model")
-    parser.add_argument("--warmup-steps", type=int, default=Recipe.warmup_steps, help="steps of the encoder alone")
+    parser.add_argument(
+        "--warmup-steps", type=int, default=Recipe.warmup_steps, help="steps of the encoder alone"
+    )
     parser.add_argument("--scenes", type=int, default=Recipe.scenes, help="training scenes")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--threads", type=int, default=1, help="of torch; figures are reproducible for one number only")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; figures are reproducible for one number only"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = Recipe(steps=options.steps, warmup_steps=options.warmup_steps, scenes=options.scenes, seed=options.seed)
+    recipe = Recipe(
+        steps=options.steps, warmup_steps=options.warmup_steps, scenes=options.scenes, seed=options.seed
+    )
     started = time.perf_counter()
     model, _ = train(recipe)
     save_model(model, options.out)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.benchmarks.models import FLAVOURS, LLMS, make_models, operations, same_weights, weight_bytes
-from ltbm.profiles.benchmarks.report import markdown, summary
-from ltbm.profiles.benchmarks.runners import RUNNERS, Remote
+from .models import FLAVOURS, LLMS, make_models, operations, same_weights, weight_bytes
+from .report import markdown, summary
+from .runners import RUNNERS, Remote
 
 PACKAGES = {"transformers": "transformers", "transformers-bf16": "transformers", "genai": "onnxruntime_genai"}
 AUDIO_TOKENS = (750, 375, 188, 94)  # 30 s at full, keep50, keep25 and keep12
@@ -49,9 +49,17 @@ class Setup:
             if unknown := [value for value in chosen if value not in known[name]]:
                 raise ValueError(f"{name} {unknown[0]!r} is none of {', '.join(known[name])}")
         if self.runners[0] not in FLAVOURS:
-            raise ValueError(f"the first runner is what the others are compared with: one of {', '.join(FLAVOURS)}, not {self.runners[0]}")
-        if min(*self.layers, *self.audio_tokens, self.rounds, self.processes, self.threads) < 1 or self.new_tokens < 2 or self.text_tokens < 0:
-            raise ValueError(f"layers, audio tokens, rounds, processes and threads start at 1, new tokens at 2, text tokens at 0: {self}")
+            raise ValueError(
+                f"the first runner is what the others are compared with: one of {', '.join(FLAVOURS)}, not {self.runners[0]}"
+            )
+        if (
+            min(*self.layers, *self.audio_tokens, self.rounds, self.processes, self.threads) < 1
+            or self.new_tokens < 2
+            or self.text_tokens < 0
+        ):
+            raise ValueError(
+                f"layers, audio tokens, rounds, processes and threads start at 1, new tokens at 2, text tokens at 0: {self}"
+            )
 
     @property
     def prompts(self) -> list[int]:
@@ -79,7 +87,11 @@ def benchmark(setup: Setup, folder: Path, progress=lambda line: None) -> dict:
 
     Runners whose package is not installed are left out and named under `missing`.
     """
-    missing = [name for name in setup.runners if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None]
+    missing = [
+        name
+        for name in setup.runners
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None
+    ]
     runners = [name for name in setup.runners if name not in missing]
     make_models(folder, LLMS[setup.llm], setup.layers, "genai" in runners, progress)
     turns, by_layers = [], {}
@@ -88,8 +100,14 @@ def benchmark(setup: Setup, folder: Path, progress=lambda line: None) -> dict:
         by_layers[layers] = look_alone(setup, runners, layers, folder, progress)
     with Remote("machine", folder, 0, 0, setup.threads) as machine:
         rates = machine.call("rates", setup.threads)
-    return {"setup": asdict(setup), "whole_layers": LLMS[setup.llm]["num_hidden_layers"], "missing": missing, "machine": rates,
-            "by_layers": by_layers, "turns": [asdict(turn) for turn in turns]}
+    return {
+        "setup": asdict(setup),
+        "whole_layers": LLMS[setup.llm]["num_hidden_layers"],
+        "missing": missing,
+        "machine": rates,
+        "by_layers": by_layers,
+        "turns": [asdict(turn) for turn in turns],
+    }
 
 
 def take_turns(setup: Setup, runners: list[str], layers: int, folder: Path, progress) -> list[Turn]:
@@ -97,10 +115,15 @@ def take_turns(setup: Setup, runners: list[str], layers: int, folder: Path, prog
     turns = []
     for process in range(setup.processes):
         with ExitStack() as stack:
-            started = runners[::-1 if process % 2 else 1]  # who starts first may find other memory
-            remotes = [stack.enter_context(Remote(name, folder, layers, setup.new_tokens, setup.threads)) for name in started]
+            started = runners[:: -1 if process % 2 else 1]  # who starts first may find other memory
+            remotes = [
+                stack.enter_context(Remote(name, folder, layers, setup.new_tokens, setup.threads))
+                for name in started
+            ]
             for number in range(setup.rounds + 1):
-                progress(f"{layers} layers, process {process + 1} of {setup.processes}, round {number} of {setup.rounds}")
+                progress(
+                    f"{layers} layers, process {process + 1} of {setup.processes}, round {number} of {setup.rounds}"
+                )
                 answers = take_round(setup, layers, number, remotes)
                 turns += [replace(turn, round=process * setup.rounds + number) for turn in answers if number]
     return turns
@@ -108,8 +131,17 @@ def take_turns(setup: Setup, runners: list[str], layers: int, folder: Path, prog
 
 def take_round(setup: Setup, layers: int, number: int, remotes: list[Remote]) -> list[Turn]:
     """Every prompt answered by every runner, in an order that turns round every round."""
-    return [Turn(remote.name, layers, tokens, number, **remote.call("request", prompt_ids(setup, tokens), setup.new_tokens))
-            for tokens in setup.prompts for remote in remotes[::-1 if number % 2 else 1]]
+    return [
+        Turn(
+            remote.name,
+            layers,
+            tokens,
+            number,
+            **remote.call("request", prompt_ids(setup, tokens), setup.new_tokens),
+        )
+        for tokens in setup.prompts
+        for remote in remotes[:: -1 if number % 2 else 1]
+    ]
 
 
 def look_alone(setup: Setup, runners: list[str], layers: int, folder: Path, progress) -> dict:
@@ -124,8 +156,14 @@ def look_alone(setup: Setup, runners: list[str], layers: int, folder: Path, prog
     ours = folder / f"ours.{layers}" / "decoder.gqa.onnx"
     return {
         "memory": memory,
-        "cosine": {peer: {name: _cosine(logits[name], logits[peer]) for name in runners} for peer in ("transformers", "genai") if peer in runners},
-        "equal_matrices": same_weights(ours, folder / f"genai.{layers}" / "model.onnx") if "genai" in runners else None,
+        "cosine": {
+            peer: {name: _cosine(logits[name], logits[peer]) for name in runners}
+            for peer in ("transformers", "genai")
+            if peer in runners
+        },
+        "equal_matrices": same_weights(ours, folder / f"genai.{layers}" / "model.onnx")
+        if "genai" in runners
+        else None,
         "weight_bytes": weight_bytes(ours),
         "operations": {tokens: operations(LLMS[setup.llm], layers, tokens) for tokens in setup.prompts},
     }
@@ -147,11 +185,22 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 def main(argv=None) -> None:
     args = parser().parse_args(argv)
     try:
-        setup = Setup(args.llm, tuple(args.layers), tuple(args.runners), tuple(args.audio_tokens), args.text_tokens, args.new_tokens,
-                      args.rounds, args.processes, args.threads)
+        setup = Setup(
+            args.llm,
+            tuple(args.layers),
+            tuple(args.runners),
+            tuple(args.audio_tokens),
+            args.text_tokens,
+            args.new_tokens,
+            args.rounds,
+            args.processes,
+            args.threads,
+        )
     except ValueError as error:
         parser().error(str(error))
-    os.environ.update({name: str(args.threads) for name in BLAS_THREADS} | {"GLIBC_TUNABLES": HUGE_PAGES})  # read by the processes to come
+    os.environ.update(
+        {name: str(args.threads) for name in BLAS_THREADS} | {"GLIBC_TUNABLES": HUGE_PAGES}
+    )  # read by the processes to come
     with tempfile.TemporaryDirectory() as scratch:
         found = benchmark(setup, args.folder or Path(scratch), lambda line: print(line, file=sys.stderr))
     found["rows"] = summary(found)
@@ -161,21 +210,66 @@ def main(argv=None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    epilog = ("example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners gqa genai\n"
-              "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out where memory is short.")
-    made = argparse.ArgumentParser(prog="python -m ltbm.profiles.benchmarks.decoder", description=__doc__.splitlines()[0], epilog=epilog,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    epilog = (
+        "example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners gqa genai\n"
+        "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out where memory is short."
+    )
+    made = argparse.ArgumentParser(
+        prog="python -m ltbm.profiles.benchmarks.decoder",
+        description=__doc__.splitlines()[0],
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("--llm", choices=LLMS, default="qwen2_audio", help="whose widths (default qwen2_audio)")
-    made.add_argument("--layers", type=int, nargs="+", default=[2], metavar="N",
-                      help="how many are made; two counts give the whole model's times (default 2)")
-    made.add_argument("--runners", nargs="+", choices=RUNNERS, default=Setup.runners, metavar="R", help=f"of {', '.join(RUNNERS)}; the first is ours")
-    made.add_argument("--audio-tokens", type=int, nargs="+", default=AUDIO_TOKENS, metavar="K", help="of the prompts (default 750 375 188 94)")
+    made.add_argument(
+        "--layers",
+        type=int,
+        nargs="+",
+        default=[2],
+        metavar="N",
+        help="how many are made; two counts give the whole model's times (default 2)",
+    )
+    made.add_argument(
+        "--runners",
+        nargs="+",
+        choices=RUNNERS,
+        default=Setup.runners,
+        metavar="R",
+        help=f"of {', '.join(RUNNERS)}; the first is ours",
+    )
+    made.add_argument(
+        "--audio-tokens",
+        type=int,
+        nargs="+",
+        default=AUDIO_TOKENS,
+        metavar="K",
+        help="of the prompts (default 750 375 188 94)",
+    )
     made.add_argument("--text-tokens", type=int, default=30, metavar="N", help="beside them (default 30)")
     made.add_argument("--new-tokens", type=int, default=17, metavar="N", help="of every answer (default 17)")
-    made.add_argument("--rounds", type=int, default=3, metavar="N", help="measured in each process (default 3)")
-    made.add_argument("--processes", type=int, default=2, metavar="N", help="of each runner, one after the other (default 2)")
-    made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="of each runner (default: all cores)")
-    made.add_argument("--folder", type=Path, metavar="DIR", help="keep the models here for the next run (default: made anew and removed)")
+    made.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="measured in each process (default 3)"
+    )
+    made.add_argument(
+        "--processes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="of each runner, one after the other (default 2)",
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="of each runner (default: all cores)",
+    )
+    made.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="keep the models here for the next run (default: made anew and removed)",
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every turn and the table's rows")
     return made
 

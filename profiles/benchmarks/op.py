@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ltbm.plugins import library, merge
-from ltbm.profiles.measure import memory_bandwidth
-from ltbm.runtime.levels import Level, parse_ratio, parse_window
+from ...plugins import library, merge
+from ...runtime.levels import Level, parse_ratio, parse_window
+from ..measure import memory_bandwidth
 
 BODIES = ("numpy", "function", "native")
 PERCENTILES = (10, 50, 90)
@@ -61,9 +61,19 @@ def benchmark(cases, bodies=None, rounds=10, threads=1, seed=0, progress=lambda 
         products = candidate_pairs(inputs["x"][0], case) * case.dim
         for body, runs in seconds.items():
             ms = np.array(runs) * 1e3
-            timings.append(Timing(case, body, len(runs), float(ms.min()),
-                                  {p: float(np.percentile(ms, p)) for p in PERCENTILES},
-                                  moved / bandwidth * 1e3, moved, bandwidth, products))
+            timings.append(
+                Timing(
+                    case,
+                    body,
+                    len(runs),
+                    float(ms.min()),
+                    {p: float(np.percentile(ms, p)) for p in PERCENTILES},
+                    moved / bandwidth * 1e3,
+                    moved,
+                    bandwidth,
+                    products,
+                )
+            )
     return timings
 
 
@@ -76,27 +86,34 @@ def inputs_of(case, seed) -> dict:
     x = np.random.default_rng(seed).standard_normal((1, case.tokens, case.dim), np.float32)
     for i in range(1, case.tokens):
         x[0, i] = 0.9 * x[0, i - 1] + 0.4 * x[0, i]
-    return {"x": x.astype(case.dtype), "lengths": np.array([case.tokens], np.int32),
-            "targets": np.array([case.keep], np.int32), "keep": np.array([case.keep], np.int64),
-            "window": np.array([case.window], np.int32)}
+    return {
+        "x": x.astype(case.dtype),
+        "lengths": np.array([case.tokens], np.int32),
+        "targets": np.array([case.keep], np.int32),
+        "keep": np.array([case.keep], np.int64),
+        "window": np.array([case.window], np.int32),
+    }
 
 
 def call_of(body, case, inputs, threads):
     """A function without arguments that runs the op once."""
     if body == "numpy":
-        return lambda: merge.merge_rows(inputs["x"], inputs["lengths"], inputs["targets"], case.keep, case.window)
+        return lambda: merge.merge_rows(
+            inputs["x"], inputs["lengths"], inputs["targets"], case.keep, case.window
+        )
     if body not in BODIES:
         raise ValueError(f"unknown body {body!r}, expected some of {', '.join(BODIES)}")
     import onnxruntime
 
-    from ltbm.plugins.onnx_function import op_model
+    from ...plugins.onnx_function import op_model
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     if body == "native" and not library.register(options):
         raise RuntimeError("the native op is not built: install a C++ compiler, then pip install ltbm again")
-    session = onnxruntime.InferenceSession(op_model(case.dim, case.dtype).SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        op_model(case.dim, case.dtype).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return lambda: session.run(None, inputs)
 
 
@@ -151,14 +168,36 @@ def pairs_of_pass(anchors, window) -> int:
 
 def table(timings) -> str:
     """Markdown, one line a timing."""
-    head = ["T", "D", "K", "window", "type", "body", "fastest", *(f"p{p}" for p in PERCENTILES), "floor", "times floor",
-            "M products"]
+    head = [
+        "T",
+        "D",
+        "K",
+        "window",
+        "type",
+        "body",
+        "fastest",
+        *(f"p{p}" for p in PERCENTILES),
+        "floor",
+        "times floor",
+        "M products",
+    ]
     rows = [head, ["---:" if name not in ("type", "body") else "---" for name in head]]
     for t in timings:
         window = "global" if t.case.window < 0 else str(t.case.window)
         times = [t.fastest_ms, *t.percentiles_ms.values(), t.floor_ms]
-        rows.append([str(t.case.tokens), str(t.case.dim), str(t.case.keep), window, t.case.dtype, t.body,
-                     *(f"{ms:.3f}" for ms in times), f"{t.fastest_ms / t.floor_ms:.1f}", f"{t.products / 1e6:.1f}"])
+        rows.append(
+            [
+                str(t.case.tokens),
+                str(t.case.dim),
+                str(t.case.keep),
+                window,
+                t.case.dtype,
+                t.body,
+                *(f"{ms:.3f}" for ms in times),
+                f"{t.fastest_ms / t.floor_ms:.1f}",
+                f"{t.products / 1e6:.1f}",
+            ]
+        )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\nTimes in ms."
 
 
@@ -168,24 +207,54 @@ def cases_of(tokens, dims, ratios, windows, dtypes) -> list[Case]:
     for ratio in map(parse_ratio, ratios):
         for window in map(parse_window, windows):
             level = Level("benchmark", ratio, window)
-            cases += [Case(t, dim, level.target(t), level.merge_window, dtype)
-                      for t in tokens for dim in dims for dtype in dtypes]
+            cases += [
+                Case(t, dim, level.target(t), level.merge_window, dtype)
+                for t in tokens
+                for dim in dims
+                for dtype in dtypes
+            ]
     return list(dict.fromkeys(cases))
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--tokens", type=int, nargs="+", default=[750], metavar="T", help="of the row (default 750: 30 s)")
-    parser.add_argument("--dim", type=int, nargs="+", default=[1280], metavar="D", help="encoder width (default 1280)")
-    parser.add_argument("--keep-ratio", nargs="+", default=["3/4", "1/4", "1/16"], metavar="R",
-                        help="shares of the tokens kept (default 3/4 1/4 1/16)")
-    parser.add_argument("--window", nargs="+", default=["auto"], metavar="W",
-                        help="auto, global or encoder tokens (default auto)")
-    parser.add_argument("--dtype", nargs="+", choices=("float32", "float16"), default=["float32"],
-                        help="of the tokens (default float32)")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[750], metavar="T", help="of the row (default 750: 30 s)"
+    )
+    parser.add_argument(
+        "--dim", type=int, nargs="+", default=[1280], metavar="D", help="encoder width (default 1280)"
+    )
+    parser.add_argument(
+        "--keep-ratio",
+        nargs="+",
+        default=["3/4", "1/4", "1/16"],
+        metavar="R",
+        help="shares of the tokens kept (default 3/4 1/4 1/16)",
+    )
+    parser.add_argument(
+        "--window",
+        nargs="+",
+        default=["auto"],
+        metavar="W",
+        help="auto, global or encoder tokens (default auto)",
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=("float32", "float16"),
+        default=["float32"],
+        help="of the tokens (default float32)",
+    )
     parser.add_argument("--bodies", nargs="+", choices=BODIES, help="default: all that are installed")
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="turns of 3 runs each (default 10)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N",
-                        help="of ONNX Runtime; numpy's are left as they are (default 1)")
+    parser.add_argument(
+        "--rounds", type=int, default=10, metavar="N", help="turns of 3 runs each (default 10)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of ONNX Runtime; numpy's are left as they are (default 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print the timings as one array")
 
 
@@ -199,8 +268,9 @@ def main(argv=None) -> None:
     if args.rounds < 1 or args.threads < 1:
         parser.error(f"--rounds and --threads start at 1, got {args.rounds} and {args.threads}")
     cases = cases_of(args.tokens, args.dim, args.keep_ratio, args.window, args.dtype)
-    timings = benchmark(cases, args.bodies, args.rounds, args.threads,
-                        progress=lambda line: print(line, file=sys.stderr))
+    timings = benchmark(
+        cases, args.bodies, args.rounds, args.threads, progress=lambda line: print(line, file=sys.stderr)
+    )
     print(json.dumps([asdict(timing) for timing in timings]) if args.json else table(timings))
 
 

@@ -9,9 +9,18 @@ def summary(found: dict) -> list[dict]:
     """A row for every count of layers, prompt and runner; after them the whole model's, where several counts were measured."""
     setup, prompts = found["setup"], list(dict.fromkeys(turn["tokens"] for turn in found["turns"]))
     runners = [name for name in setup["runners"] if name not in found["missing"]]
-    rows = [_measured(found, layers, tokens, name) for layers in setup["layers"] for tokens in prompts for name in runners]
+    rows = [
+        _measured(found, layers, tokens, name)
+        for layers in setup["layers"]
+        for tokens in prompts
+        for name in runners
+    ]
     if len(setup["layers"]) > 1:
-        rows += [_extrapolated(rows, found["whole_layers"], tokens, name, runners[0]) for tokens in prompts for name in runners]
+        rows += [
+            _extrapolated(rows, found["whole_layers"], tokens, name, runners[0])
+            for tokens in prompts
+            for name in runners
+        ]
     return rows
 
 
@@ -25,13 +34,21 @@ def _measured(found: dict, layers: int, tokens: int, name: str) -> dict:
     longest = turns[name, max(tokens for _, tokens in turns)]
     facts, machine = found["by_layers"][layers], found["machine"]
     return {
-        "layers": layers, "tokens": tokens, "runner": name, "extrapolated": False,
-        "prefill": _percentiles([turn["prefill_ms"] for turn in mine]) | {
-            "times_ours": _ratio(mine, ours, "prefill_ms"), "of_longest": _ratio(mine, longest, "prefill_ms"),
-            "floor": facts["operations"][tokens] / machine["matrix_rate"] * 1e3},
-        "step": _percentiles([ms for turn in mine for ms in turn["step_ms"]]) | {
+        "layers": layers,
+        "tokens": tokens,
+        "runner": name,
+        "extrapolated": False,
+        "prefill": _percentiles([turn["prefill_ms"] for turn in mine])
+        | {
+            "times_ours": _ratio(mine, ours, "prefill_ms"),
+            "of_longest": _ratio(mine, longest, "prefill_ms"),
+            "floor": facts["operations"][tokens] / machine["matrix_rate"] * 1e3,
+        },
+        "step": _percentiles([ms for turn in mine for ms in turn["step_ms"]])
+        | {
             "times_ours": _ratio(mine, ours, "step_ms"),
-            "floor": (facts["weight_bytes"] + ours[0]["kv_bytes"]) / machine["bandwidth"] * 1e3},
+            "floor": (facts["weight_bytes"] + ours[0]["kv_bytes"]) / machine["bandwidth"] * 1e3,
+        },
         "host": _percentiles([ms for turn in mine for ms in turn["host_ms"]]) if mine[0]["host_ms"] else None,
         "kv_bytes": mine[0]["kv_bytes"],
         "same_tokens": float(np.mean([a["token_ids"] == b["token_ids"] for a, b in zip(mine, ours)])),
@@ -44,57 +61,120 @@ def _percentiles(values: list[float]) -> dict[str, float]:
 
 def _ratio(turns: list[dict], others: list[dict], figure: str) -> float:
     """The median over the rounds of one figure's ratio."""
-    return float(np.median([np.median(a[figure]) / np.median(b[figure]) for a, b in zip(turns, others, strict=True)]))
+    return float(
+        np.median([np.median(a[figure]) / np.median(b[figure]) for a, b in zip(turns, others, strict=True)])
+    )
 
 
 def _extrapolated(rows: list[dict], layers: int, tokens: int, name: str, ours: str) -> dict:
     """The medians on the least-squares line through the measured counts of layers."""
 
     def at(runner: str, figure: str) -> float:
-        points = [(row["layers"], row[figure]["p50"]) for row in rows if (row["runner"], row["tokens"]) == (runner, tokens)]
+        points = [
+            (row["layers"], row[figure]["p50"])
+            for row in rows
+            if (row["runner"], row["tokens"]) == (runner, tokens)
+        ]
         return float(np.polyval(np.polyfit(*zip(*points), 1), layers))
 
-    figures = {figure: {"p50": at(name, figure), "times_ours": at(name, figure) / at(ours, figure)} for figure in ("prefill", "step")}
+    figures = {
+        figure: {"p50": at(name, figure), "times_ours": at(name, figure) / at(ours, figure)}
+        for figure in ("prefill", "step")
+    }
     return {"layers": layers, "tokens": tokens, "runner": name, "extrapolated": True} | figures
 
 
 def markdown(found: dict) -> str:
     setup, machine = found["setup"], found["machine"]
-    lines = [f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, random weights, int4 (LM head int8), "
-             f"float32 activations, {setup['threads']} threads, {setup['processes']} processes of {setup['rounds']} rounds",
-             f"{machine['cpu']}: {machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32 (the floors)", ""]
-    lines += _table(["layers", "prompt", "runner", "prefill p50 ms", "p90", "x ours", "of longest", "floor"], map(_prefill_cells, found["rows"]))
-    lines += _table(["layers", "prompt", "runner", "step p50 ms", "p90", "x ours", "tokens/s", "host ms p50", "p90", "KV MiB", "floor"],
-                    map(_step_cells, found["rows"]))
-    lines += _table(["layers", "runner", "peak RSS MiB", "of it files now", "logits' cosine to transformers", "to genai"], _memory_cells(found))
-    lines += [f"{layers} layers: {facts['equal_matrices'][0]} of {facts['equal_matrices'][1]} quantised matrices are equal in our graph and genai's, "
-              "byte for byte" for layers, facts in found["by_layers"].items() if facts["equal_matrices"]]
+    lines = [
+        f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, random weights, int4 (LM head int8), "
+        f"float32 activations, {setup['threads']} threads, {setup['processes']} processes of {setup['rounds']} rounds",
+        f"{machine['cpu']}: {machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32 (the floors)",
+        "",
+    ]
+    lines += _table(
+        ["layers", "prompt", "runner", "prefill p50 ms", "p90", "x ours", "of longest", "floor"],
+        map(_prefill_cells, found["rows"]),
+    )
+    lines += _table(
+        [
+            "layers",
+            "prompt",
+            "runner",
+            "step p50 ms",
+            "p90",
+            "x ours",
+            "tokens/s",
+            "host ms p50",
+            "p90",
+            "KV MiB",
+            "floor",
+        ],
+        map(_step_cells, found["rows"]),
+    )
+    lines += _table(
+        ["layers", "runner", "peak RSS MiB", "of it files now", "logits' cosine to transformers", "to genai"],
+        _memory_cells(found),
+    )
+    lines += [
+        f"{layers} layers: {facts['equal_matrices'][0]} of {facts['equal_matrices'][1]} quantised matrices are equal in our graph and genai's, "
+        "byte for byte"
+        for layers, facts in found["by_layers"].items()
+        if facts["equal_matrices"]
+    ]
     lines += [f"{name} is not installed and was left out" for name in found["missing"]]
-    lines += ["'x ours' above 1 is slower than ours; 'about' marks the whole model, on the line through the layers measured."]
+    lines += [
+        "'x ours' above 1 is slower than ours; 'about' marks the whole model, on the line through the layers measured."
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _prefill_cells(row: dict) -> list[str]:
     figures = row["prefill"]
-    return [*_names(row), *_numbers(figures, "p50", "p90", digits=1), *_numbers(figures, "times_ours", "of_longest", digits=3),
-            *_numbers(figures, "floor", digits=1)]
+    return [
+        *_names(row),
+        *_numbers(figures, "p50", "p90", digits=1),
+        *_numbers(figures, "times_ours", "of_longest", digits=3),
+        *_numbers(figures, "floor", digits=1),
+    ]
 
 
 def _step_cells(row: dict) -> list[str]:
     figures = row["step"]
-    return [*_names(row), *_numbers(figures, "p50", "p90", digits=1), *_numbers(figures, "times_ours", digits=3), f"{1e3 / figures['p50']:.1f}",
-            *_numbers(row.get("host") or {}, "p50", "p90", digits=2), f"{row['kv_bytes'] / MIB:.1f}" if "kv_bytes" in row else "",
-            *_numbers(figures, "floor", digits=1)]
+    return [
+        *_names(row),
+        *_numbers(figures, "p50", "p90", digits=1),
+        *_numbers(figures, "times_ours", digits=3),
+        f"{1e3 / figures['p50']:.1f}",
+        *_numbers(row.get("host") or {}, "p50", "p90", digits=2),
+        f"{row['kv_bytes'] / MIB:.1f}" if "kv_bytes" in row else "",
+        *_numbers(figures, "floor", digits=1),
+    ]
 
 
 def _memory_cells(found: dict) -> list[list[str]]:
-    return [[str(layers), name, f"{memory['peak'] / MIB:,.0f}", f"{memory['mapped'] / MIB:,.0f}",
-             *(f"{facts['cosine'][peer][name]:.5f}" if peer in facts["cosine"] else "" for peer in ("transformers", "genai"))]
-            for layers, facts in found["by_layers"].items() for name, memory in facts["memory"].items()]
+    return [
+        [
+            str(layers),
+            name,
+            f"{memory['peak'] / MIB:,.0f}",
+            f"{memory['mapped'] / MIB:,.0f}",
+            *(
+                f"{facts['cosine'][peer][name]:.5f}" if peer in facts["cosine"] else ""
+                for peer in ("transformers", "genai")
+            ),
+        ]
+        for layers, facts in found["by_layers"].items()
+        for name, memory in facts["memory"].items()
+    ]
 
 
 def _names(row: dict) -> list[str]:
-    return [f"about {row['layers']}" if row["extrapolated"] else str(row["layers"]), str(row["tokens"]), row["runner"]]
+    return [
+        f"about {row['layers']}" if row["extrapolated"] else str(row["layers"]),
+        str(row["tokens"]),
+        row["runner"],
+    ]
 
 
 def _numbers(figures: dict, *names: str, digits: int) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.benchmarks.models import FLAVOURS, SPEC_NAME
+from .models import FLAVOURS, SPEC_NAME
 
 RUNNERS = (*FLAVOURS, "transformers", "transformers-bf16", "genai")
 
@@ -23,7 +23,9 @@ class Remote:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, folder, layers, new_tokens, threads), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, name, folder, layers, new_tokens, threads), daemon=True
+        )
         self._process.start()
         theirs.close()
         self._answer()
@@ -70,23 +72,33 @@ def request(runner, token_ids: list[int], new_tokens: int) -> dict:
     while len(answers) < new_tokens:
         answers.append(runner.step(answers[-1]["token"]))
     host = [answer["host_ms"] for answer in answers[1:] if "host_ms" in answer]
-    return {"prefill_ms": answers[0]["ms"], "step_ms": [answer["ms"] for answer in answers[1:]], "host_ms": host or None,
-            "token_ids": [answer["token"] for answer in answers], "kv_bytes": runner.kv_bytes()}
+    return {
+        "prefill_ms": answers[0]["ms"],
+        "step_ms": [answer["ms"] for answer in answers[1:]],
+        "host_ms": host or None,
+        "token_ids": [answer["token"] for answer in answers],
+        "kv_bytes": runner.kv_bytes(),
+    }
 
 
 def _memory(_) -> dict:
-    from ltbm.profiles.measure import process_memory
+    from ..measure import process_memory
 
     return process_memory()
 
 
 def _rates(_, threads: int) -> dict:
-    from ltbm.profiles.measure import machine_facts, matrix_rate, memory_bandwidth
+    from ..measure import machine_facts, matrix_rate, memory_bandwidth
 
     return machine_facts() | {"bandwidth": memory_bandwidth(threads), "matrix_rate": matrix_rate()}
 
 
-METHODS = {"request": request, "logits": lambda runner, token_ids: runner.logits(token_ids), "memory": _memory, "rates": _rates}
+METHODS = {
+    "request": request,
+    "logits": lambda runner, token_ids: runner.logits(token_ids),
+    "memory": _memory,
+    "rates": _rates,
+}
 
 
 def open_runner(name: str, folder: Path, layers: int, new_tokens: int, threads: int):
@@ -96,7 +108,9 @@ def open_runner(name: str, folder: Path, layers: int, new_tokens: int, threads: 
     if name == "genai":
         return GenAI(folder / f"genai.{layers}", new_tokens, threads)
     if name.startswith("transformers"):
-        return Transformers(folder / "checkpoint", layers, "bfloat16" if name.endswith("bf16") else "float32", threads)
+        return Transformers(
+            folder / "checkpoint", layers, "bfloat16" if name.endswith("bf16") else "float32", threads
+        )
     return Ours(folder / f"ours.{layers}", name, new_tokens, threads)
 
 
@@ -104,12 +118,14 @@ class Ours:
     """Our decoder as a session drives it: embeddings gathered from the table on disk, a Context over an engine, a Sampler."""
 
     def __init__(self, folder: Path, flavour: str, new_tokens: int, threads: int):
-        from ltbm.runtime.bundle import DecoderSpec
-        from ltbm.runtime.embeddings import Embeddings
-        from ltbm.runtime.engine import open_engine
-        from ltbm.runtime.sampling import GREEDY, Sampler
+        from ...runtime.backends.opening import open_engine
+        from ...runtime.bundle import DecoderSpec
+        from ...runtime.sampling import GREEDY, Sampler
+        from ...runtime.stages.embeddings import Embeddings
 
-        self._engine = StopwatchEngine(open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads, stepping=True))
+        self._engine = StopwatchEngine(
+            open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads, stepping=True)
+        )
         self._spec, self._new_tokens = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text())), new_tokens
         self._embeddings = Embeddings(folder / "embeddings.npy", self._engine.inputs["inputs_embeds"].dtype)
         self._sampler, self._row = Sampler(GREEDY, np.empty(0, np.int64)), self._embeddings[[0]]
@@ -122,7 +138,9 @@ class Ours:
 
     def step(self, token: int) -> dict:
         begun, ran = time.perf_counter(), self._engine.seconds
-        token = self._sampler.next_token(self._context.step(token, self._embeddings.gather([token], self._row)))
+        token = self._sampler.next_token(
+            self._context.step(token, self._embeddings.gather([token], self._row))
+        )
         seconds = time.perf_counter() - begun
         return {"ms": seconds * 1e3, "token": token, "host_ms": (seconds - self._engine.seconds + ran) * 1e3}
 
@@ -134,14 +152,22 @@ class Ours:
 
     def _read(self, token_ids: list[int]) -> np.ndarray:
         """Positions in order and no key bias, as the other runners have it; other values would take the same time."""
-        from ltbm.runtime.context import Context
-        from ltbm.runtime.stages.splice import Prefix
+        from ...runtime.context import Context
+        from ...runtime.stages.splice import Prefix
 
         tokens = len(token_ids)
-        if tokens not in self._contexts:  # one each, as in sessions that stay at a level: no request allocates
+        if (
+            tokens not in self._contexts
+        ):  # one each, as in sessions that stay at a level: no request allocates
             self._contexts[tokens] = Context(self._engine, self._spec)
         self._context = self._contexts[tokens]
-        prefix = Prefix(np.array(token_ids), self._embeddings[token_ids], np.arange(tokens), np.zeros(tokens, np.float32), tokens)
+        prefix = Prefix(
+            np.array(token_ids),
+            self._embeddings[token_ids],
+            np.arange(tokens),
+            np.zeros(tokens, np.float32),
+            tokens,
+        )
         return self._context.prefill(prefix, token_ids, 0, self._new_tokens)
 
 
@@ -176,8 +202,9 @@ class Transformers:
         logging.set_verbosity_error()  # it would list the layers left out
         logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        self._model = Qwen2ForCausalLM.from_pretrained(folder, num_hidden_layers=layers, dtype=getattr(torch, dtype),
-                                                       attn_implementation="eager").eval()
+        self._model = Qwen2ForCausalLM.from_pretrained(
+            folder, num_hidden_layers=layers, dtype=getattr(torch, dtype), attn_implementation="eager"
+        ).eval()
         self._cache = None
 
     def prefill(self, token_ids: list[int]) -> dict:
@@ -205,7 +232,12 @@ class Transformers:
         import torch
 
         with torch.inference_mode():
-            answer = self._model(torch.tensor([token_ids]), past_key_values=self._cache, use_cache=self._cache is not None, logits_to_keep=1)
+            answer = self._model(
+                torch.tensor([token_ids]),
+                past_key_values=self._cache,
+                use_cache=self._cache is not None,
+                logits_to_keep=1,
+            )
         return answer.logits[0, -1]
 
 
@@ -216,10 +248,22 @@ class GenAI:
         import onnxruntime_genai
 
         config = onnxruntime_genai.Config(str(folder))
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
-        self._genai, self._model, self._new_tokens = onnxruntime_genai, onnxruntime_genai.Model(config), new_tokens
+        config.overlay(
+            json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
+        )
+        self._genai, self._model, self._new_tokens = (
+            onnxruntime_genai,
+            onnxruntime_genai.Model(config),
+            new_tokens,
+        )
         llm = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
-        self._token_bytes = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * llm["head_size"] * np.dtype(np.float32).itemsize
+        self._token_bytes = (
+            2
+            * llm["num_hidden_layers"]
+            * llm["num_key_value_heads"]
+            * llm["head_size"]
+            * np.dtype(np.float32).itemsize
+        )
         self._generator = None
 
     def prefill(self, token_ids: list[int]) -> dict:

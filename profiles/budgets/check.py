@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ltbm.profiles.budgets.estimate import Estimate, Request, estimate
-from ltbm.profiles.budgets.model import model_of_bundle
-from ltbm.profiles.budgets.rates import measured_rates
-from ltbm.profiles.profiler import Options, profile
-from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.levels import NAMED_RATIOS, Level
+from ...runtime.bundle import Bundle
+from ...runtime.levels import NAMED_RATIOS, Level
+from ..latency.profiler import Options, profile
+from .estimate import Estimate, Request, estimate
+from .model import model_of_bundle
+from .rates import measured_rates
 
 TURNS, REPEATS = 2, 5
 BUSY = 1.0  # load average: one core taken
@@ -36,8 +36,14 @@ class Checked:
         return self.estimated / self.measured - 1
 
 
-def check(path, levels: Sequence[str], audio_seconds: float, max_new_tokens: int, threads: int | None = None,
-          progress: Callable[[str], None] = lambda line: None) -> list[Checked]:
+def check(
+    path,
+    levels: Sequence[str],
+    audio_seconds: float,
+    max_new_tokens: int,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Checked]:
     """Encoder, prefill, TPOT and peak memory of every level, estimated and measured.
 
     The machine's rates are taken before and after the profile and averaged, because what else runs on it changes.
@@ -53,31 +59,61 @@ def check(path, levels: Sequence[str], audio_seconds: float, max_new_tokens: int
     rates, lines = (before, measured_rates(model, threads)), []
     for row in rows:
         request = Request(audio_seconds, row["prompt_tokens"] - row["tokens_out"], max_new_tokens)
-        estimates = [_quantities(estimate(model, one, request, Level(row["level"], NAMED_RATIOS[row["level"]]))) for one in rates]
-        measured = {name: row["figures"][name]["p50"] for name in ("encoder", "prefill", "tpot")} | {"memory": row["memory"]["peak"] / MIB}
-        lines += [Checked(row["level"], name, "MiB" if name == "memory" else "ms", float(np.mean([one[name] for one in estimates])), value)
-                  for name, value in measured.items()]
+        estimates = [
+            _quantities(estimate(model, one, request, Level(row["level"], NAMED_RATIOS[row["level"]])))
+            for one in rates
+        ]
+        measured = {name: row["figures"][name]["p50"] for name in ("encoder", "prefill", "tpot")} | {
+            "memory": row["memory"]["peak"] / MIB
+        }
+        lines += [
+            Checked(
+                row["level"],
+                name,
+                "MiB" if name == "memory" else "ms",
+                float(np.mean([one[name] for one in estimates])),
+                value,
+            )
+            for name, value in measured.items()
+        ]
     return lines
 
 
 def _quantities(found: Estimate) -> dict[str, float]:
     """What of an estimate can be measured."""
-    return {"encoder": found.encoder, "prefill": found.prefill, "tpot": found.tpot, "memory": found.memory.total / MIB}
+    return {
+        "encoder": found.encoder,
+        "prefill": found.prefill,
+        "tpot": found.tpot,
+        "memory": found.memory.total / MIB,
+    }
 
 
-def _measure(bundle: Bundle, levels: Sequence[str], seconds: float, max_new_tokens: int, threads: int | None, progress) -> list[dict]:
+def _measure(
+    bundle: Bundle, levels: Sequence[str], seconds: float, max_new_tokens: int, threads: int | None, progress
+) -> list[dict]:
     """The rows of a profile of one synthetic clip; RuntimeError where a level failed or gave no token to time."""
     with TemporaryDirectory(prefix="ltbm-plan-") as folder:
         clip = _write_clip(Path(folder) / "clip.wav", seconds, bundle.manifest.audio.sampling_rate)
-        options = Options(clips=(str(clip),), levels=tuple(levels), methods=("ltbm",), threads=threads, max_new_tokens=max_new_tokens,
-                          long_audio="windows", turns=TURNS, repeats=REPEATS)
+        options = Options(
+            clips=(str(clip),),
+            levels=tuple(levels),
+            methods=("ltbm",),
+            threads=threads,
+            max_new_tokens=max_new_tokens,
+            long_audio="windows",
+            turns=TURNS,
+            repeats=REPEATS,
+        )
         rows = profile(bundle.path, options, progress)["rows"]
     for row in rows:
         if "error" in row:
             raise RuntimeError(f"{row['level']}: {row['error']}")
         if "tpot" not in row["figures"]:
-            raise RuntimeError(f"{row['level']}: the model ends its answer at the first token, so no decode step can be timed; "
-                               "give another --audio-seconds")
+            raise RuntimeError(
+                f"{row['level']}: the model ends its answer at the first token, so no decode step can be timed; "
+                "give another --audio-seconds"
+            )
     return rows
 
 
@@ -86,5 +122,9 @@ def _write_clip(path: Path, seconds: float, rate: int) -> Path:
     import soundfile
 
     time = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(len(time)) * (1 + np.sin(2 * np.pi * time / 3)) / 2, rate)
+    soundfile.write(
+        path,
+        0.1 * np.random.default_rng(0).standard_normal(len(time)) * (1 + np.sin(2 * np.pi * time / 3)) / 2,
+        rate,
+    )
     return path

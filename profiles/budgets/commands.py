@@ -5,33 +5,92 @@ import json
 import sys
 from dataclasses import asdict
 
-from ltbm.runtime.cli import UsageError, add_command
-from ltbm.runtime.levels import NAMED_RATIOS
+from ...runtime.arguments import UsageError, add_command
+from ...runtime.levels import NAMED_RATIOS
 
 CHECK_LEVELS = ("full", "keep25")
-COLUMNS = ("level", "audio tokens", "TTFT ms", "encoder", "prefill", "TPOT ms", "KV MiB", "memory GiB", "fits", "longest audio s")
+COLUMNS = (
+    "level",
+    "audio tokens",
+    "TTFT ms",
+    "encoder",
+    "prefill",
+    "TPOT ms",
+    "KV MiB",
+    "memory GiB",
+    "fits",
+    "longest audio s",
+)
 
 
 def add_commands(commands) -> None:
-    parser = add_command(commands, "plan", run_plan, "estimate what a model costs on a device", (
-        "Estimate, from counted bytes and operations, whether a model fits a device, and its times and memory per level;\n"
-        "and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a hub id (only its config is read).\n"
-        "--check holds the estimate for this machine against a measurement.\n\n"
-        "  ltbm plan Qwen/Qwen2-Audio-7B-Instruct --device orin-nano-8gb --ttft-ms 800\n"
-        "  ltbm plan ./bundle --device cpu --audio-seconds 10\n"
-        "  ltbm plan ./bundle --check"))
+    parser = add_command(
+        commands,
+        "plan",
+        run_plan,
+        "estimate what a model costs on a device",
+        (
+            "Estimate, from counted bytes and operations, whether a model fits a device, and its times and memory per level;\n"
+            "and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a hub id (only its config is read).\n"
+            "--check holds the estimate for this machine against a measurement.\n\n"
+            "  ltbm plan Qwen/Qwen2-Audio-7B-Instruct --device orin-nano-8gb --ttft-ms 800\n"
+            "  ltbm plan ./bundle --device cpu --audio-seconds 10\n"
+            "  ltbm plan ./bundle --check"
+        ),
+    )
     parser.add_argument("model", nargs="?", help="a bundle, or a folder with config.json, or a hub id")
     parser.add_argument("--device", metavar="NAME", help="see --devices; cpu is this machine, measured now")
-    parser.add_argument("--devices", action="store_true", help="print every device's figures and where they are from")
-    parser.add_argument("--check", action="store_true", help="measure the bundle on this machine's CPU and print the estimate's errors")
-    parser.add_argument("--levels", type=_levels, metavar="A,B", help=f"default: {','.join(NAMED_RATIOS)} (with --check: {','.join(CHECK_LEVELS)})")
-    parser.add_argument("--precision", metavar="P", help="of the LLM's weights, for a checkpoint: float32, float16, bfloat16, int8, int4 (default)")
-    parser.add_argument("--audio-seconds", type=_positive(float), default=30.0, metavar="S", help="length of the clip (default 30)")
-    parser.add_argument("--text-tokens", type=_positive(int), default=30, metavar="N", help="the prompt's tokens beside the audio (default 30)")
-    parser.add_argument("--max-new-tokens", type=_positive(int), default=64, metavar="N", help="longest answer (default 64)")
-    parser.add_argument("--ttft-ms", type=_positive(float), metavar="MS", help="choose the level whose TTFT is at most this")
-    parser.add_argument("--memory-gib", type=_positive(float), metavar="GIB", help="and whose memory is at most this (default: the device's)")
-    parser.add_argument("--threads", type=_positive(int), metavar="N", help="CPU threads of one stage, for cpu and --check (default: all cores)")
+    parser.add_argument(
+        "--devices", action="store_true", help="print every device's figures and where they are from"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="measure the bundle on this machine's CPU and print the estimate's errors",
+    )
+    parser.add_argument(
+        "--levels",
+        type=_levels,
+        metavar="A,B",
+        help=f"default: {','.join(NAMED_RATIOS)} (with --check: {','.join(CHECK_LEVELS)})",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="of the LLM's weights, for a checkpoint: float32, float16, bfloat16, int8, int4 (default)",
+    )
+    parser.add_argument(
+        "--audio-seconds",
+        type=_positive(float),
+        default=30.0,
+        metavar="S",
+        help="length of the clip (default 30)",
+    )
+    parser.add_argument(
+        "--text-tokens",
+        type=_positive(int),
+        default=30,
+        metavar="N",
+        help="the prompt's tokens beside the audio (default 30)",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=_positive(int), default=64, metavar="N", help="longest answer (default 64)"
+    )
+    parser.add_argument(
+        "--ttft-ms", type=_positive(float), metavar="MS", help="choose the level whose TTFT is at most this"
+    )
+    parser.add_argument(
+        "--memory-gib",
+        type=_positive(float),
+        metavar="GIB",
+        help="and whose memory is at most this (default: the device's)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_positive(int),
+        metavar="N",
+        help="CPU threads of one stage, for cpu and --check (default: all cores)",
+    )
     parser.add_argument("--json", action="store_true", help="print one object instead of the table")
 
 
@@ -44,32 +103,56 @@ def run_plan(args) -> int:
 
 
 def _plan(args) -> int:
-    from ltbm.profiles.budgets.device import device_names
-    from ltbm.profiles.budgets.estimate import Request
-    from ltbm.profiles.budgets.plan import THIS_MACHINE, make_plan
+    from .device import device_names
+    from .estimate import Request
+    from .plan import THIS_MACHINE, make_plan
 
     names = (*device_names(), THIS_MACHINE)
     if args.device not in names:
         raise UsageError(f"--device {args.device or 'is missing'}: devices are {', '.join(names)}")
-    plan = make_plan(args.model, args.device, args.levels or tuple(NAMED_RATIOS), Request(args.audio_seconds, args.text_tokens, args.max_new_tokens),
-                     args.precision, args.ttft_ms, args.memory_gib, args.threads)
+    plan = make_plan(
+        args.model,
+        args.device,
+        args.levels or tuple(NAMED_RATIOS),
+        Request(args.audio_seconds, args.text_tokens, args.max_new_tokens),
+        args.precision,
+        args.ttft_ms,
+        args.memory_gib,
+        args.threads,
+    )
     if args.json:
         print(json.dumps(asdict(plan) | {"estimate": True}))
         return 0
     request = plan.request
-    print(f"estimate  {plan.model}\nprecision {plan.precision}\ndevice    {plan.device}\n"
-          f"request   {request.audio_seconds:g} s of audio, {request.text_tokens} text tokens, up to {request.max_new_tokens} new tokens\n")
+    print(
+        f"estimate  {plan.model}\nprecision {plan.precision}\ndevice    {plan.device}\n"
+        f"request   {request.audio_seconds:g} s of audio, {request.text_tokens} text tokens, up to {request.max_new_tokens} new tokens\n"
+    )
     print_table(COLUMNS, [_row(one) for one in plan.estimates])
     first = plan.estimates[0].memory
-    print(f"\nmemory    {_gib(first.weights)} GiB of weights, {_gib(first.runtime)} of runtime, {_gib(plan.rates.usable)} usable; "
-          f"'low-memory' fits with --low-memory ({_gib(first.low_memory)} GiB at {plan.estimates[0].level})")
-    print(f"choose    {plan.chosen or 'none'}: {plan.reason}\nfrom      {plan.basis}\nnot in it {plan.missing}")
+    print(
+        f"\nmemory    {_gib(first.weights)} GiB of weights, {_gib(first.runtime)} of runtime, {_gib(plan.rates.usable)} usable; "
+        f"'low-memory' fits with --low-memory ({_gib(first.low_memory)} GiB at {plan.estimates[0].level})"
+    )
+    print(
+        f"choose    {plan.chosen or 'none'}: {plan.reason}\nfrom      {plan.basis}\nnot in it {plan.missing}"
+    )
     return 0
 
 
 def _row(one) -> tuple[str, ...]:
-    return (one.level, str(one.tokens_out), f"{one.ttft:.0f}", f"{one.encoder:.0f}", f"{one.prefill:.0f}", f"{one.tpot:.1f}",
-            f"{one.memory.kv_cache / 2**20:.0f}", _gib(one.memory.total), one.fits, f"{one.longest_audio} ({one.limited_by})")
+    return (
+        one.level,
+        str(one.tokens_out),
+        f"{one.ttft:.0f}",
+        f"{one.encoder:.0f}",
+        f"{one.prefill:.0f}",
+        f"{one.tpot:.1f}",
+        f"{one.memory.kv_cache / 2**20:.0f}",
+        _gib(one.memory.total),
+        one.fits,
+        f"{one.longest_audio} ({one.limited_by})",
+    )
 
 
 def _gib(size: float) -> str:
@@ -77,20 +160,38 @@ def _gib(size: float) -> str:
 
 
 def _check(args) -> int:
-    from ltbm.profiles.budgets.check import check
+    from .check import check
 
-    lines = check(args.model, args.levels or CHECK_LEVELS, args.audio_seconds, args.max_new_tokens, args.threads,
-                  progress=lambda line: print(line, file=sys.stderr))
+    lines = check(
+        args.model,
+        args.levels or CHECK_LEVELS,
+        args.audio_seconds,
+        args.max_new_tokens,
+        args.threads,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
     if args.json:
         print(json.dumps([asdict(line) | {"error": line.error} for line in lines]))
         return 0
-    print_table(("level", "quantity", "unit", "estimated", "measured", "error"),
-                [(line.level, line.quantity, line.unit, f"{line.estimated:.1f}", f"{line.measured:.1f}", f"{line.error:+.0%}") for line in lines])
+    print_table(
+        ("level", "quantity", "unit", "estimated", "measured", "error"),
+        [
+            (
+                line.level,
+                line.quantity,
+                line.unit,
+                f"{line.estimated:.1f}",
+                f"{line.measured:.1f}",
+                f"{line.error:+.0%}",
+            )
+            for line in lines
+        ],
+    )
     return 0
 
 
 def _print_devices(as_json: bool) -> int:
-    from ltbm.profiles.budgets.device import device_names, load_device
+    from .device import device_names, load_device
 
     devices = {name: asdict(load_device(name)) for name in device_names()}
     if as_json:
@@ -106,14 +207,20 @@ def _print_devices(as_json: bool) -> int:
 def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     for row in (header, *rows):
-        print("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]))
+        print(
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+            )
+        )
 
 
 def _levels(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in NAMED_RATIOS]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown) or 'levels: none given'}; levels are {', '.join(NAMED_RATIOS)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown {', '.join(unknown) or 'levels: none given'}; levels are {', '.join(NAMED_RATIOS)}"
+        )
     return names
 
 

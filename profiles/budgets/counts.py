@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ltbm.profiles.budgets.model import VALUE_BYTES, Model
-from ltbm.runtime.stages.encoder import MAX_BATCH
-from ltbm.runtime.stages.features import encoder_frames
+from ...runtime.stages.encoder import MAX_BATCH
+from ...runtime.stages.features import encoder_frames
+from .model import VALUE_BYTES, Model
 
 SCORE_COPIES = 3  # scores, masked scores and their softmax, where attention is not one fused kernel
 HIDDEN_COPIES = 6  # values of the layer's width that live at once: residual, normed, projections, attended
@@ -42,14 +42,27 @@ def window_lengths(model: Model, seconds: float) -> list[int]:
 def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     """The audio encoder over all windows of an audio."""
     e = model.encoder
-    positions = [min(encoder_frames(length), model.audio.window_frames) // FRAMES_PER_POSITION for length in lengths]
+    positions = [
+        min(encoder_frames(length), model.audio.window_frames) // FRAMES_PER_POSITION for length in lengths
+    ]
     convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn
-    value, longest, squares = VALUE_BYTES[model.precision.encoder], max(positions), sum(count**2 for count in positions)
+    value, longest, squares = (
+        VALUE_BYTES[model.precision.encoder],
+        max(positions),
+        sum(count**2 for count in positions),
+    )
     live = value * (SCORE_COPIES * e.heads * longest**2 + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
-    moved = SCORE_PASSES * e.heads * squares + sum(positions) * (ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn)
-    return Work(weight_bytes=model.weights.encoder, linear=2 * sum(positions) * (convolutions + e.layers * layer),
-                attention=4 * e.layers * e.width * squares, live_bytes=live * min(len(positions), MAX_BATCH), moved_bytes=e.layers * value * moved)
+    moved = SCORE_PASSES * e.heads * squares + sum(positions) * (
+        ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn
+    )
+    return Work(
+        weight_bytes=model.weights.encoder,
+        linear=2 * sum(positions) * (convolutions + e.layers * layer),
+        attention=4 * e.layers * e.width * squares,
+        live_bytes=live * min(len(positions), MAX_BATCH),
+        moved_bytes=e.layers * value * moved,
+    )
 
 
 def merge_work(model: Model, kept: int) -> Work:
@@ -60,16 +73,29 @@ def merge_work(model: Model, kept: int) -> Work:
 def prefill_work(model: Model, prompt: int) -> Work:
     """The LLM over `prompt` tokens; only the last one goes on from the last layer's attention."""
     d = model.decoder
-    linear = prompt * (d.layers * model.attention_in + (d.layers - 1) * model.layer_rest) + model.layer_rest + model.head
+    linear = (
+        prompt * (d.layers * model.attention_in + (d.layers - 1) * model.layer_rest)
+        + model.layer_rest
+        + model.head
+    )
     live = model.value_bytes * prompt * (HIDDEN_COPIES * d.hidden_size + MLP_COPIES * d.ffn)
-    return Work(weight_bytes=model.weights.decoder, linear=2 * linear, attention=4 * d.layers * d.heads * d.head_dim * prompt**2,
-                live_bytes=live + model.value_bytes * d.heads * prompt**2,
-                moved_bytes=d.layers * model.value_bytes * prompt * (HIDDEN_PASSES * d.hidden_size + MLP_PASSES * d.ffn))
+    return Work(
+        weight_bytes=model.weights.decoder,
+        linear=2 * linear,
+        attention=4 * d.layers * d.heads * d.head_dim * prompt**2,
+        live_bytes=live + model.value_bytes * d.heads * prompt**2,
+        moved_bytes=d.layers
+        * model.value_bytes
+        * prompt
+        * (HIDDEN_PASSES * d.hidden_size + MLP_PASSES * d.ffn),
+    )
 
 
 def decode_work(model: Model, context: float) -> Work:
     """One token after `context` others."""
     d = model.decoder
-    return Work(weight_bytes=model.weights.decoder + model.kv_bytes(context),
-                linear=2 * (d.layers * (model.attention_in + model.layer_rest) + model.head),
-                attention=4 * d.layers * d.heads * d.head_dim * context)
+    return Work(
+        weight_bytes=model.weights.decoder + model.kv_bytes(context),
+        linear=2 * (d.layers * (model.attention_in + model.layer_rest) + model.head),
+        attention=4 * d.layers * d.heads * d.head_dim * context,
+    )

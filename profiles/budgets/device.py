@@ -46,7 +46,13 @@ def load_device(name: str) -> Device:
         import tomli as tomllib
 
     if name not in device_names():
-        raise ValueError(f"unknown device {name!r}; devices are {', '.join(device_names())}, and cpu for this machine")
+        raise ValueError(
+            f"unknown device {name!r}; devices are {', '.join(device_names())}, and cpu for this machine"
+        )
     raw = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return Device(**{field.name: Figure(**raw[field.name]) if field.type is Figure else raw[field.name] for field in fields(Device)})
-
+    return Device(
+        **{
+            field.name: Figure(**raw[field.name]) if field.type is Figure else raw[field.name]
+            for field in fields(Device)
+        }
+    )

@@ -4,11 +4,11 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ltbm.profiles.budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, window_lengths
-from ltbm.profiles.budgets.model import Model
-from ltbm.runtime.kv_cache import bucket
-from ltbm.runtime.levels import Level
-from ltbm.runtime.stages.features import token_length
+from ...runtime.levels import Level
+from ...runtime.stages.features import token_length
+from ...runtime.stages.kv_cache import bucket
+from .counts import Work, decode_work, encoder_work, merge_work, prefill_work, window_lengths
+from .model import Model
 
 LONGEST_SEARCH = 24 * 3600  # seconds
 RELOADS = ", with --low-memory: each new clip then loads the engines in turn, which the TTFT does not hold"
@@ -93,10 +93,18 @@ def estimate(model: Model, rates: Rates, request: Request, level: Level) -> Esti
     memory = memory_of(model, rates, request, level)
     longest, limit = longest_audio(model, rates, request, level)
     return Estimate(
-        level=level.name, tokens_in=sum(rows), tokens_out=kept, encoder=encoder, prefill=prefill, ttft=encoder + merge + prefill,
-        tpot=_ms(decode_work(model, prompt + request.max_new_tokens / 2), rates.llm, rates), memory=memory,
+        level=level.name,
+        tokens_in=sum(rows),
+        tokens_out=kept,
+        encoder=encoder,
+        prefill=prefill,
+        ttft=encoder + merge + prefill,
+        tpot=_ms(decode_work(model, prompt + request.max_new_tokens / 2), rates.llm, rates),
+        memory=memory,
         fits=how_it_fits(memory, rates.usable),
-        longest_audio=longest, limited_by=limit)
+        longest_audio=longest,
+        limited_by=limit,
+    )
 
 
 def _rows(model: Model, seconds: float) -> list[int]:
@@ -113,27 +121,47 @@ def _ms(work: Work, rate: float, rates: Rates) -> float:
 def memory_of(model: Model, rates: Rates, request: Request, level: Level) -> Memory:
     """Of the two stages that are large: hearing (encoder, projector) and reading (LLM)."""
     prompt = request.text_tokens + sum(map(level.target, _rows(model, request.audio_seconds)))
-    hearing, reading = model.weights.hearing * rates.encoder_resident, model.weights.decoder * rates.llm_resident
+    hearing, reading = (
+        model.weights.hearing * rates.encoder_resident,
+        model.weights.decoder * rates.llm_resident,
+    )
     heard = encoder_work(model, window_lengths(model, request.audio_seconds)).live_bytes
     read = prefill_work(model, prompt).live_bytes
     kv_cache = model.kv_bytes(bucket(prompt + request.max_new_tokens))
-    return Memory(weights=hearing + reading, kv_cache=kv_cache, activations=max(heard + read, rates.loading - kv_cache), runtime=rates.runtime,
-                  low_memory=rates.runtime + max(hearing + heard, reading + max(kv_cache + read, rates.loading)))
+    return Memory(
+        weights=hearing + reading,
+        kv_cache=kv_cache,
+        activations=max(heard + read, rates.loading - kv_cache),
+        runtime=rates.runtime,
+        low_memory=rates.runtime + max(hearing + heard, reading + max(kv_cache + read, rates.loading)),
+    )
 
 
 def longest_audio(model: Model, rates: Rates, request: Request, level: Level) -> tuple[int, str]:
     """Whole seconds of audio that fit, and what ends it: memory (with the encoder released if need be) or positions."""
+
     def positions(seconds: int) -> int:
-        return request.text_tokens + request.max_new_tokens + sum(_rows(model, seconds)) - model.decoder.max_positions
+        return (
+            request.text_tokens
+            + request.max_new_tokens
+            + sum(_rows(model, seconds))
+            - model.decoder.max_positions
+        )
 
     def low_memory(seconds: int) -> float:
-        return memory_of(model, rates, replace(request, audio_seconds=seconds), level).low_memory - rates.usable
+        return (
+            memory_of(model, rates, replace(request, audio_seconds=seconds), level).low_memory - rates.usable
+        )
 
-    by_positions, by_memory = (bisect.bisect_right(range(1, LONGEST_SEARCH), 0, key=excess) for excess in (positions, low_memory))
+    by_positions, by_memory = (
+        bisect.bisect_right(range(1, LONGEST_SEARCH), 0, key=excess) for excess in (positions, low_memory)
+    )
     return min(by_positions, by_memory), "memory" if by_memory < by_positions else "positions"
 
 
-def choose(estimates: Sequence[Estimate], ttft_ms: float | None, memory_bytes: float | None) -> tuple[Estimate | None, str]:
+def choose(
+    estimates: Sequence[Estimate], ttft_ms: float | None, memory_bytes: float | None
+) -> tuple[Estimate | None, str]:
     """The first of the levels, given from most to fewest tokens, that is within the limits; and why, in words."""
     limits = "the device's memory" if memory_bytes is None else f"{memory_bytes / 2**30:g} GiB of memory"
     limits += "" if ttft_ms is None else f" and a TTFT of {ttft_ms:g} ms"
@@ -142,8 +170,10 @@ def choose(estimates: Sequence[Estimate], ttft_ms: float | None, memory_bytes: f
         if fits != "no" and (ttft_ms is None or one.ttft <= ttft_ms):
             return one, f"the most audio tokens within {limits}" + (RELOADS if fits == "low-memory" else "")
     last = estimates[-1]
-    return None, (f"no level is within {limits}; {last.level} comes nearest with {last.memory.low_memory / 2**30:.1f} GiB (with --low-memory) "
-                  f"and {last.ttft:.0f} ms, of which the encoder takes {last.encoder:.0f}")
+    return None, (
+        f"no level is within {limits}; {last.level} comes nearest with {last.memory.low_memory / 2**30:.1f} GiB (with --low-memory) "
+        f"and {last.ttft:.0f} ms, of which the encoder takes {last.encoder:.0f}"
+    )
 
 
 def how_it_fits(memory: Memory, limit: float) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltbm.runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec, Precision
+from ...runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec, Precision
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5}
@@ -66,35 +66,58 @@ class Model:
 def model_of_bundle(bundle: Bundle) -> Model:
     """Bytes as the weight files hold them."""
     manifest = bundle.manifest
-    weights = StageBytes(*(manifest.files[f"{stage}.weights"].size for stage in ("encoder", "merge", "decoder")))
-    return Model(name=f"{manifest.family} from {manifest.source}", audio=manifest.audio, encoder=manifest.encoder, decoder=manifest.decoder,
-                 projector=weights.merge // VALUE_BYTES[manifest.precision.encoder], precision=manifest.precision, weights=weights)
+    weights = StageBytes(
+        *(manifest.files[f"{stage}.weights"].size for stage in ("encoder", "merge", "decoder"))
+    )
+    return Model(
+        name=f"{manifest.family} from {manifest.source}",
+        audio=manifest.audio,
+        encoder=manifest.encoder,
+        decoder=manifest.decoder,
+        projector=weights.merge // VALUE_BYTES[manifest.precision.encoder],
+        precision=manifest.precision,
+        weights=weights,
+    )
 
 
 def model_of_checkpoint(source: str, precision: Precision) -> Model:
     """From config.json alone: of a hub id only the small files are downloaded. ValueError for what is not supported."""
     from transformers import AutoConfig
 
-    from ltbm.export.families import model_spec
+    from ...export.families import model_spec
 
     path = _configuration(source)
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     spec = model_spec(config, path)
     width, llm = spec.encoder.width, spec.decoder.hidden_size
     projector = width * llm + (len(spec.family.projector) - 1) * llm**2
-    model = Model(name=f"{config.model_type} from {source}", audio=spec.audio, encoder=spec.encoder, decoder=spec.decoder,
-                  projector=projector, precision=precision, weights=StageBytes(0, 0, 0))
+    model = Model(
+        name=f"{config.model_type} from {source}",
+        audio=spec.audio,
+        encoder=spec.encoder,
+        decoder=spec.decoder,
+        projector=projector,
+        precision=precision,
+        weights=StageBytes(0, 0, 0),
+    )
     return replace(model, weights=counted_bytes(model))
 
 
 def counted_bytes(model: Model) -> StageBytes:
     """Bytes that the export writes for matrices, convolutions and tables; norms and biases are less than a thousandth."""
     e, d, p = model.encoder, model.decoder, model.precision
-    encoder = e.layers * (4 * e.width**2 + 2 * e.width * e.ffn) + 3 * e.width * (e.n_mels + e.width) + e.positions * e.width
+    encoder = (
+        e.layers * (4 * e.width**2 + 2 * e.width * e.ffn)
+        + 3 * e.width * (e.n_mels + e.width)
+        + e.positions * e.width
+    )
     layers = d.layers * (model.attention_in + model.layer_rest)
     rotary = d.max_positions * d.head_dim * model.value_bytes
-    return StageBytes(encoder * VALUE_BYTES[p.encoder], model.projector * VALUE_BYTES[p.encoder],
-                      layers * weight_bytes(p, p.weights) + model.head_bytes + rotary)
+    return StageBytes(
+        encoder * VALUE_BYTES[p.encoder],
+        model.projector * VALUE_BYTES[p.encoder],
+        layers * weight_bytes(p, p.weights) + model.head_bytes + rotary,
+    )
 
 
 def weight_bytes(precision: Precision, kind: str) -> float:
@@ -102,7 +125,10 @@ def weight_bytes(precision: Precision, kind: str) -> float:
     if kind in VALUE_BYTES:
         return VALUE_BYTES[kind]
     code = QUANTISED_BYTES[kind]
-    return code + (VALUE_BYTES[precision.activations] + (0 if precision.symmetric else code)) / precision.block_size
+    return (
+        code
+        + (VALUE_BYTES[precision.activations] + (0 if precision.symmetric else code)) / precision.block_size
+    )
 
 
 def _configuration(source: str) -> Path:
@@ -114,4 +140,6 @@ def _configuration(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns="*.json"))
     except Exception as error:  # the hub's client raises a dozen unrelated types
-        raise FileNotFoundError(f"no folder {source}, and the hub gave no such checkpoint: {str(error).strip().splitlines()[0]}") from None
+        raise FileNotFoundError(
+            f"no folder {source}, and the hub gave no such checkpoint: {str(error).strip().splitlines()[0]}"
+        ) from None

@@ -43,7 +43,10 @@ def chain_model(products: list[Product], data_type: int, width: int) -> bytes:
         graph += [_field(GRAPH_INITIALIZERS, _tensor(weight)) for weight in product.weights]
         name = out
     graph.append(_field(GRAPH_OUTPUTS, _value_info("y", data_type, width)))
-    opsets = b"".join(_field(MODEL_OPSETS, _field(1, domain) + _field(2, version)) for domain, version in ((b"", OPSET), (b"com.microsoft", 1)))
+    opsets = b"".join(
+        _field(MODEL_OPSETS, _field(1, domain) + _field(2, version))
+        for domain, version in ((b"", OPSET), (b"com.microsoft", 1))
+    )
     return _field(MODEL_IR, IR_VERSION) + opsets + _field(MODEL_GRAPH, b"".join(graph))
 
 
@@ -54,21 +57,44 @@ def _value_info(name: str, data_type: int, width: int) -> bytes:
 
 
 def _node(product: Product, x: str, y: str) -> bytes:
-    inputs = b"".join(_field(NODE_INPUTS, name.encode()) for name in (x, *(weight.name for weight in product.weights)))
-    attributes = b"".join(_field(NODE_ATTRIBUTES, _attribute(name, value)) for name, value in product.attributes.items())
+    inputs = b"".join(
+        _field(NODE_INPUTS, name.encode()) for name in (x, *(weight.name for weight in product.weights))
+    )
+    attributes = b"".join(
+        _field(NODE_ATTRIBUTES, _attribute(name, value)) for name, value in product.attributes.items()
+    )
     domain = b"com.microsoft" if product.op == "MatMulNBits" else b""
-    return inputs + _field(NODE_OUTPUTS, y.encode()) + _field(NODE_TYPE, product.op.encode()) + attributes + _field(NODE_DOMAIN, domain)
+    return (
+        inputs
+        + _field(NODE_OUTPUTS, y.encode())
+        + _field(NODE_TYPE, product.op.encode())
+        + attributes
+        + _field(NODE_DOMAIN, domain)
+    )
 
 
 def _attribute(name: str, value: int) -> bytes:
-    return _field(ATTRIBUTE_NAME, name.encode()) + _field(ATTRIBUTE_INT, value) + _field(ATTRIBUTE_KIND, KIND_INT)
+    return (
+        _field(ATTRIBUTE_NAME, name.encode())
+        + _field(ATTRIBUTE_INT, value)
+        + _field(ATTRIBUTE_KIND, KIND_INT)
+    )
 
 
 def _tensor(stored: Stored) -> bytes:
     pairs = (("location", stored.location), ("offset", stored.offset), ("length", stored.size))
-    external = b"".join(_field(TENSOR_EXTERNAL, _field(1, key.encode()) + _field(2, str(value).encode())) for key, value in pairs)
+    external = b"".join(
+        _field(TENSOR_EXTERNAL, _field(1, key.encode()) + _field(2, str(value).encode()))
+        for key, value in pairs
+    )
     dims = b"".join(_field(TENSOR_DIMS, size) for size in stored.shape)
-    return dims + _field(TENSOR_TYPE, stored.data_type) + _field(TENSOR_NAME, stored.name.encode()) + external + _field(TENSOR_LOCATION, EXTERNAL)
+    return (
+        dims
+        + _field(TENSOR_TYPE, stored.data_type)
+        + _field(TENSOR_NAME, stored.name.encode())
+        + external
+        + _field(TENSOR_LOCATION, EXTERNAL)
+    )
 
 
 def _field(number: int, value: int | bytes) -> bytes:

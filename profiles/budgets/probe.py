@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.budgets.onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
-from ltbm.profiles.jobs import last_words
-from ltbm.profiles.measure import process_memory
+from ..latency.jobs import last_words
+from ..measure import process_memory
+from .onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
 
 PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
 MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
@@ -50,13 +50,19 @@ def measure_products(width: int, ffn: int, storage: Storage, threads: int | None
     """Time a chain of products width -> ffn -> width: medians of processes of its own, whose memory can be told."""
     job = json.dumps({"width": width, "ffn": ffn, "storage": asdict(storage), "threads": threads})
     runs = [_run_alone(job, storage) for _ in range(PROCESSES)]
-    return Measured(*(float(np.median([getattr(run, field.name) for run in runs])) for field in fields(Measured)))
+    return Measured(
+        *(float(np.median([getattr(run, field.name) for run in runs])) for field in fields(Measured))
+    )
 
 
 def _run_alone(job: str, storage: Storage) -> Measured:
-    done = subprocess.run([sys.executable, "-m", "ltbm.profiles.budgets.probe"], input=job, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ltbm.profiles.budgets.probe"], input=job, capture_output=True, text=True
+    )
     if done.returncode:
-        raise RuntimeError(f"measuring products of {storage.weights} failed: {last_words(done.returncode, done.stderr)}")
+        raise RuntimeError(
+            f"measuring products of {storage.weights} failed: {last_words(done.returncode, done.stderr)}"
+        )
     return Measured(**json.loads(done.stdout))
 
 
@@ -69,19 +75,29 @@ def _measure(width: int, ffn: int, storage: Storage, threads: int | None) -> Mea
     shapes = ((width, ffn), (ffn, width))
     with tempfile.TemporaryDirectory(prefix="ltbm-plan-") as folder:
         matrices = [_matrix(k, n, storage) for k, n in shapes]
-        pairs = min(MOST_PAIRS, -(-PROBE_BYTES // sum(array.nbytes for matrix in matrices for array in matrix)))
+        pairs = min(
+            MOST_PAIRS, -(-PROBE_BYTES // sum(array.nbytes for matrix in matrices for array in matrix))
+        )
         with open(Path(folder) / "weights", "wb") as stream:
-            chain = [_product(stream, matrix, shape, storage) for _ in range(pairs) for matrix, shape in zip(matrices, shapes)]
+            chain = [
+                _product(stream, matrix, shape, storage)
+                for _ in range(pairs)
+                for matrix, shape in zip(matrices, shapes)
+            ]
             stored = stream.tell()
         path = Path(folder) / "chain.onnx"
         path.write_bytes(chain_model(chain, FLOAT_TYPES[storage.activations][0], width))
-        x = np.random.default_rng(1).standard_normal((PROBE_TOKENS, width)).astype(FLOAT_TYPES[storage.activations][1])
+        x = (
+            np.random.default_rng(1)
+            .standard_normal((PROBE_TOKENS, width))
+            .astype(FLOAT_TYPES[storage.activations][1])
+        )
         return _measure_chain(path, x, stored, pairs * 4 * width * ffn, threads)
 
 
 def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, threads: int | None) -> Measured:
     """`operations` are those of one token."""
-    from ltbm.runtime.ort import OrtEngine
+    from ...runtime.backends.ort import OrtEngine
 
     before = process_memory()
     engine = OrtEngine(path, threads=threads)
@@ -104,10 +120,12 @@ def _matrix(k: int, n: int, storage: Storage) -> list[np.ndarray]:
     """A random matrix [K, N] as the export stores it: its values, or its codes and scales."""
     rng = np.random.default_rng(0)
     if storage.weights in FLOAT_TYPES:
-        return [(rng.standard_normal((k, n), np.float32) / np.sqrt(k)).astype(FLOAT_TYPES[storage.weights][1])]
+        return [
+            (rng.standard_normal((k, n), np.float32) / np.sqrt(k)).astype(FLOAT_TYPES[storage.weights][1])
+        ]
     bits, blocks = BITS[storage.weights], k // storage.block_size
     codes = rng.integers(0, 256, (n, blocks, storage.block_size * bits // 8), np.uint8)
-    scales = np.full((n, blocks), 1 / (2**(bits - 1) * np.sqrt(k)), FLOAT_TYPES[storage.activations][1])
+    scales = np.full((n, blocks), 1 / (2 ** (bits - 1) * np.sqrt(k)), FLOAT_TYPES[storage.activations][1])
     return [codes, scales]
 
 
@@ -116,17 +134,33 @@ def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: 
     matrix[0].reshape(-1)[0] += 1
     stored = []
     for array in matrix:
-        stored.append(Stored(f"w{stream.tell()}", _data_type(array), array.shape, Path(stream.name).name, stream.tell(), array.nbytes))
+        stored.append(
+            Stored(
+                f"w{stream.tell()}",
+                _data_type(array),
+                array.shape,
+                Path(stream.name).name,
+                stream.tell(),
+                array.nbytes,
+            )
+        )
         stream.write(array.data)
     if storage.weights in FLOAT_TYPES:
         return Product("MatMul", tuple(stored), {})
-    attributes = {"K": shape[0], "N": shape[1], "bits": BITS[storage.weights], "block_size": storage.block_size,
-                  "accuracy_level": storage.accuracy_level}
+    attributes = {
+        "K": shape[0],
+        "N": shape[1],
+        "bits": BITS[storage.weights],
+        "block_size": storage.block_size,
+        "accuracy_level": storage.accuracy_level,
+    }
     return Product("MatMulNBits", tuple(stored), attributes)
 
 
 def _data_type(array: np.ndarray) -> int:
-    return {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16, np.dtype(np.uint8): UINT8}[array.dtype]
+    return {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16, np.dtype(np.uint8): UINT8}[
+        array.dtype
+    ]
 
 
 if __name__ == "__main__":

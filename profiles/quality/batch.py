@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltbm.plugins.baselines import plan
-from ltbm.plugins.merge import apply_plan
-from ltbm.runtime.levels import Level, parse_level
-from ltbm.runtime.session import Session
-from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.encoder import EncodedRows
-from ltbm.runtime.stages.merge import MergedAudio, Row, merge
-from ltbm.runtime.stages.splice import Prefix
+from ...plugins.baselines import plan
+from ...plugins.merge import apply_plan
+from ...runtime.levels import Level, parse_level
+from ...runtime.session import Session
+from ...runtime.stages.decoder import Decoder
+from ...runtime.stages.encoder import EncodedRows
+from ...runtime.stages.merge import MergedAudio, Row, merge
+from ...runtime.stages.splice import Prefix
 
 BATCH_ROWS = 50
 UNMERGED = parse_level("full")
@@ -24,12 +24,25 @@ def compress(session: Session, groups: list[EncodedRows], method: str, level: Le
     """
     if method == "ltbm":
         return merge(session.merge_engine, groups, level)
-    rows = [np.asarray(group.audio_embeds)[row, :group.tokens] for group in groups for row in range(group.rows)]
+    rows = [
+        np.asarray(group.audio_embeds)[row, : group.tokens] for group in groups for row in range(group.rows)
+    ]
     plans = [plan(method, tokens, level.target(len(tokens))) for tokens in rows]
-    kept = [EncodedRows(apply_plan(chosen, tokens)[None], len(chosen.sizes)) for chosen, tokens in zip(plans, rows)]
-    sizes, anchors, source_maps = (np.concatenate([getattr(chosen, name) for chosen in plans]) for name in ("sizes", "anchors", "source_map"))
-    return MergedAudio(merge(session.merge_engine, kept, UNMERGED).merged_embeds, sizes, anchors, source_maps,
-                       tuple(Row(len(tokens), len(chosen.sizes)) for chosen, tokens in zip(plans, rows)))
+    kept = [
+        EncodedRows(apply_plan(chosen, tokens)[None], len(chosen.sizes))
+        for chosen, tokens in zip(plans, rows)
+    ]
+    sizes, anchors, source_maps = (
+        np.concatenate([getattr(chosen, name) for chosen in plans])
+        for name in ("sizes", "anchors", "source_map")
+    )
+    return MergedAudio(
+        merge(session.merge_engine, kept, UNMERGED).merged_embeds,
+        sizes,
+        anchors,
+        source_maps,
+        tuple(Row(len(tokens), len(chosen.sizes)) for chosen, tokens in zip(plans, rows)),
+    )
 
 
 def answer_all(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
@@ -37,7 +50,7 @@ def answer_all(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i].token_ids))
     answers = [""] * len(prefixes)
     for start in range(0, len(order), BATCH_ROWS):
-        rows = order[start:start + BATCH_ROWS]
+        rows = order[start : start + BATCH_ROWS]
         for row, ids in zip(rows, greedy(session, [prefixes[row] for row in rows], max_new_tokens)):
             answers[row] = session.prompter.decode(ids)
     return answers

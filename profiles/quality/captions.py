@@ -14,16 +14,26 @@ MAX_N = 4  # words of the longest n-gram
 SIGMA = 6.0  # words, of CIDEr-D's penalty on a difference in length
 SCALE = 10.0
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-TOKEN = re.compile(r"""
+TOKEN = re.compile(
+    r"""
     (?:[a-z]\.){2,}                                  # p.m.
     | \d+(?:[.,:/]\d+)*\w*(?:-\w+)*                  # 3.5, 10:30, 1/2, 40s, 10-second
     | '(?:s|m|d|re|ve|ll)(?!\w) | n't(?!\w)          # the second half of a contraction
     | \w+?(?=n't(?!\w))                              # its first half
     | \w+(?:[-/&.]\w+)*                              # wah-wah
     | [][(){}] | [^\w\s]                             # everything else stands alone
-""", re.VERBOSE)
+""",
+    re.VERBOSE,
+)
 PUNCTUATION = frozenset(".,;:?!'`\"-–—…‘’“”")
-JOINED = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "gimme": "gim me", "lemme": "lem me"}
+JOINED = {
+    "cannot": "can not",
+    "gonna": "gon na",
+    "gotta": "got ta",
+    "wanna": "wan na",
+    "gimme": "gim me",
+    "lemme": "lem me",
+}
 
 
 def tokenize(caption: str) -> list[str]:
@@ -49,18 +59,23 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} captions for {len(references)} sets of references")
     if len(references) < 2:
-        raise ValueError(f"{len(references)} item: CIDEr weighs n-grams by their rarity among the items, so it needs at least two")
+        raise ValueError(
+            f"{len(references)} item: CIDEr weighs n-grams by their rarity among the items, so it needs at least two"
+        )
     counted = [[ngrams(tokenize(reference)) for reference in own] for own in references]
     frequency = Counter(ngram for own in counted for ngram in set().union(*own))
     rarity = {ngram: math.log(len(references) / items) for ngram, items in frequency.items()}
     unseen = math.log(len(references))
-    scores = [_score(ngrams(tokenize(candidate)), own, rarity, unseen) for candidate, own in zip(candidates, counted)]
+    scores = [
+        _score(ngrams(tokenize(candidate)), own, rarity, unseen)
+        for candidate, own in zip(candidates, counted)
+    ]
     return dict(zip(("cider", "cider_d"), SCALE * np.array(scores).T))
 
 
 def ngrams(words: Sequence[str]) -> Counter:
     """How often each run of 1 to MAX_N words occurs."""
-    return Counter(tuple(words[i:i + n]) for n in range(1, MAX_N + 1) for i in range(len(words) - n + 1))
+    return Counter(tuple(words[i : i + n]) for n in range(1, MAX_N + 1) for i in range(len(words) - n + 1))
 
 
 def _score(candidate: Counter, references: list[Counter], rarity: dict, unseen: float) -> np.ndarray:
@@ -70,7 +85,7 @@ def _score(candidate: Counter, references: list[Counter], rarity: dict, unseen: 
     for reference in references:
         plain, clipped = _similarity(mine, _weigh(reference, rarity, unseen))
         difference = _bigrams(candidate) - _bigrams(reference)
-        scores.append((plain, clipped * math.exp(-difference**2 / (2 * SIGMA**2))))
+        scores.append((plain, clipped * math.exp(-(difference**2) / (2 * SIGMA**2))))
     return np.mean(scores, axis=0)
 
 
@@ -104,9 +119,13 @@ def aac_scores(metric: str, candidates: Sequence[str], references: Sequence[Sequ
     try:
         from aac_metrics import evaluate
     except ImportError as error:
-        raise ImportError(f"{metric} is computed by aac-metrics: pip install aac-metrics && aac-metrics-download ({error})") from None
+        raise ImportError(
+            f"{metric} is computed by aac-metrics: pip install aac-metrics && aac-metrics-download ({error})"
+        ) from None
     try:
         _, each = evaluate(list(candidates), [list(own) for own in references], metrics=[metric])
     except Exception as error:  # of Java, of a missing jar, of a model hub: whatever its layers raise
-        raise RuntimeError(f"aac-metrics could not compute {metric}: {error}; run aac-metrics-download, and have Java 8 to 13") from error
+        raise RuntimeError(
+            f"aac-metrics could not compute {metric}: {error}; run aac-metrics-download, and have Java 8 to 13"
+        ) from error
     return each[metric].cpu().numpy().astype(np.float64)

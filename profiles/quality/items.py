@@ -1,8 +1,8 @@
 """Benchmark items, one JSON line each, and the published layouts they are made from.
 
-    {"id": "7fmOlUlwoNg", "audio": "7fmOlUlwoNg_20.wav", "references": ["Constant rattling noise and sharp vibrations", ...]}
-    {"id": "3fe6", "audio": "3fe6.wav", "references": ["Man"], "question": "Who speaks?", "choices": ["Man", "Child"], "group": "sound"}
-    {"id": "61-70968-0000", "audio": "61-70968-0000.flac", "references": ["HE BEGAN A CONFUSED COMPLAINT"]}
+{"id": "7fmOlUlwoNg", "audio": "7fmOlUlwoNg_20.wav", "references": ["Constant rattling noise and sharp vibrations", ...]}
+{"id": "3fe6", "audio": "3fe6.wav", "references": ["Man"], "question": "Who speaks?", "choices": ["Man", "Child"], "group": "sound"}
+{"id": "61-70968-0000", "audio": "61-70968-0000.flac", "references": ["HE BEGAN A CONFUSED COMPLAINT"]}
 """
 
 import csv
@@ -57,11 +57,15 @@ def parse_item(line: str) -> Item:
         raise ValueError(f"an item is an object, this is {line[:40]}")
     unknown, absent = record.keys() - Item.__dataclass_fields__, {"id", "audio", "references"} - record.keys()
     if unknown or absent:
-        raise ValueError(f"an item has id, audio, references, question, choices and group; "
-                         f"unknown here: {sorted(unknown)}, missing: {sorted(absent)}")
+        raise ValueError(
+            f"an item has id, audio, references, question, choices and group; "
+            f"unknown here: {sorted(unknown)}, missing: {sorted(absent)}"
+        )
     if not isinstance(record["references"], list) or not isinstance(record.get("choices", []), list):
         raise ValueError("references and choices are lists of strings")
-    return Item(**record | {"references": tuple(record["references"]), "choices": tuple(record.get("choices", ()))})
+    return Item(
+        **record | {"references": tuple(record["references"]), "choices": tuple(record.get("choices", ()))}
+    )
 
 
 def item_line(item: Item) -> str:
@@ -71,14 +75,25 @@ def item_line(item: Item) -> str:
 def check_item(item: Item, benchmark: str) -> Item:
     """The item, or ValueError for what `benchmark` cannot use."""
     texts = (item.id, item.audio, *item.references, item.question, *item.choices, item.group)
-    if not all(isinstance(text, str) for text in texts) or not item.id or not item.audio or not all(item.references):
-        raise ValueError(f"item {item.id!r}: every field holds text, and id, audio and references are not empty")
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not item.id
+        or not item.audio
+        or not all(item.references)
+    ):
+        raise ValueError(
+            f"item {item.id!r}: every field holds text, and id, audio and references are not empty"
+        )
     if benchmark == "caption" and not item.references:
         raise ValueError(f"item {item.id!r} has no reference caption")
     if benchmark != "caption" and len(item.references) != 1:
         raise ValueError(f"item {item.id!r} has {len(item.references)} references, {benchmark} takes one")
-    if benchmark == "mcq" and (len(item.choices) < 2 or item.references[0] not in item.choices or not item.question):
-        raise ValueError(f"item {item.id!r} needs a question, at least two choices, and its reference among them")
+    if benchmark == "mcq" and (
+        len(item.choices) < 2 or item.references[0] not in item.choices or not item.question
+    ):
+        raise ValueError(
+            f"item {item.id!r} needs a question, at least two choices, and its reference among them"
+        )
     return item
 
 
@@ -96,7 +111,9 @@ def check_ids(items: Sequence[Item], where) -> None:
 def _with_audio(item: Item, folder: Path) -> Item:
     path = folder / item.audio
     if not path.is_file():
-        raise FileNotFoundError(f"item {item.id!r}: no audio file {path}; `ltbm eval import --allow-missing` leaves such items out")
+        raise FileNotFoundError(
+            f"item {item.id!r}: no audio file {path}; `ltbm eval import --allow-missing` leaves such items out"
+        )
     return replace(item, audio=str(path.resolve()))
 
 
@@ -111,7 +128,15 @@ def import_items(layout: str, source, audio_dir=None) -> tuple[list[Item], list[
     folder = Path(audio_dir) if audio_dir else source if source.is_dir() else source.parent
     items, missing = [], []
     for item, names in made_of.read(source):
-        found = next((path for name in names for suffix in AUDIO_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+        found = next(
+            (
+                path
+                for name in names
+                for suffix in AUDIO_SUFFIXES
+                if (path := folder / f"{name}{suffix}").is_file()
+            ),
+            None,
+        )
         check_item(item, made_of.benchmark)
         if found is None:
             missing.append(names[0])
@@ -140,12 +165,28 @@ def _clotho(source: Path) -> Iterator[tuple[Item, list[str]]]:
 
 def _mmau(source: Path) -> Iterator[tuple[Item, list[str]]]:
     for record in json.loads(source.read_text(encoding="utf-8")):
-        absent = [name for name in ("id", "audio_id", "question", "choices", "answer", "task") if not record.get(name)]
+        absent = [
+            name
+            for name in ("id", "audio_id", "question", "choices", "answer", "task")
+            if not record.get(name)
+        ]
         if absent:
-            raise ValueError(f"{source}: item {record.get('id')!r} lacks {', '.join(absent)} (the answers of MMAU's test set are withheld; "
-                             "test-mini has them)")
+            raise ValueError(
+                f"{source}: item {record.get('id')!r} lacks {', '.join(absent)} (the answers of MMAU's test set are withheld; "
+                "test-mini has them)"
+            )
         name = record["audio_id"]
-        yield Item(record["id"], name, (record["answer"],), record["question"], tuple(record["choices"]), record["task"]), [name, Path(name).name]
+        yield (
+            Item(
+                record["id"],
+                name,
+                (record["answer"],),
+                record["question"],
+                tuple(record["choices"]),
+                record["task"],
+            ),
+            [name, Path(name).name],
+        )
 
 
 def _librispeech(source: Path) -> Iterator[tuple[Item, list[str]]]:
@@ -169,11 +210,19 @@ class Layout:
 
 
 LAYOUTS = {
-    "audiocaps": Layout("caption", "a CSV with audiocap_id, youtube_id, start_time and caption, a row per caption; "
-                        "clips named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or by one of their audiocap_ids", _audiocaps),
+    "audiocaps": Layout(
+        "caption",
+        "a CSV with audiocap_id, youtube_id, start_time and caption, a row per caption; "
+        "clips named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or by one of their audiocap_ids",
+        _audiocaps,
+    ),
     "clotho": Layout("caption", "a CSV with file_name and caption_1 to caption_5", _clotho),
-    "mmau": Layout("mcq", "a JSON list of objects with id, audio_id, question, choices, answer and task", _mmau),
-    "librispeech": Layout("asr", "a folder with *.trans.txt files, `ID TRANSCRIPT` a line, the clips beside them", _librispeech),
+    "mmau": Layout(
+        "mcq", "a JSON list of objects with id, audio_id, question, choices, answer and task", _mmau
+    ),
+    "librispeech": Layout(
+        "asr", "a folder with *.trans.txt files, `ID TRANSCRIPT` a line, the clips beside them", _librispeech
+    ),
 }
 
 
@@ -182,5 +231,7 @@ def _rows(source: Path, *columns: str) -> Iterator[dict]:
         reader = csv.DictReader(stream)
         absent = [name for name in columns if name not in (reader.fieldnames or ())]
         if absent:
-            raise ValueError(f"{source} has no column {', '.join(absent)}; its columns are {', '.join(reader.fieldnames or ())}")
+            raise ValueError(
+                f"{source} has no column {', '.join(absent)}; its columns are {', '.join(reader.fieldnames or ())}"
+            )
         yield from reader

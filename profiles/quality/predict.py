@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ltbm.profiles.quality.batch import compress, greedy
-from ltbm.profiles.quality.items import BENCHMARKS, Item, item_line
-from ltbm.profiles.quality.variants import Variant, same_prefix
-from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.levels import parse_level
-from ltbm.runtime.session import Session
-from ltbm.runtime.stages.encoder import encode
-from ltbm.runtime.stages.splice import splice
+from ...runtime.bundle import Bundle
+from ...runtime.levels import parse_level
+from ...runtime.session import Session
+from ...runtime.stages.encoder import encode
+from ...runtime.stages.splice import splice
+from .batch import compress, greedy
+from .items import BENCHMARKS, Item, item_line
+from .variants import Variant, same_prefix
 
 ANSWERS, ITEMS, SETTINGS = "answers.jsonl", "items.jsonl", "settings.json"
 Key = tuple[str, Variant]
@@ -45,7 +45,9 @@ class Settings:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} is below 1")
         if self.benchmark == "mcq" and not ("{question}" in self.prompt and "{choices}" in self.prompt):
-            raise ValueError(f"the prompt {self.prompt!r} needs {{question}} and {{choices}}, where the item's are put")
+            raise ValueError(
+                f"the prompt {self.prompt!r} needs {{question}} and {{choices}}, where the item's are put"
+            )
 
 
 def items_hash(items: Sequence[Item]) -> str:
@@ -64,23 +66,34 @@ def begin(out, settings: Settings, items: Sequence[Item]) -> "AnswerLog":
     out.mkdir(parents=True, exist_ok=True)
     if not (out / SETTINGS).exists():
         write_text(out / ITEMS, "\n".join(map(item_line, items)) + "\n")
-        write_text(out / SETTINGS, json.dumps(asdict(settings), indent=1))  # last: it says that the folder is whole
+        write_text(
+            out / SETTINGS, json.dumps(asdict(settings), indent=1)
+        )  # last: it says that the folder is whole
     former = read_settings(out)
-    changed = [f"{field.name} was {getattr(former, field.name)!r}, now {getattr(settings, field.name)!r}"
-               for field in fields(Settings) if getattr(former, field.name) != getattr(settings, field.name)]
+    changed = [
+        f"{field.name} was {getattr(former, field.name)!r}, now {getattr(settings, field.name)!r}"
+        for field in fields(Settings)
+        if getattr(former, field.name) != getattr(settings, field.name)
+    ]
     if changed:
-        raise ValueError(f"{out} holds answers under other settings ({'; '.join(changed)}); give another --out, or delete it")
+        raise ValueError(
+            f"{out} holds answers under other settings ({'; '.join(changed)}); give another --out, or delete it"
+        )
     return AnswerLog(out / ANSWERS)
 
 
 def read_settings(out) -> Settings:
     path = Path(out) / SETTINGS
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq` or `asr` first")
+        raise FileNotFoundError(
+            f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq` or `asr` first"
+        )
     try:
         return Settings(**json.loads(path.read_text(encoding="utf-8")))
     except TypeError as error:
-        raise ValueError(f"{path} is not what this ltbm writes ({error}); run the evaluation again into another folder") from None
+        raise ValueError(
+            f"{path} is not what this ltbm writes ({error}); run the evaluation again into another folder"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,7 +113,9 @@ class AnswerLog:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._stream.close()
-            raise ValueError(f"another process is writing {self.path}; wait for it, or give another --out") from None
+            raise ValueError(
+                f"another process is writing {self.path}; wait for it, or give another --out"
+            ) from None
         self.answers, whole = read_answers(self.path)
         self.torn = os.path.getsize(self.path) - whole  # bytes of a line that a kill cut off: they go
         self._stream.truncate(whole)
@@ -128,7 +143,9 @@ def read_answers(path) -> tuple[dict[Key, dict], int]:
             record = json.loads(line)
             key = _key(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no answer ({error}); delete that line, its item is answered again") from None
+            raise ValueError(
+                f"{path}, line {number} is no answer ({error}); delete that line, its item is answered again"
+            ) from None
         answers[key] = record
     return answers, whole
 
@@ -137,8 +154,14 @@ def _key(record: dict) -> Key:
     return record["item"], Variant(*(record[field.name] for field in fields(Variant)))
 
 
-def predict(session: Session, items: Sequence[Item], chosen: Sequence[Variant], settings: Settings, log: AnswerLog,
-            progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+def predict(
+    session: Session,
+    items: Sequence[Item],
+    chosen: Sequence[Variant],
+    settings: Settings,
+    log: AnswerLog,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Answer what the log lacks; `progress` gets the answers given and the answers to give."""
     todo = {item: [variant for variant in chosen if (item.id, variant) not in log.answers] for item in items}
     done, total = 0, sum(map(len, todo.values()))
@@ -152,7 +175,9 @@ def predict(session: Session, items: Sequence[Item], chosen: Sequence[Variant], 
             raise ValueError(f"item {item.id!r}: {error}") from error
 
 
-def answer_item(session: Session, item: Item, chosen: Sequence[Variant], settings: Settings) -> Iterator[dict]:
+def answer_item(
+    session: Session, item: Item, chosen: Sequence[Variant], settings: Settings
+) -> Iterator[dict]:
     """The record of every variant; the encoder runs once, equal prefixes are answered once."""
     if not chosen:
         return
@@ -167,16 +192,24 @@ def answer_item(session: Session, item: Item, chosen: Sequence[Variant], setting
         yield {"item": item.id} | asdict(variant) | heard[alike]
 
 
-def _answer(session: Session, encoded: list, prompt_ids: list[int], variant: Variant, max_new_tokens: int) -> dict:
+def _answer(
+    session: Session, encoded: list, prompt_ids: list[int], variant: Variant, max_new_tokens: int
+) -> dict:
     level = parse_level(variant.level, positions=variant.positions, attention=variant.attention)
     merged = [compress(session, groups, variant.method, level) for groups in encoded]
     prefix = splice(prompt_ids, merged, session.manifest.prompt.audio_token_id, session.embeddings, level)
     limit = session.manifest.decoder.max_positions
     if prefix.next_position + max_new_tokens > limit:
-        raise ValueError(f"the prompt takes {prefix.next_position} positions and the answer up to {max_new_tokens} more, the model has {limit}")
+        raise ValueError(
+            f"the prompt takes {prefix.next_position} positions and the answer up to {max_new_tokens} more, the model has {limit}"
+        )
     (ids,) = greedy(session, [prefix], max_new_tokens)
-    return {"text": session.prompter.decode(ids), "finish_reason": "length" if len(ids) == max_new_tokens else "stop",
-            "tokens_in": sum(audio.tokens_in for audio in merged), "tokens_out": sum(audio.tokens_out for audio in merged)}
+    return {
+        "text": session.prompter.decode(ids),
+        "finish_reason": "length" if len(ids) == max_new_tokens else "stop",
+        "tokens_in": sum(audio.tokens_in for audio in merged),
+        "tokens_out": sum(audio.tokens_out for audio in merged),
+    }
 
 
 def fill(prompt: str, item: Item) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbm.profiles.quality.captions import aac_scores, cider
-from ltbm.profiles.quality.choices import matches
-from ltbm.profiles.quality.items import Item, parse_item
-from ltbm.profiles.quality.predict import ANSWERS, ITEMS, Key, read_answers, read_settings
-from ltbm.profiles.quality.transcripts import normalizer, word_errors
-from ltbm.profiles.quality.variants import Variant
+from .captions import aac_scores, cider
+from .choices import matches
+from .items import Item, parse_item
+from .predict import ANSWERS, ITEMS, Key, read_answers, read_settings
+from .transcripts import normalizer, word_errors
+from .variants import Variant
 
 MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer"}
 DRAWS = 2000  # of the bootstrap over items
@@ -42,46 +42,77 @@ def score(folder, options: Options = Options()) -> dict:
     answers, _ = read_answers(folder / ANSWERS)
     chosen = list(dict.fromkeys(variant for _, variant in answers))
     scored = answered_by_all(items, chosen, answers, options.partial)
-    tallies = {variant: tally(settings.benchmark, scored, [answers[item.id, variant]["text"] for item in scored], options)
-               for variant in chosen}
+    tallies = {
+        variant: tally(
+            settings.benchmark, scored, [answers[item.id, variant]["text"] for item in scored], options
+        )
+        for variant in chosen
+    }
     weights = redraw(len(scored))
     return {
-        "name": folder.resolve().name, "benchmark": settings.benchmark, "metric": MAIN_METRIC[settings.benchmark],
-        "items": len(scored), "manifest_items": len(items), "normalizer": options.normalizer,
-        "draws": DRAWS, "confidence": CONFIDENCE, "settings": asdict(settings),
-        "rows": [asdict(variant) | _counts(scored, variant, answers) | _figures(tallies[variant], weights) for variant in chosen],
+        "name": folder.resolve().name,
+        "benchmark": settings.benchmark,
+        "metric": MAIN_METRIC[settings.benchmark],
+        "items": len(scored),
+        "manifest_items": len(items),
+        "normalizer": options.normalizer,
+        "draws": DRAWS,
+        "confidence": CONFIDENCE,
+        "settings": asdict(settings),
+        "rows": [
+            asdict(variant) | _counts(scored, variant, answers) | _figures(tallies[variant], weights)
+            for variant in chosen
+        ],
         "comparisons": compare(tallies, weights),
     }
 
 
-def answered_by_all(items: Sequence[Item], chosen: Sequence[Variant], answers: dict[Key, dict], partial: bool) -> list[Item]:
+def answered_by_all(
+    items: Sequence[Item], chosen: Sequence[Variant], answers: dict[Key, dict], partial: bool
+) -> list[Item]:
     """The items with an answer of every variant; ValueError if there are none, or some with answers of a few only."""
     whole = [item for item in items if all((item.id, variant) in answers for variant in chosen)]
     begun = [item for item in items if any((item.id, variant) in answers for variant in chosen)]
     if not whole or not chosen:
-        raise ValueError(f"no item has answers of every level and method ({len(begun)} have some); run the evaluation again, it goes on")
+        raise ValueError(
+            f"no item has answers of every level and method ({len(begun)} have some); run the evaluation again, it goes on"
+        )
     if len(whole) < len(begun) and not partial:
-        raise ValueError(f"{len(begun) - len(whole)} of {len(begun)} items lack answers of some levels or methods; run the evaluation "
-                         f"again, it goes on, or score the {len(whole)} others with --partial")
+        raise ValueError(
+            f"{len(begun) - len(whole)} of {len(begun)} items lack answers of some levels or methods; run the evaluation "
+            f"again, it goes on, or score the {len(whole)} others with --partial"
+        )
     return whole
 
 
-def tally(benchmark: str, items: Sequence[Item], texts: Sequence[str], options: Options = Options()) -> dict[str, Tally]:
+def tally(
+    benchmark: str, items: Sequence[Item], texts: Sequence[str], options: Options = Options()
+) -> dict[str, Tally]:
     """What each item's answer adds to every metric of the benchmark, the main metric first."""
     count = {"caption": _captions, "mcq": _choices, "asr": _transcripts}[benchmark]
-    return {metric: np.array(columns, np.float64).T for metric, columns in count(items, texts, options).items()}
+    return {
+        metric: np.array(columns, np.float64).T for metric, columns in count(items, texts, options).items()
+    }
 
 
 def _captions(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
     references = [item.references for item in items]
-    scores = cider(texts, references) | {metric: aac_scores(metric, texts, references) for metric in options.extra}
+    scores = cider(texts, references) | {
+        metric: aac_scores(metric, texts, references) for metric in options.extra
+    }
     return {metric: (scores[metric], np.ones(len(items))) for metric in ("cider_d", "cider", *options.extra)}
 
 
 def _choices(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
     right = np.array([matches(text, item.references[0], item.choices) for item, text in zip(items, texts)])
-    groups = {group: np.array([item.group == group for item in items]) for group in dict.fromkeys(item.group for item in items) if group}
-    return {"accuracy": (right, np.ones(len(items)))} | {group: (right & inside, inside) for group, inside in groups.items()}
+    groups = {
+        group: np.array([item.group == group for item in items])
+        for group in dict.fromkeys(item.group for item in items)
+        if group
+    }
+    return {"accuracy": (right, np.ones(len(items)))} | {
+        group: (right & inside, inside) for group, inside in groups.items()
+    }
 
 
 def _transcripts(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
@@ -93,7 +124,11 @@ def _transcripts(items: Sequence[Item], texts: Sequence[str], options: Options) 
 
 def redraw(items: int, seed: int = 0) -> np.ndarray:
     """[DRAWS, items]: how often each redraw takes each item; one array for all variants, so that comparisons are paired."""
-    return np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=DRAWS).astype(np.float64)
+    return (
+        np.random.default_rng(seed)
+        .multinomial(items, np.full(items, 1 / items), size=DRAWS)
+        .astype(np.float64)
+    )
 
 
 def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> list[dict]:
@@ -107,8 +142,16 @@ def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> li
                 continue
             for metric, theirs in tallies[other].items():
                 low, high = _interval(_ratio(weights @ mine[metric]) - _ratio(weights @ theirs))
-                found.append(asdict(variant) | {"baseline": baseline, "metric": metric, "low": low, "high": high,
-                                                "difference": float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0)))})
+                found.append(
+                    asdict(variant)
+                    | {
+                        "baseline": baseline,
+                        "metric": metric,
+                        "low": low,
+                        "high": high,
+                        "difference": float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0))),
+                    }
+                )
     return found
 
 
@@ -116,17 +159,22 @@ def _counts(items: Sequence[Item], variant: Variant, answers: dict[Key, dict]) -
     """Audio tokens of all items, and how many answers max_new_tokens cut off."""
     given = [answers[item.id, variant] for item in items]
     return {name: sum(answer[name] for answer in given) for name in ("tokens_in", "tokens_out")} | {
-        "cut_off": sum(answer["finish_reason"] == "length" for answer in given)}
+        "cut_off": sum(answer["finish_reason"] == "length" for answer in given)
+    }
 
 
 def _figures(tallies: dict[str, Tally], weights: np.ndarray) -> dict:
     figures = {metric: float(_ratio(counts.sum(axis=0))) for metric, counts in tallies.items()}
-    return figures | {"intervals": {metric: _interval(_ratio(weights @ counts)) for metric, counts in tallies.items()}}
+    return figures | {
+        "intervals": {metric: _interval(_ratio(weights @ counts)) for metric, counts in tallies.items()}
+    }
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
     """Above over below [..., 2]; NaN where a redraw took no item of a group."""
-    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] != 0)
+    return np.divide(
+        sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] != 0
+    )
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -4,11 +4,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltbm.profiles.quality.predict import write_text
-from ltbm.profiles.quality.variants import DEFAULT_MODE
-from ltbm.runtime.levels import NAMED_RATIOS
+from ...runtime.levels import NAMED_RATIOS
+from .predict import write_text
+from .variants import DEFAULT_MODE
 
-LABELS = {"cider_d": "CIDEr-D", "cider": "CIDEr", "spider": "SPIDEr", "fense": "FENSE", "accuracy": "accuracy", "wer": "WER"}
+LABELS = {
+    "cider_d": "CIDEr-D",
+    "cider": "CIDEr",
+    "spider": "SPIDEr",
+    "fense": "FENSE",
+    "accuracy": "accuracy",
+    "wer": "WER",
+}
 
 
 def write_results(folder, result: dict) -> None:
@@ -20,7 +27,10 @@ def write_results(folder, result: dict) -> None:
 def markdown(results: Sequence[dict]) -> str:
     """Every benchmark's figures per level and method, then the differences to full and to global."""
     lines = [*_figures(results), "", *_notes(results)]
-    for baseline, title in (("full", "Minus uncompressed"), ("global", "Minus Global Merge at the same level")):
+    for baseline, title in (
+        ("full", "Minus uncompressed"),
+        ("global", "Minus Global Merge at the same level"),
+    ):
         lines += _differences(results, baseline, title)
     return "\n".join(lines) + "\n"
 
@@ -30,34 +40,66 @@ def _figures(results: Sequence[dict]) -> list[str]:
     rows = [{_variant(row): row for row in result["rows"]} for result, _ in columns]
     lines = _header("kept", [f"{result['name']} {LABELS.get(metric, metric)}" for result, metric in columns])
     for variant in _in_order(results):
-        cells = [_cell(mine[variant][metric], *mine[variant]["intervals"][metric]) if variant in mine else "-"
-                 for mine, (_, metric) in zip(rows, columns)]
+        cells = [
+            _cell(mine[variant][metric], *mine[variant]["intervals"][metric]) if variant in mine else "-"
+            for mine, (_, metric) in zip(rows, columns)
+        ]
         lines.append(_line(variant, [_kept(results, variant), *cells]))
     return lines
 
 
 def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str]:
     """The main metric of every benchmark; nothing if no variant has that baseline."""
-    columns = [{_variant(row): row for row in result["comparisons"] if (row["baseline"], row["metric"]) == (baseline, result["metric"])}
-               for result in results]
+    columns = [
+        {
+            _variant(row): row
+            for row in result["comparisons"]
+            if (row["baseline"], row["metric"]) == (baseline, result["metric"])
+        }
+        for result in results
+    ]
     if not any(columns):
         return []
-    lines = ["", f"{title}, item by item:", "", *_header(None, [f"{result['name']} {LABELS[result['metric']]}" for result in results])]
+    lines = [
+        "",
+        f"{title}, item by item:",
+        "",
+        *_header(None, [f"{result['name']} {LABELS[result['metric']]}" for result in results]),
+    ]
     for variant in _in_order(results):
         if any(variant in mine for mine in columns):
-            cells = [_cell(*(mine[variant][name] for name in ("difference", "low", "high")), "+") if variant in mine else "-" for mine in columns]
+            cells = [
+                _cell(*(mine[variant][name] for name in ("difference", "low", "high")), "+")
+                if variant in mine
+                else "-"
+                for mine in columns
+            ]
             lines.append(_line(variant, cells))
     return lines
 
 
 def _notes(results: Sequence[dict]) -> list[str]:
     first = results[0]
-    lines = [f"All figures times 100; in brackets {100 * first['confidence']:g} % intervals of a bootstrap over items, {first['draws']} draws."]
+    lines = [
+        f"All figures times 100; in brackets {100 * first['confidence']:g} % intervals of a bootstrap over items, {first['draws']} draws."
+    ]
     for result in results:
-        of = "" if result["items"] == result["manifest_items"] else f" of the manifest's {result['manifest_items']}"
-        how = f", transcripts through the {result['normalizer']} normalizer" if result["benchmark"] == "asr" else ""
+        of = (
+            ""
+            if result["items"] == result["manifest_items"]
+            else f" of the manifest's {result['manifest_items']}"
+        )
+        how = (
+            f", transcripts through the {result['normalizer']} normalizer"
+            if result["benchmark"] == "asr"
+            else ""
+        )
         cut, answers = sum(row["cut_off"] for row in result["rows"]), result["items"] * len(result["rows"])
-        ends = f"; {cut} of {answers} answers were cut off at {result['settings']['max_new_tokens']} tokens" if cut else ""
+        ends = (
+            f"; {cut} of {answers} answers were cut off at {result['settings']['max_new_tokens']} tokens"
+            if cut
+            else ""
+        )
         lines.append(f"{result['name']}: {result['items']} items{of}{how}{ends}.")
     return lines
 
@@ -71,7 +113,9 @@ def _in_order(results: Sequence[dict]) -> list[tuple]:
 def _variant(row: dict) -> tuple:
     mode = (row["positions"], row["attention"])
     method = "uncompressed" if row["level"] == "full" else row["method"]
-    return row["level"], method if mode == DEFAULT_MODE or row["level"] == "full" else f"{method}, {', '.join(mode)}"
+    return row["level"], method if mode == DEFAULT_MODE or row[
+        "level"
+    ] == "full" else f"{method}, {', '.join(mode)}"
 
 
 def _kept(results: Sequence[dict], variant: tuple) -> str:

@@ -16,7 +16,9 @@ def normalizer(name: str) -> Callable[[str], str]:
     try:
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise ImportError(f"the whisper normalizer is a package of its own: pip install whisper-normalizer ({error})") from None
+        raise ImportError(
+            f"the whisper normalizer is a package of its own: pip install whisper-normalizer ({error})"
+        ) from None
     return EnglishTextNormalizer()
 
 

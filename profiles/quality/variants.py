@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ltbm.runtime.levels import ATTENTION, POSITIONS
+from ...runtime.levels import ATTENTION, POSITIONS
 
 METHODS = ("ltbm", "global", "pool", "stride", "prune", "prune-segment")
 WEIGHTLESS = ("stride", "prune", "prune-segment")
@@ -22,10 +22,16 @@ class Variant:
     attention: str
 
 
-def variants(levels: Sequence[str], methods: Sequence[str], modes: Sequence[tuple[str, str]] = MODES) -> list[Variant]:
+def variants(
+    levels: Sequence[str], methods: Sequence[str], modes: Sequence[tuple[str, str]] = MODES
+) -> list[Variant]:
     """Every level with every method in every mode (pairs of positions and attention); full once."""
-    return [Variant(level, method, *mode) for level in levels for method in (methods if level != "full" else ("ltbm",))
-            for mode in (modes if level != "full" else modes[:1])]
+    return [
+        Variant(level, method, *mode)
+        for level in levels
+        for method in (methods if level != "full" else ("ltbm",))
+        for mode in (modes if level != "full" else modes[:1])
+    ]
 
 
 def same_prefix(variant: Variant) -> Variant:

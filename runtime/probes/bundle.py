@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from ltbm.plugins import library
-from ltbm.runtime.bundle import Bundle, file_sha256
-from ltbm.runtime.engine import BACKENDS, decoder_flavour
-from ltbm.runtime.engine_cache import IN_PLACE_SINCE, EngineFolder, Target, stored, unusable, version_tuple
-from ltbm.runtime.machine import free_disk
-from ltbm.runtime.probes.facts import OK, PROBLEM, WARNING, Facts, Finding, dots
-from ltbm.runtime.shape_ranges import GROWING
-from ltbm.runtime.stages.features import token_length
+from ...plugins import library
+from ..backends.engine_store import IN_PLACE_SINCE, EngineFolder, Target, stored, unusable, version_tuple
+from ..backends.opening import BACKENDS, decoder_flavour
+from ..backends.shape_ranges import GROWING
+from ..bundle import Bundle
+from ..files import file_sha256
+from ..machine import free_disk
+from ..stages.features import token_length
+from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
 
 TEXT_TOKENS = 256  # of prompt and answer, counted into the cache
 
@@ -26,14 +27,28 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
 
 def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
     precision = opened.manifest.precision
-    wanted = {(backend, device): decoder_flavour(backend, device, precision.for_onnxruntime)
-              for backend, devices in BACKENDS.items() for device in devices if not precision.unfit(device)}
+    wanted = {
+        (backend, device): decoder_flavour(backend, device, precision.for_onnxruntime)
+        for backend, devices in BACKENDS.items()
+        for device in devices
+        if not precision.unfit(device)
+    }
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
-    runs, lost = ([f"{flavour} for {backend} on {device}" for (backend, device), flavour in wanted.items()
-                   if (flavour in opened.manifest.flavours) is there] for there in (True, False))
+    runs, lost = (
+        [
+            f"{flavour} for {backend} on {device}"
+            for (backend, device), flavour in wanted.items()
+            if (flavour in opened.manifest.flavours) is there
+        ]
+        for there in (True, False)
+    )
     found = [Finding("decoder", OK, ", ".join(runs))] if runs else []
-    return found + ([Finding("decoder", WARNING, f"no {', no '.join(lost)}: run `ltbm export` again with this ltbm")] if lost else [])
+    return found + (
+        [Finding("decoder", WARNING, f"no {', no '.join(lost)}: run `ltbm export` again with this ltbm")]
+        if lost
+        else []
+    )
 
 
 def _fits(facts: Facts, opened: Bundle) -> Finding:
@@ -42,15 +57,29 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
         return Finding("fits", WARNING, "unknown: this machine does not tell its memory")
     stages, audio = opened.stage_bytes(), opened.manifest.audio
     weights = sum(stages.get(name, 0) for name in ("encoder", "merge", "decoder"))
-    cache = opened.manifest.decoder.kv_bytes(token_length(audio.window_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize)
+    cache = opened.manifest.decoder.kv_bytes(
+        token_length(audio.window_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
+    )
     text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one window, level full)"
     total, available = facts.memory.total, facts.memory.available
     if weights + cache > total:
-        return Finding("fits", PROBLEM, f"{text} are more than this machine's {_mib(total)}: export with int8 or int4 weights")
+        return Finding(
+            "fits",
+            PROBLEM,
+            f"{text} are more than this machine's {_mib(total)}: export with int8 or int4 weights",
+        )
     if weights + cache > available:
-        return Finding("fits", WARNING, f"{text} are more than the {_mib(available)} available: end other programs, or export with int4 weights")
+        return Finding(
+            "fits",
+            WARNING,
+            f"{text} are more than the {_mib(available)} available: end other programs, or export with int4 weights",
+        )
     if facts.gpu and weights + cache > facts.gpu.memory:
-        return Finding("fits", WARNING, f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 weights")
+        return Finding(
+            "fits",
+            WARNING,
+            f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 weights",
+        )
     return Finding("fits", OK, f"{text}, of {_mib(available)} available")
 
 
@@ -58,7 +87,11 @@ def _disk(opened: Bundle) -> Finding:
     """Engines hold the weights once more."""
     free, needed = free_disk(opened.path), sum(opened.stage_bytes().values())
     if free < needed:
-        return Finding("disk", WARNING, f"{_mib(free)} free under {opened.path}: TensorRT engines of this bundle take about {_mib(needed)}")
+        return Finding(
+            "disk",
+            WARNING,
+            f"{_mib(free)} free under {opened.path}: TensorRT engines of this bundle take about {_mib(needed)}",
+        )
     return Finding("disk", OK, f"{_mib(free)} free under {opened.path}")
 
 
@@ -67,14 +100,22 @@ def _engines(facts: Facts, opened: Bundle) -> list[Finding]:
     build, folders = f"`ltbm build {opened.path}`", list(stored(opened))
     target = _target(facts)
     if not folders or target is None:
-        there = f"{len(folders)} built, which need a GPU, TensorRT and the plugin" if folders else "none, needed only for backend=tensorrt"
+        there = (
+            f"{len(folders)} built, which need a GPU, TensorRT and the plugin"
+            if folders
+            else "none, needed only for backend=tensorrt"
+        )
         return [Finding("engines", WARNING, f"none: {build}") if target else Finding("engines", OK, there)]
     return [_engine(folder, unusable(folder, opened, target), build) for folder in folders]
 
 
 def _engine(folder: EngineFolder, reasons: list[str], build: str) -> Finding:
     if reasons:
-        return Finding("engines", WARNING, f"{folder.path.name} will not be loaded: {', '.join(reasons)}: {build} --refresh")
+        return Finding(
+            "engines",
+            WARNING,
+            f"{folder.path.name} will not be loaded: {', '.join(reasons)}: {build} --refresh",
+        )
     return Finding("engines", OK, f"{folder.path.name} of {folder.built[:16]}, for this machine")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ltbm.runtime.machine import Gpu, Jetson, Machine, Memory, find_gpu, find_jetson, find_memory, find_tensorrt
+from ..machine import Gpu, Jetson, Machine, Memory, find_gpu, find_jetson, find_memory, find_tensorrt
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -31,17 +31,30 @@ class Facts:
 
     @classmethod
     def gather(cls, machine: Machine) -> "Facts":
-        return cls(machine, *_answer(find_gpu, machine), *_answer(find_tensorrt, machine), find_jetson(machine), find_memory(machine))
+        return cls(
+            machine,
+            *_answer(find_gpu, machine),
+            *_answer(find_tensorrt, machine),
+            find_jetson(machine),
+            find_memory(machine),
+        )
 
     def lacks(self, subject: str, use: str, advice: str) -> Finding:
         """Something absent that only some uses of a GPU need: a warning with advice where there is one."""
-        return Finding(subject, WARNING, f"none, {use}: {advice}") if self.gpu else Finding(subject, OK, f"none, {use}")
+        return (
+            Finding(subject, WARNING, f"none, {use}: {advice}")
+            if self.gpu
+            else Finding(subject, OK, f"none, {use}")
+        )
 
 
 def _answer(find: Callable, machine: Machine) -> tuple:
     try:
         return find(machine), ""
-    except (RuntimeError, AttributeError) as error:  # AttributeError: a library without the functions that every one has
+    except (
+        RuntimeError,
+        AttributeError,
+    ) as error:  # AttributeError: a library without the functions that every one has
         return None, str(error)
 
 

@@ -2,11 +2,11 @@
 
 import ctypes
 
-from ltbm.plugins import library
-from ltbm.runtime.engine_cache import IN_PLACE_SINCE, version_tuple
-from ltbm.runtime.machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, cuda_version, cudnn_version, system_tensorrt
-from ltbm.runtime.probes.facts import OK, PROBLEM, WARNING, Facts, Finding, dots
-from ltbm.runtime.shape_ranges import GROWING
+from ...plugins import library
+from ..backends.engine_store import IN_PLACE_SINCE, version_tuple
+from ..backends.shape_ranges import GROWING
+from ..machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, cuda_version, cudnn_version, system_tensorrt
+from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
 
 OLDEST_TENSORRT = (10,)
 TEGRA = ("87", "110")  # code for Jetson's GPUs runs on no other, and theirs runs no other's
@@ -16,7 +16,9 @@ def cuda(facts: Facts) -> Finding:
     """The CUDA runtime that the loader finds; wheels bring their own, so that its absence alone breaks nothing."""
     packages = _listed(facts, ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"))
     newest = facts.gpu.cuda[0] if facts.gpu else 0
-    by_fit = sorted(CUDA_LIBRARIES, key=lambda name: not name.endswith(f".{newest}"))  # of two, that of the driver
+    by_fit = sorted(
+        CUDA_LIBRARIES, key=lambda name: not name.endswith(f".{newest}")
+    )  # of two, that of the driver
     found = facts.machine.first(by_fit)
     if found is None and packages:
         return Finding("CUDA", OK, packages)
@@ -28,21 +30,34 @@ def cuda(facts: Facts) -> Finding:
     installed = cuda_version(number.value)
     text = f"runtime {dots(installed)} ({found[0]})" + (f", {packages}" if packages else "")
     if facts.gpu and installed[0] > newest:
-        return Finding("CUDA", PROBLEM, f"{text} on a driver for CUDA {dots(facts.gpu.cuda)}: update the driver, or install CUDA {newest}")
+        return Finding(
+            "CUDA",
+            PROBLEM,
+            f"{text} on a driver for CUDA {dots(facts.gpu.cuda)}: update the driver, or install CUDA {newest}",
+        )
     return Finding("CUDA", OK, text)
 
 
 def _cuda_advice(facts: Facts) -> str:
-    return "sudo apt install nvidia-jetpack" if facts.jetson else "it comes with pip install 'onnxruntime-gpu[cuda,cudnn]' or 'ltbm[tensorrt]'"
+    return (
+        "sudo apt install nvidia-jetpack"
+        if facts.jetson
+        else "it comes with pip install 'onnxruntime-gpu[cuda,cudnn]' or 'ltbm[tensorrt]'"
+    )
 
 
 def cudnn(facts: Facts) -> Finding:
-    found, packages = facts.machine.first(CUDNN_LIBRARIES), _listed(facts, ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"))
+    found, packages = (
+        facts.machine.first(CUDNN_LIBRARIES),
+        _listed(facts, ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")),
+    )
     if found:
         return Finding("cuDNN", OK, f"{dots(cudnn_version(found[1].cudnnGetVersion()))} ({found[0]})")
     if packages:
         return Finding("cuDNN", OK, packages)
-    return facts.lacks("cuDNN", "needed only for onnxruntime with device=cuda", "pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    return facts.lacks(
+        "cuDNN", "needed only for onnxruntime with device=cuda", "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
 
 
 def cuda_bindings(facts: Facts) -> Finding:
@@ -58,21 +73,34 @@ def cuda_bindings(facts: Facts) -> Finding:
 def tensorrt(facts: Facts) -> Finding:
     system, module = system_tensorrt(facts.machine), facts.tensorrt
     version = version_tuple(module) if module else ()
-    install = "sudo apt install tensorrt python3-libnvinfer" if facts.jetson else "pip install 'ltbm[tensorrt]'"
+    install = (
+        "sudo apt install tensorrt python3-libnvinfer" if facts.jetson else "pip install 'ltbm[tensorrt]'"
+    )
     if facts.tensorrt_fault:
-        return Finding("TensorRT", PROBLEM, f"Python's tensorrt does not load ({facts.tensorrt_fault}): {install}")
+        return Finding(
+            "TensorRT", PROBLEM, f"Python's tensorrt does not load ({facts.tensorrt_fault}): {install}"
+        )
     if module is None and system is None:
         return facts.lacks("TensorRT", "needed only for `ltbm build` and backend=tensorrt", install)
     if module is None:
-        own = ("use JetPack's own Python, in an environment made with python3 -m venv --system-site-packages" if facts.jetson
-               else "install the module of the same version")
-        return Finding("TensorRT", WARNING, f"libnvinfer {dots(system)}, but this Python has no module tensorrt: {own}")
+        own = (
+            "use JetPack's own Python, in an environment made with python3 -m venv --system-site-packages"
+            if facts.jetson
+            else "install the module of the same version"
+        )
+        return Finding(
+            "TensorRT", WARNING, f"libnvinfer {dots(system)}, but this Python has no module tensorrt: {own}"
+        )
     if version < OLDEST_TENSORRT:
         return Finding("TensorRT", PROBLEM, f"{module} is too old, 10 or newer is needed: {install}")
     text = f"{module}, which runs decoder.{'std24' if version >= IN_PLACE_SINCE else GROWING}"
     if system and system[:2] != version:
-        return Finding("TensorRT", WARNING, f"{text}; the system's libnvinfer is {dots(system)}, and an engine runs only with the version "
-                                            "that built it: do not mix trtexec or C++ with Python here")
+        return Finding(
+            "TensorRT",
+            WARNING,
+            f"{text}; the system's libnvinfer is {dots(system)}, and an engine runs only with the version "
+            "that built it: do not mix trtexec or C++ with Python here",
+        )
     return Finding("TensorRT", OK, text)
 
 
@@ -90,7 +118,9 @@ def plugin(facts: Facts) -> Finding:
         return Finding("plugin", PROBLEM, f"{path} does not load ({error}): {library.BUILD_TENSORRT}")
     text = f"{path} for architectures {', '.join(architectures) or 'unknown'} and TensorRT {headers}"
     if facts.gpu and not any(runs_on(architecture, facts.gpu.architecture) for architecture in architectures):
-        return Finding("plugin", PROBLEM, f"{text}, not for this GPU, {facts.gpu.architecture}: {library.BUILD_TENSORRT}")
+        return Finding(
+            "plugin", PROBLEM, f"{text}, not for this GPU, {facts.gpu.architecture}: {library.BUILD_TENSORRT}"
+        )
     if facts.tensorrt and headers.split(".")[0] != facts.tensorrt.split(".")[0]:
         return Finding("plugin", PROBLEM, f"{text}, here is {facts.tensorrt}: {library.BUILD_TENSORRT}")
     return Finding("plugin", OK, text)

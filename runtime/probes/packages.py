@@ -3,10 +3,10 @@
 import re
 import sys
 
-from ltbm.plugins import library
-from ltbm.runtime.engine_cache import version_tuple
-from ltbm.runtime.machine import Said, ask_module
-from ltbm.runtime.probes.facts import OK, PROBLEM, WARNING, Facts, Finding, dots
+from ...plugins import library
+from ..backends.engine_store import version_tuple
+from ..machine import Said, ask_module
+from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -22,18 +22,33 @@ def onnxruntime(facts: Facts) -> list[Finding]:
     """One line for the package, one for each GPU provider that it lists."""
     installed = facts.machine.versions(ONNXRUNTIMES)
     if len(installed) > 1:
-        return [Finding("onnxruntime", PROBLEM, f"{' and '.join(installed)} are installed over each other: pip uninstall both, install one")]
+        return [
+            Finding(
+                "onnxruntime",
+                PROBLEM,
+                f"{' and '.join(installed)} are installed over each other: pip uninstall both, install one",
+            )
+        ]
     try:
         said = ask_module(facts.machine, "onnxruntime", LISTED)
     except RuntimeError as error:
-        return [Finding("onnxruntime", PROBLEM, f"does not load ({error}): pip install --force-reinstall {next(iter(installed), 'onnxruntime')}")]
+        return [
+            Finding(
+                "onnxruntime",
+                PROBLEM,
+                f"does not load ({error}): pip install --force-reinstall {next(iter(installed), 'onnxruntime')}",
+            )
+        ]
     if said is None:
         return [_no_onnxruntime(facts)]
     version, *providers = said.split()
     listed = [_provider(facts, name) for name in GPU_PROVIDERS if name in providers]
     text = f"{version} with {', '.join(map(_short, providers))}"
     if version_tuple(version) < OLDEST_ONNXRUNTIME:
-        return [Finding("onnxruntime", WARNING, f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {_install()}"), *listed]
+        return [
+            Finding("onnxruntime", WARNING, f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {_install()}"),
+            *listed,
+        ]
     if facts.gpu and "CUDAExecutionProvider" not in providers:
         advice = JETSON_WHEELS if facts.jetson else "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
         return [Finding("onnxruntime", WARNING, f"{text}, so not on the GPU: {advice}"), *listed]
@@ -48,7 +63,11 @@ def _no_onnxruntime(facts: Facts) -> Finding:
 
 
 def _install() -> str:
-    return "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA" if sys.version_info >= (3, 11) else "it needs Python 3.11 or newer"
+    return (
+        "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
+        if sys.version_info >= (3, 11)
+        else "it needs Python 3.11 or newer"
+    )
 
 
 def _provider(facts: Facts, name: str) -> Finding:
@@ -59,7 +78,9 @@ def _provider(facts: Facts, name: str) -> Finding:
     said = facts.machine.run([sys.executable, "-m", "ltbm.runtime.probes.provider_check", name])
     if said.status == 0:
         return Finding(subject, OK, "ran a node on the GPU")
-    status = PROBLEM if name == "CUDAExecutionProvider" else WARNING  # every GPU wheel lists TensorRT, few have it
+    status = (
+        PROBLEM if name == "CUDAExecutionProvider" else WARNING
+    )  # every GPU wheel lists TensorRT, few have it
     return Finding(subject, status, f"listed, and does not run: {_provider_advice(said, facts)}")
 
 
@@ -73,17 +94,27 @@ def _provider_advice(said: Said, facts: Facts) -> str:
     if "no kernel image" in err:
         return f"this onnxruntime was not built for architecture {facts.gpu.architecture}: {JETSON_WHEELS}"
     reason = REASON.search(err)
-    return reason[1] if reason else err.strip().splitlines()[-1] if err.strip() else f"exit code {said.status}"
+    return (
+        reason[1] if reason else err.strip().splitlines()[-1] if err.strip() else f"exit code {said.status}"
+    )
 
 
 def merge_op(facts: Facts) -> Finding:
     path = library.native_library()
     if path is None:
-        return Finding("merge op", WARNING, "the ONNX function body (same bits, slower): install a C++ compiler, then install ltbm again")
+        return Finding(
+            "merge op",
+            WARNING,
+            "the ONNX function body (same bits, slower): install a C++ compiler, then install ltbm again",
+        )
     try:
         facts.machine.load(str(path))
     except OSError as error:
-        return Finding("merge op", PROBLEM, f"{path} does not load ({error}): pip install --force-reinstall ltbm on this machine")
+        return Finding(
+            "merge op",
+            PROBLEM,
+            f"{path} does not load ({error}): pip install --force-reinstall ltbm on this machine",
+        )
     return Finding("merge op", OK, f"native CPU op, {path}")
 
 
@@ -95,7 +126,11 @@ def audio_files(facts: Facts) -> Finding:
     formats = soundfile.available_formats()
     missing = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in formats]
     if missing:
-        return Finding("audio files", WARNING, f"libsndfile {soundfile.__libsndfile_version__} reads no {', '.join(missing)}: upgrade soundfile")
+        return Finding(
+            "audio files",
+            WARNING,
+            f"libsndfile {soundfile.__libsndfile_version__} reads no {', '.join(missing)}: upgrade soundfile",
+        )
     return Finding("audio files", OK, f"libsndfile {soundfile.__libsndfile_version__}: WAV, FLAC, OGG, MP3")
 
 
@@ -103,8 +138,11 @@ def export(facts: Facts) -> Finding:
     found = facts.machine.versions(EXPORT_PACKAGES)
     missing = [name for name in EXPORT_PACKAGES if name not in found]
     if missing:
-        return Finding("export", OK if facts.jetson else WARNING,
-                       f"no {', '.join(missing)}: `ltbm export` needs pip install 'ltbm[export]', running bundles does not")
+        return Finding(
+            "export",
+            OK if facts.jetson else WARNING,
+            f"no {', '.join(missing)}: `ltbm export` needs pip install 'ltbm[export]', running bundles does not",
+        )
     return Finding("export", OK, ", ".join(f"{name} {number}" for name, number in found.items()))
 
 

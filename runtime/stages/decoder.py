@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltbm.runtime.bundle import DecoderSpec
-from ltbm.runtime.engine import Array, Engine
-from ltbm.runtime.kv_cache import KVCache
-from ltbm.runtime.stages.splice import Prefix
+from ..bundle import DecoderSpec
+from ..engine import Array, Engine
+from .kv_cache import KVCache
+from .splice import Prefix
 
 
 class Decoder:
@@ -24,8 +24,10 @@ class Decoder:
         self._logits = engine.zeros((rows, spec.vocab_size), np.float32)
         self._counts = {"past_len": engine.zeros((rows,), np.int32)} if not self.cache.grows else {}
         self._counts["last_index"] = engine.zeros((rows,), np.int32)
-        self._token = {"inputs_embeds": engine.zeros((rows, 1, spec.hidden_size), engine.inputs["inputs_embeds"].dtype),
-                       "position_ids": engine.zeros((rows, 1), np.int64)}
+        self._token = {
+            "inputs_embeds": engine.zeros((rows, 1, spec.hidden_size), engine.inputs["inputs_embeds"].dtype),
+            "position_ids": engine.zeros((rows, 1), np.int64),
+        }
         self._reset_bindings()
 
     def reserve(self, capacity: int) -> None:
@@ -35,7 +37,7 @@ class Decoder:
         former = np.asarray(self._key_bias)
         self.cache.grow(capacity)
         self._reset_bindings()
-        self._key_bias[:, :former.shape[1]] = former
+        self._key_bias[:, : former.shape[1]] = former
 
     def rewind(self, length: int) -> None:
         """Forget every row's tokens after the first `length`."""
@@ -53,10 +55,12 @@ class Decoder:
         for row, prefix in enumerate(prefixes):
             start, tokens = int(self.cache.lengths[row]), len(prefix.token_ids)
             if start + tokens > self.cache.capacity:
-                raise ValueError(f"{start + tokens} tokens do not fit a KV cache of {self.cache.capacity}; reserve more")
+                raise ValueError(
+                    f"{start + tokens} tokens do not fit a KV cache of {self.cache.capacity}; reserve more"
+                )
             bias = self._key_bias[row]
-            bias[start:start + tokens] = prefix.key_bias
-            bias[start + tokens:] = np.zeros(self.cache.capacity - start - tokens, np.float32)
+            bias[start : start + tokens] = prefix.key_bias
+            bias[start + tokens :] = np.zeros(self.cache.capacity - start - tokens, np.float32)
             self.positions[row] = prefix.next_position
         return self._run({"inputs_embeds": embeds, "position_ids": positions}, counts)
 
@@ -73,10 +77,13 @@ class Decoder:
             only = prefixes[0]
             return only.inputs_embeds.reshape(1, longest, -1), only.position_ids.reshape(1, longest)
         width, dtype = prefixes[0].inputs_embeds.shape[1], prefixes[0].inputs_embeds.dtype
-        embeds, positions = self._engine.zeros((self.rows, longest, width), dtype), self._engine.zeros((self.rows, longest), np.int64)
+        embeds, positions = (
+            self._engine.zeros((self.rows, longest, width), dtype),
+            self._engine.zeros((self.rows, longest), np.int64),
+        )
         for row, prefix in enumerate(prefixes):
-            embeds[row][:len(prefix.token_ids)] = prefix.inputs_embeds
-            positions[row][:len(prefix.token_ids)] = prefix.position_ids
+            embeds[row][: len(prefix.token_ids)] = prefix.inputs_embeds
+            positions[row][: len(prefix.token_ids)] = prefix.position_ids
         return embeds, positions
 
     def _run(self, tokens: dict[str, Array], counts: np.ndarray) -> np.ndarray:
@@ -97,7 +104,9 @@ class Decoder:
         new = tokens["position_ids"].shape[1]
         used = int(self.cache.lengths[0]) + new
         bias = self._key_bias.reshape(-1)[:used].reshape(1, used) if self.cache.grows else self._key_bias
-        binding = self._engine.bind(tokens | self._counts | self.cache.arrays(new) | {"key_bias": bias, "logits": self._logits})
+        binding = self._engine.bind(
+            tokens | self._counts | self.cache.arrays(new) | {"key_bias": bias, "logits": self._logits}
+        )
         if step:
             self._step = binding
         return binding

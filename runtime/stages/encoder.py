@@ -5,8 +5,8 @@ from itertools import groupby
 
 import numpy as np
 
-from ltbm.runtime.engine import Array, Engine
-from ltbm.runtime.stages.features import ENCODER_STRIDE, FeatureWindow
+from ..engine import Array, Engine
+from .features import ENCODER_STRIDE, FeatureWindow
 
 MAX_BATCH = 4  # windows encoded at once: bounds the attention scores, B * heads * (F / 2)^2 values
 
@@ -33,7 +33,9 @@ def encode(engine: Engine, windows: list[FeatureWindow]) -> list[EncodedRows]:
     groups = []
     for _, same_size in groupby(heard, key=lambda window: (window.frames, window.tokens)):
         rows = list(same_size)
-        groups += [_encode_rows(engine, rows[start:start + MAX_BATCH]) for start in range(0, len(rows), MAX_BATCH)]
+        groups += [
+            _encode_rows(engine, rows[start : start + MAX_BATCH]) for start in range(0, len(rows), MAX_BATCH)
+        ]
     return groups
 
 
@@ -41,9 +43,11 @@ def _encode_rows(engine: Engine, rows: list[FeatureWindow]) -> EncodedRows:
     features = np.stack([row.input_features for row in rows])
     spec = engine.outputs["audio_embeds"]
     audio_embeds = engine.zeros((len(rows), features.shape[2] // ENCODER_STRIDE, spec.shape[2]), spec.dtype)
-    engine.bind({
-        "input_features": features,
-        "frame_lengths": np.array([row.frame_length for row in rows], np.int32),
-        "audio_embeds": audio_embeds,
-    }).run()
+    engine.bind(
+        {
+            "input_features": features,
+            "frame_lengths": np.array([row.frame_length for row in rows], np.int32),
+            "audio_embeds": audio_embeds,
+        }
+    ).run()
     return EncodedRows(audio_embeds, rows[0].tokens)

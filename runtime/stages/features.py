@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from ltbm.runtime.bundle import AudioSpec
+from ..bundle import AudioSpec
 
 ENCODER_STRIDE = 4  # mel frames per encoder token: conv stride 2, pool stride 2
 LOG_FLOOR = 1e-10  # Whisper's floor under the mel power
@@ -53,7 +53,7 @@ class FeatureWindow:
 def cut_windows(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
     """The windows of a mono waveform [samples] at the model's rate, in temporal order."""
     size = spec.window_samples
-    return [FeatureWindow(waveform[start:start + size], spec) for start in range(0, len(waveform), size)]
+    return [FeatureWindow(waveform[start : start + size], spec) for start in range(0, len(waveform), size)]
 
 
 def encoder_frames(frame_length: int) -> int:
@@ -74,7 +74,9 @@ def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
     float64 inside, as transformers' numpy path; only `frames` frames are computed, the rest of the window is silence.
     """
     power = power_spectrum(pad_window(samples, frames, spec), frames, spec)
-    mel = np.log10(np.maximum(mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate).T @ power.T, LOG_FLOOR))
+    mel = np.log10(
+        np.maximum(mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate).T @ power.T, LOG_FLOOR)
+    )
     return ((np.maximum(mel, mel.max() - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
 
 
@@ -83,14 +85,14 @@ def pad_window(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
     half = spec.n_fft // 2
     needed = min(frames * spec.hop_length + half, spec.window_samples)
     padded = np.zeros(needed, dtype=np.float64)
-    padded[:len(samples)] = samples
+    padded[: len(samples)] = samples
     right = half if needed == spec.window_samples else 0
     return np.pad(padded, (half, right), mode="reflect")
 
 
 def power_spectrum(padded: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
     """|STFT|^2 [frames, n_fft // 2 + 1] float64."""
-    views = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[::spec.hop_length][:frames]
+    views = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length][:frames]
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(spec.n_fft) / spec.n_fft)
     spectrum = np.fft.rfft(views * window, axis=1)
     return spectrum.real**2 + spectrum.imag**2

@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ltbm.runtime.engine import Array, Engine
-from ltbm.runtime.levels import Level
-from ltbm.runtime.stages.encoder import EncodedRows
+from ..engine import Array, Engine
+from ..levels import Level
+from .encoder import EncodedRows
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class MergedAudio:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.merged_embeds, self.row_sizes, self.row_anchors, self.row_source_map))
+        return sum(
+            array.nbytes
+            for array in (self.merged_embeds, self.row_sizes, self.row_anchors, self.row_source_map)
+        )
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -76,14 +79,20 @@ class MergedAudio:
     def anchors(self) -> np.ndarray:
         """[K] int32 on the host: place of each kept token on the audio's own time axis, in encoder tokens."""
         starts = np.cumsum([0] + [row.tokens_in for row in self.rows[:-1]])
-        return np.asarray(self.row_anchors) + np.repeat(starts, [row.tokens_out for row in self.rows]).astype(np.int32)
+        return np.asarray(self.row_anchors) + np.repeat(starts, [row.tokens_out for row in self.rows]).astype(
+            np.int32
+        )
 
     @cached_property
     def source_map(self) -> np.ndarray:
         """[tokens_in] int32 on the host: the kept token that each encoder token went to, -1 if it was dropped."""
         starts = np.cumsum([0] + [row.tokens_out for row in self.rows[:-1]])
-        placed = np.asarray(self.row_source_map) + np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
-        return np.where(np.asarray(self.row_source_map) < 0, np.int32(-1), placed)  # a comparator drops tokens
+        placed = np.asarray(self.row_source_map) + np.repeat(
+            starts, [row.tokens_in for row in self.rows]
+        ).astype(np.int32)
+        return np.where(
+            np.asarray(self.row_source_map) < 0, np.int32(-1), placed
+        )  # a comparator drops tokens
 
 
 def merge(engine: Engine, groups: list[EncodedRows], level: Level, first_position: int = 0) -> MergedAudio:
@@ -113,18 +122,35 @@ class _Span:
 
     def outputs(self) -> dict[str, Array]:
         audio, after = self.audio, self.tokens_out + self.rows * self.kept
-        by_kept = {"merged_embeds": audio.merged_embeds, "position_ids": audio.placed.position_ids,
-                   "key_bias": audio.placed.key_bias, "sizes": audio.row_sizes, "anchors": audio.row_anchors}
-        return {name: array[self.tokens_out:after].reshape(self.rows, self.kept, *array.shape[1:]) for name, array in by_kept.items()}
+        by_kept = {
+            "merged_embeds": audio.merged_embeds,
+            "position_ids": audio.placed.position_ids,
+            "key_bias": audio.placed.key_bias,
+            "sizes": audio.row_sizes,
+            "anchors": audio.row_anchors,
+        }
+        return {
+            name: array[self.tokens_out : after].reshape(self.rows, self.kept, *array.shape[1:])
+            for name, array in by_kept.items()
+        }
 
 
 def _allocate(engine: Engine, rows: tuple[Row, ...], level: Level, first_position: int) -> MergedAudio:
     embeds = engine.outputs["merged_embeds"]
     tokens_in, tokens_out = sum(row.tokens_in for row in rows), sum(row.tokens_out for row in rows)
-    placed = Placed(first_position, level.positions, level.attention, engine.zeros((tokens_out,), np.int64),
-                    engine.zeros((tokens_out,), np.float32))
-    sizes, anchors, source_map = (engine.zeros((count,), np.int32) for count in (tokens_out, tokens_out, tokens_in))
-    return MergedAudio(engine.zeros((tokens_out, embeds.shape[2]), embeds.dtype), sizes, anchors, source_map, rows, placed)
+    placed = Placed(
+        first_position,
+        level.positions,
+        level.attention,
+        engine.zeros((tokens_out,), np.int64),
+        engine.zeros((tokens_out,), np.float32),
+    )
+    sizes, anchors, source_map = (
+        engine.zeros((count,), np.int32) for count in (tokens_out, tokens_out, tokens_in)
+    )
+    return MergedAudio(
+        engine.zeros((tokens_out, embeds.shape[2]), embeds.dtype), sizes, anchors, source_map, rows, placed
+    )
 
 
 def _merge_rows(engine: Engine, group: EncodedRows, level: Level, firsts: np.ndarray, span: _Span) -> None:
@@ -132,19 +158,26 @@ def _merge_rows(engine: Engine, group: EncodedRows, level: Level, firsts: np.nda
     rows, padded = group.rows, group.audio_embeds.shape[1]
     whole = padded == group.tokens  # then the source map needs no cutting
     after = span.tokens_in + rows * group.tokens
-    source_map = span.audio.row_source_map[span.tokens_in:after].reshape(rows, -1) if whole else engine.zeros((rows, padded), np.int32)
-    engine.bind({
-        "audio_embeds": group.audio_embeds,
-        "lengths": np.full(rows, group.tokens, np.int32),
-        "targets": np.full(rows, span.kept, np.int32),
-        "keep": np.array([span.kept], np.int64),
-        "window": np.array([level.merge_window], np.int32),
-        "first_position": firsts.astype(np.int64),
-        "original_positions": np.array([level.positions == "original"], np.int32),
-        "proportional_attention": np.array([level.attention == "proportional"], np.int32),
-        "source_map": source_map,
-    } | span.outputs()).run()
+    source_map = (
+        span.audio.row_source_map[span.tokens_in : after].reshape(rows, -1)
+        if whole
+        else engine.zeros((rows, padded), np.int32)
+    )
+    engine.bind(
+        {
+            "audio_embeds": group.audio_embeds,
+            "lengths": np.full(rows, group.tokens, np.int32),
+            "targets": np.full(rows, span.kept, np.int32),
+            "keep": np.array([span.kept], np.int64),
+            "window": np.array([level.merge_window], np.int32),
+            "first_position": firsts.astype(np.int64),
+            "original_positions": np.array([level.positions == "original"], np.int32),
+            "proportional_attention": np.array([level.attention == "proportional"], np.int32),
+            "source_map": source_map,
+        }
+        | span.outputs()
+    ).run()
     if not whole:
         for row in range(rows):
             start = span.tokens_in + row * group.tokens
-            span.audio.row_source_map[start:start + group.tokens] = source_map[row][:group.tokens]
+            span.audio.row_source_map[start : start + group.tokens] = source_map[row][: group.tokens]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltbm.runtime.engine import Array
-from ltbm.runtime.levels import Level
-from ltbm.runtime.stages.merge import MergedAudio
+from ..engine import Array
+from ..levels import Level
+from .merge import MergedAudio
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Piece:
     audio: int | None = None
 
 
-def lay_out(prompt_ids: Sequence[int], audios: Sequence, audio_token_id: int, level: Level) -> tuple[list[Piece], int]:
+def lay_out(
+    prompt_ids: Sequence[int], audios: Sequence, audio_token_id: int, level: Level
+) -> tuple[list[Piece], int]:
     """The pieces of a prompt, one placeholder per audio, and the position after it.
 
     audios: anything with tokens_in and tokens_out, which are known before anything is encoded
@@ -61,15 +63,25 @@ def lay_out(prompt_ids: Sequence[int], audios: Sequence, audio_token_id: int, le
         pieces.append(Piece(start, position, len(text), token_ids=text))
         start, position = start + len(text), position + len(text)
         pieces.append(Piece(start, position, audio.tokens_out, audio=index))
-        start, position = start + audio.tokens_out, position + (audio.tokens_in if level.positions == "original" else audio.tokens_out)
+        start, position = (
+            start + audio.tokens_out,
+            position + (audio.tokens_in if level.positions == "original" else audio.tokens_out),
+        )
         begin = place + 1
     text = prompt_ids[begin:]
     pieces.append(Piece(start, position, len(text), token_ids=text))
     return pieces, position + len(text)
 
 
-def splice(prompt_ids: Sequence[int], audios: Sequence[MergedAudio], audio_token_id: int, embeddings, level: Level,
-           zeros: Callable = np.zeros, skip: int = 0) -> Prefix:
+def splice(
+    prompt_ids: Sequence[int],
+    audios: Sequence[MergedAudio],
+    audio_token_id: int,
+    embeddings,
+    level: Level,
+    zeros: Callable = np.zeros,
+    skip: int = 0,
+) -> Prefix:
     """Put each audio in the place of its placeholder in `prompt_ids` (one placeholder per audio, in order).
 
     embeddings: indexed by token ids, gives their rows [n, H], in the type of the decoder's inputs_embeds
@@ -78,15 +90,22 @@ def splice(prompt_ids: Sequence[int], audios: Sequence[MergedAudio], audio_token
     """
     pieces, next_position = lay_out(prompt_ids, audios, audio_token_id, level)
     total = pieces[-1].start + pieces[-1].length - skip
-    prefix = Prefix(np.zeros(total, np.int64), zeros((total, embeddings.shape[1]), embeddings.dtype), zeros((total,), np.int64),
-                    zeros((total,), np.float32), next_position)
+    prefix = Prefix(
+        np.zeros(total, np.int64),
+        zeros((total, embeddings.shape[1]), embeddings.dtype),
+        zeros((total,), np.int64),
+        zeros((total,), np.float32),
+        next_position,
+    )
     for piece in pieces:
         if piece.start + piece.length > skip:
             _fill(prefix, piece, skip, audios, audio_token_id, embeddings, level)
     return prefix
 
 
-def _fill(prefix: Prefix, piece: Piece, skip: int, audios, audio_token_id: int, embeddings, level: Level) -> None:
+def _fill(
+    prefix: Prefix, piece: Piece, skip: int, audios, audio_token_id: int, embeddings, level: Level
+) -> None:
     cut = max(0, skip - piece.start)  # tokens of the piece that are left out
     here = slice(piece.start + cut - skip, piece.start + piece.length - skip)
     if piece.audio is None:
@@ -106,8 +125,16 @@ def _fill(prefix: Prefix, piece: Piece, skip: int, audios, audio_token_id: int, 
 def _placed(audio: MergedAudio, position: int, level: Level) -> tuple[Array, Array]:
     """position_ids and key_bias [K]: those that the merge wrote if it wrote them for this place, else made on the host."""
     placed = audio.placed
-    if placed and (placed.first_position, placed.positions, placed.attention) == (position, level.positions, level.attention):
+    if placed and (placed.first_position, placed.positions, placed.attention) == (
+        position,
+        level.positions,
+        level.attention,
+    ):
         return placed.position_ids, placed.key_bias
     places = audio.anchors.astype(np.int64) if level.positions == "original" else np.arange(audio.tokens_out)
-    bias = np.log(audio.sizes.astype(np.float32)) if level.attention == "proportional" else np.zeros(audio.tokens_out, np.float32)
+    bias = (
+        np.log(audio.sizes.astype(np.float32))
+        if level.attention == "proportional"
+        else np.zeros(audio.tokens_out, np.float32)
+    )
     return position + places, bias

@@ -13,7 +13,9 @@ def test_the_demo_hears_its_clips(capsys):
     tokens = [level["audio_tokens"] for level in shown["levels"]]
     assert tokens == sorted(tokens, reverse=True) and len(set(tokens)) == 4
     assert "synthetic scenes" in shown["note"]
-    assert all(heard["encoder_ms"] > 0 for clip in shown["clips"] for heard in clip["heard"].values())  # no level rides on another's
+    assert all(
+        heard["encoder_ms"] > 0 for clip in shown["clips"] for heard in clip["heard"].values()
+    )  # no level rides on another's
 
 
 def test_the_demo_shows_a_table(capsys):
@@ -28,7 +30,16 @@ def test_the_demo_has_ten_clips(clips):
 
 
 def test_eval_writes_its_results(tmp_path, capsys):
-    flags = ["--scenes", "3", "--levels", "full,keep25", "--methods", "ltbm,stride", "--out", str(tmp_path / "out")]
+    flags = [
+        "--scenes",
+        "3",
+        "--levels",
+        "full,keep25",
+        "--methods",
+        "ltbm,stride",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["eval", "demo", *flags]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(results["rows"]) == 1 + 2 * 4 and results["scenes"] == 3

@@ -16,7 +16,9 @@ EVERY_EVENT = [
     for pitch in (PITCHES if sound.pitched else [None])
     for duration in ([None] if sound.counted else DURATIONS)
 ]
-SCENES = [make_scene(seed, recurring) for seed in split_seeds("validation", 60) for recurring in (True, False)]
+SCENES = [
+    make_scene(seed, recurring) for seed in split_seeds("validation", 60) for recurring in (True, False)
+]
 
 
 @pytest.fixture(scope="module")

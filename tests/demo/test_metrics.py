@@ -12,7 +12,9 @@ from ltbm.demo.scenes import Event
 BELL, HIGH_BELL = Event("bell", 2, "low", None), Event("bell", 3, "high", None)
 SIREN, RAIN = Event("siren", None, None, "brief"), Event("rain", None, None, "long")
 PITCH = Question("pitch", "is the bell low or high ?", ("low", "high"), "low")
-COUNT = Question("count", "how often does the bell sound : once or three times ?", ("once", "three times"), "once")
+COUNT = Question(
+    "count", "how often does the bell sound : once or three times ?", ("once", "three times"), "once"
+)
 
 
 def scores(played, heard, questions=(), answers=()):

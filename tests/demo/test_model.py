@@ -34,7 +34,9 @@ def test_the_position_table_is_whisper_s(model):
     table = model.model.audio_tower.embed_positions.weight
     assert table.shape == (TRAINING_WINDOW_S * 50, 128) and not table.requires_grad
     wide = sinusoids(1500, 128)
-    torch.testing.assert_close(table, wide[: len(table)], rtol=0, atol=1e-6)  # sin rounds by how threads share the work
+    torch.testing.assert_close(
+        table, wide[: len(table)], rtol=0, atol=1e-6
+    )  # sin rounds by how threads share the work
     np.testing.assert_allclose(wide[7, [0, 64]], [np.sin(7), np.cos(7)], atol=1e-6)
 
 
@@ -55,7 +57,9 @@ def test_any_bucket_gives_the_stock_tokens(model):
     for scene in SCENES:
         example = data.make_example(scene)
         features = torch.from_numpy(data.log_mels(scene.waveform, example.features.shape[1]))[None]
-        tokens = encode_audio(model, features, torch.tensor([example.frames]))[0, : token_count(example.frames)]
+        tokens = encode_audio(model, features, torch.tensor([example.frames]))[
+            0, : token_count(example.frames)
+        ]
         stock = _stock_tokens(model, data.log_mels(scene.waveform, data.MAX_FRAMES), example.frames)
         torch.testing.assert_close(tokens, stock, rtol=0, atol=1e-5)
 

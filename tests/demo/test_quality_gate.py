@@ -29,14 +29,28 @@ def engine_texts(scenes):
         encoded = [encode(session.encoder, session.features(scene.waveform)[0]) for scene in scenes]
         asked = [[session.prompter.prompt_ids(prompt, 1) for prompt in prompts(scene)] for scene in scenes]
         wanted = [("ltbm", level) for level in LEVELS] + [("pool", "keep12"), ("prune", "keep25")]
-        return {(method, name): hear(session, [compress(session, groups, method, parse_level(name)) for groups in encoded],
-                                     asked, parse_level(name)) for method, name in wanted}
+        return {
+            (method, name): hear(
+                session,
+                [compress(session, groups, method, parse_level(name)) for groups in encoded],
+                asked,
+                parse_level(name),
+            )
+            for method, name in wanted
+        }
 
 
 @pytest.fixture(scope="module")
 def figures(scenes, engine_texts):
-    return {key: summarise([score_clip(scene.events, said[0], questions(scene), said[1:]) for scene, said in zip(scenes, texts)])
-            for key, texts in engine_texts.items()}
+    return {
+        key: summarise(
+            [
+                score_clip(scene.events, said[0], questions(scene), said[1:])
+                for scene, said in zip(scenes, texts)
+            ]
+        )
+        for key, texts in engine_texts.items()
+    }
 
 
 def test_uncompressed(figures):

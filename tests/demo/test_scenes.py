@@ -50,9 +50,16 @@ def test_scenes_stay_within_their_bounds():
         assert scenes.MIN_SCENE_S <= scene.seconds <= scenes.MAX_SCENE_S
         assert scene.waveform.dtype == np.float32 and np.abs(scene.waveform).max() <= 1
         assert 1 <= len(scene.events) <= scenes.MAX_EVENTS
-        edges = [0.0, *(edge for event in scene.events for edge in (event.start_s, event.end_s)), scene.seconds]
+        edges = [
+            0.0,
+            *(edge for event in scene.events for edge in (event.start_s, event.end_s)),
+            scene.seconds,
+        ]
         assert edges == sorted(edges)
-        gaps = [after.start_s - before.end_s for before, after in zip(scene.events, scene.events[1:], strict=False)]
+        gaps = [
+            after.start_s - before.end_s
+            for before, after in zip(scene.events, scene.events[1:], strict=False)
+        ]
         assert all(gap >= scenes.PAUSE_S - 1e-6 for gap in gaps)
 
 
@@ -70,7 +77,10 @@ def test_sounds_have_the_attributes_they_are_asked_for(name):
     sound, rng = SOUNDS[name], np.random.default_rng(0)
     for pitch in ("low", "high"):
         if sound.counted:
-            seconds = [len(render_sound(rng, sound, count, pitch, None)) / SAMPLE_RATE for count in range(1, MAX_COUNT + 1)]
+            seconds = [
+                len(render_sound(rng, sound, count, pitch, None)) / SAMPLE_RATE
+                for count in range(1, MAX_COUNT + 1)
+            ]
             steps = [(b - sound.pulse_s[1], b - sound.pulse_s[0]) for b in seconds]
             for count, (least, most) in enumerate(steps):  # `count` periods come before the last pulse
                 assert least <= count * PERIOD_S[1] and most >= count * PERIOD_S[0] - 1e-3

@@ -37,14 +37,22 @@ def test_the_clips_can_be_written_again(tmp_path):
     write_clips(tmp_path)
     assert json.loads((tmp_path / "clips.json").read_text()) == RECORDS
     for record in RECORDS:
-        again, shipped = (soundfile.read(folder / record["file"], dtype="int16")[0] for folder in (tmp_path, FOLDER))
+        again, shipped = (
+            soundfile.read(folder / record["file"], dtype="int16")[0] for folder in (tmp_path, FOLDER)
+        )
         assert np.abs(again.astype(int) - shipped).max() <= 2**UNUSED
 
 
 def test_the_checkpoint_is_small_and_complete():
     sizes = {file.name: file.stat().st_size for file in MODEL.iterdir()}
     assert sizes["model.safetensors"] < 6e6
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "preprocessor_config.json", "README.md"):
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "preprocessor_config.json",
+        "README.md",
+    ):
         assert sizes[name] > 0
     words = json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"]
     assert sorted(words, key=words.get) == language.vocabulary()

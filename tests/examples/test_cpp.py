@@ -14,15 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
-from ltbm.runtime.shape_ranges import Limits, stage_profiles
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "cpp"
 IN_PLACE = (10, 15)  # the first TensorRT that updates a KV cache in place
-INTERFACES = {"NvInferImpl.h": ("VRuntime", "VCudaEngine", "VExecutionContext"), "NvInferRuntimeCommon.h": ("IPluginRegistry",)}
+INTERFACES = {
+    "NvInferImpl.h": ("VRuntime", "VCudaEngine", "VExecutionContext"),
+    "NvInferRuntimeCommon.h": ("IPluginRegistry",),
+}
 
 
 def load(path: Path):
@@ -50,18 +53,39 @@ def headers():
 @pytest.fixture(scope="module")
 def version(headers):
     text = (headers / "NvInferVersion.h").read_text()
-    return tuple(int(re.search(rf"define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text)[1]) for part in ("MAJOR", "MINOR"))
+    return tuple(
+        int(re.search(rf"define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text)[1])
+        for part in ("MAJOR", "MINOR")
+    )
 
 
 @pytest.fixture(scope="module")
 def program(headers, tmp_path_factory):
     """The example, linked with the fake TensorRT."""
     folder = tmp_path_factory.mktemp("example")
-    (folder / "stubs.h").write_text("".join(stub(headers / file, name) for file, names in INTERFACES.items() for name in names))
+    (folder / "stubs.h").write_text(
+        "".join(stub(headers / file, name) for file, names in INTERFACES.items() for name in names)
+    )
     system = [part for path in [headers, *harness.cuda_includes()] for part in ("-isystem", path)]
-    harness.run([harness.compiler(), "-std=c++17", "-g", "-fsanitize=address,undefined", "-Wall", "-Wextra", "-Werror",
-                 "-Wno-deprecated-declarations", *system, "-isystem", folder, EXAMPLE / "main.cpp", HERE / "fake_tensorrt.cpp",
-                 "-o", folder / "ltbm_example"])
+    harness.run(
+        [
+            harness.compiler(),
+            "-std=c++17",
+            "-g",
+            "-fsanitize=address,undefined",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-deprecated-declarations",
+            *system,
+            "-isystem",
+            folder,
+            EXAMPLE / "main.cpp",
+            HERE / "fake_tensorrt.cpp",
+            "-o",
+            folder / "ltbm_example",
+        ]
+    )
     return folder / "ltbm_example"
 
 
@@ -69,9 +93,13 @@ def stub(header: Path, name: str) -> str:
     """A class that implements every pure virtual function of an interface by ending the program."""
     body = re.search(rf"^class {name}\b.*?^}};", header.read_text(), re.S | re.M)[0]
     body = re.sub(r"//[^\n]*", "", body)
-    functions = [" ".join(function.split()) for function in re.findall(r"\bvirtual\b([^;{]*?)=\s*0\s*;", body)]
+    functions = [
+        " ".join(function.split()) for function in re.findall(r"\bvirtual\b([^;{]*?)=\s*0\s*;", body)
+    ]
     base = f"apiv::{name}" if name.startswith("V") else name
-    lines = "".join(f" {function} override {{ std::abort(); }}\n" for function in functions if "~" not in function)
+    lines = "".join(
+        f" {function} override {{ std::abort(); }}\n" for function in functions if "~" not in function
+    )
     return f"namespace nvinfer1 {{\nclass {name}Stub : public {base} {{ public:\n{lines}}};\n}}\n"
 
 
@@ -89,7 +117,9 @@ class Stages:
     def write_engines(self, folder: Path, max_context: int | None = None) -> Path:
         folder.mkdir(parents=True)
         for name, session in self.sessions.items():
-            profiles = stage_profiles(self.manifest, name, self.flavour, Limits.of(self.manifest, None, max_context))
+            profiles = stage_profiles(
+                self.manifest, name, self.flavour, Limits.of(self.manifest, None, max_context)
+            )
             (folder / f"{name}.engine").write_text(describe(name, session, profiles))
         return folder
 
@@ -108,7 +138,9 @@ class Stages:
         while (words := stream.readline().split())[0] != b"end":
             name, shape = words[0].decode(), tuple(map(int, words[1:]))
             dtype = np.dtype(types[name])
-            feeds[name] = np.frombuffer(stream.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
+            feeds[name] = np.frombuffer(stream.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(
+                shape
+            )
         return session.run(None, feeds)
 
 
@@ -122,8 +154,23 @@ def describe(name: str, session, profiles) -> str:
     for kind, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
         for value in values:
             shape = [extent if isinstance(extent, int) else -1 for extent in value.shape]
-            ends = [end for profile in profiles for end in profile.shapes.get(value.name, (shape, shape, shape))[::2]] if kind == "input" else []
-            words = [kind, numpy_type(value), "host" if value.name == "keep" else "device", len(shape), *shape, *(n for end in ends for n in end)]
+            ends = (
+                [
+                    end
+                    for profile in profiles
+                    for end in profile.shapes.get(value.name, (shape, shape, shape))[::2]
+                ]
+                if kind == "input"
+                else []
+            )
+            words = [
+                kind,
+                numpy_type(value),
+                "host" if value.name == "keep" else "device",
+                len(shape),
+                *shape,
+                *(n for end in ends for n in end),
+            ]
             lines.append(" ".join(map(str, [*words, value.name])))
     if any(value.name == "past_len" for value in session.get_inputs()):
         caches = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
@@ -137,8 +184,14 @@ def run(program, stages, engines, table, request, plugin):
     server = threading.Thread(target=stages.serve, args=(ours,))
     with theirs:
         server.start()
-        done = subprocess.run([program, engines, table, plugin, request], capture_output=True, text=True, timeout=120,
-                              pass_fds=[theirs.fileno()], env=os.environ | {"LTBM_TEST_SOCKET": str(theirs.fileno())})
+        done = subprocess.run(
+            [program, engines, table, plugin, request],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            pass_fds=[theirs.fileno()],
+            env=os.environ | {"LTBM_TEST_SOCKET": str(theirs.fileno())},
+        )
     server.join()
     return done
 
@@ -146,29 +199,50 @@ def run(program, stages, engines, table, request, plugin):
 @pytest.fixture
 def ready(make_bundle, make_clip, tmp_path):
     """(family, precision, flavour, level) -> bundle, stages, plugin, and the request in tmp_path."""
+
     def make(family="qwen2_audio", precision="float32", flavour="std24", level="keep25"):
         bundle = make_bundle(family, precision)[1]
-        prepare.write_request(Bundle.open(bundle), make_clip(3), "hm ?", parse_level(level), 8, tmp_path / "request")
+        prepare.write_request(
+            Bundle.open(bundle), make_clip(3), "hm ?", parse_level(level), 8, tmp_path / "request"
+        )
         (tmp_path / "plugin.so").touch()
         return bundle, Stages(bundle, flavour), tmp_path / "plugin.so"
 
     return make
 
 
-@pytest.mark.parametrize("family,precision,flavour,level", [
-    ("qwen2_audio", "float32", "std24", "keep25"), ("qwen2_audio", "float32", "std24", "full"), ("qwen2_audio", "float16", "std24", "keep50"),
-    ("qwen2_audio", "float32", "concat20", "keep25"), ("audioflamingo3", "float32", "std24", "keep12")])
-def test_it_answers_as_python_does(program, version, ready, make_clip, tmp_path, family, precision, flavour, level):
+@pytest.mark.parametrize(
+    "family,precision,flavour,level",
+    [
+        ("qwen2_audio", "float32", "std24", "keep25"),
+        ("qwen2_audio", "float32", "std24", "full"),
+        ("qwen2_audio", "float16", "std24", "keep50"),
+        ("qwen2_audio", "float32", "concat20", "keep25"),
+        ("audioflamingo3", "float32", "std24", "keep12"),
+    ],
+)
+def test_it_answers_as_python_does(
+    program, version, ready, make_clip, tmp_path, family, precision, flavour, level
+):
     if flavour == "std24" and version < IN_PLACE:
         pytest.skip(f"TensorRT {version[0]}.{version[1]} updates no cache in place")
     bundle, stages, plugin = ready(family, precision, flavour, level)
-    done = run(program, stages, stages.write_engines(tmp_path / "engines"), bundle / "embeddings.npy", tmp_path / "request", plugin)
+    done = run(
+        program,
+        stages,
+        stages.write_engines(tmp_path / "engines"),
+        bundle / "embeddings.npy",
+        tmp_path / "request",
+        plugin,
+    )
     assert done.returncode == 0, done.stderr
     with Session.open(bundle) as session:
         answer = session.generate(make_clip(3), "hm ?", level, max_new_tokens=8)
     assert [int(token) for token in done.stdout.split()] == answer.token_ids
     assert f"{answer.tokens_in} audio tokens -> {answer.tokens_out}, " in done.stderr
-    assert stages.used == [("encoder", 0), ("merge", 0), ("decoder", 0)] + [("decoder", 1)] * (len(answer.token_ids) - 1)
+    assert stages.used == [("encoder", 0), ("merge", 0), ("decoder", 0)] + [("decoder", 1)] * (
+        len(answer.token_ids) - 1
+    )
 
 
 def test_a_table_of_bfloat16_bits_is_read(program, version, ready, tmp_path):
@@ -177,7 +251,10 @@ def test_a_table_of_bfloat16_bits_is_read(program, version, ready, tmp_path):
     bits = np.load(bundle / "embeddings.npy").view(np.uint32) >> 16
     np.save(tmp_path / "bits.npy", bits.astype(np.uint16))
     np.save(tmp_path / "values.npy", (bits << 16).view(np.float32))
-    said = [run(program, stages, engines, tmp_path / name, tmp_path / "request", plugin).stdout for name in ("bits.npy", "values.npy")]
+    said = [
+        run(program, stages, engines, tmp_path / name, tmp_path / "request", plugin).stdout
+        for name in ("bits.npy", "values.npy")
+    ]
     assert said[0] == said[1] and said[0].strip()
 
 
@@ -185,20 +262,35 @@ def test_what_is_wrong_is_said(program, version, ready, tmp_path):
     flavour = "std24" if version >= IN_PLACE else "concat20"
     bundle, stages, plugin = ready(flavour=flavour)
     good, small = stages.write_engines(tmp_path / "engines"), stages.write_engines(tmp_path / "small", 64)
-    (foreign := stages.write_engines(tmp_path / "foreign") / "decoder.engine").write_text("of another machine")
+    (foreign := stages.write_engines(tmp_path / "foreign") / "decoder.engine").write_text(
+        "of another machine"
+    )
     for engines, library, request, words in (
-            (tmp_path / "none", plugin, "request", "no engine .*decoder.engine: make it here with `ltbm build`"),
-            (foreign.parent, plugin, "request", "decoder.engine does not load: .* `ltbm build` again"),
-            (good, tmp_path / "lost.so", "request", "lost.so does not load as a TensorRT plugin"),
-            (small, plugin, "request", "decoder.engine was built for smaller shapes"),
-            (good, plugin, "nothing", "no file .*request.txt: write it with prepare.py")):
+        (tmp_path / "none", plugin, "request", "no engine .*decoder.engine: make it here with `ltbm build`"),
+        (foreign.parent, plugin, "request", "decoder.engine does not load: .* `ltbm build` again"),
+        (good, tmp_path / "lost.so", "request", "lost.so does not load as a TensorRT plugin"),
+        (small, plugin, "request", "decoder.engine was built for smaller shapes"),
+        (good, plugin, "nothing", "no file .*request.txt: write it with prepare.py"),
+    ):
         done = run(program, stages, engines, bundle / "embeddings.npy", tmp_path / request, library)
         assert done.returncode == 1 and re.search(words, done.stderr), (words, done.stderr)
 
 
 def test_it_compiles_without_a_warning(headers):
     system = [part for path in [headers, *harness.cuda_includes()] for part in ("-isystem", path)]
-    harness.run([harness.compiler(), "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *system, EXAMPLE / "main.cpp"])
+    harness.run(
+        [
+            harness.compiler(),
+            "-std=c++17",
+            "-fsyntax-only",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            *system,
+            EXAMPLE / "main.cpp",
+        ]
+    )
 
 
 def test_the_script_writes_and_reads(make_bundle, tmp_path, capsys, monkeypatch, make_clip):
@@ -208,7 +300,10 @@ def test_the_script_writes_and_reads(make_bundle, tmp_path, capsys, monkeypatch,
 
     bundle = make_bundle("qwen2_audio")[1]
     soundfile.write(tmp_path / "clip.wav", make_clip(3), 16_000)
-    monkeypatch.setattr("sys.argv", ["prepare.py", str(bundle), str(tmp_path / "clip.wav"), "--out", str(tmp_path / "request")])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["prepare.py", str(bundle), str(tmp_path / "clip.wav"), "--out", str(tmp_path / "request")],
+    )
     prepare.main()
     assert np.load(tmp_path / "request" / "input_features.npy").dtype == np.float32
     assert "tokens 75\n" in (tmp_path / "request" / "request.txt").read_text()

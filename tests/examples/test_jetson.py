@@ -31,15 +31,25 @@ def test_every_source_is_in_the_repository():
 
 
 def test_everything_that_the_package_is_built_from_is_copied(project):
-    build, sources = project["tool"]["scikit-build"], {source for copied in words("COPY") for source in copied[:-1]}
-    needed = {*build["wheel"]["packages"].values(), build["cmake"]["source-dir"], project["project"]["readme"], "pyproject.toml",
-              *project["project"]["license-files"]}
+    build, sources = (
+        project["tool"]["scikit-build"],
+        {source for copied in words("COPY") for source in copied[:-1]},
+    )
+    needed = {
+        *build["wheel"]["packages"].values(),
+        build["cmake"]["source-dir"],
+        project["project"]["readme"],
+        "pyproject.toml",
+        *project["project"]["license-files"],
+    }
     assert needed <= sources
 
 
 def test_extras_and_command_are_the_packages_own(project):
     extras = set(re.findall(r"\.\[([\w,]+)\]", DOCKERFILE + PAGE))
-    assert {name for extra in extras for name in extra.split(",")} <= set(project["project"]["optional-dependencies"])
+    assert {name for extra in extras for name in extra.split(",")} <= set(
+        project["project"]["optional-dependencies"]
+    )
     assert words("ENTRYPOINT") == [['["ltbm"]']] and "ltbm" in project["project"]["scripts"]
 
 
@@ -48,7 +58,9 @@ def test_architectures_and_options_are_the_plugins():
     known = re.search(r"foreach\(arch ([\d ]+)\)", cmake)[1].split()
     named = re.findall(r"ARCHITECTURES=\"?([\d;]+)", DOCKERFILE + PAGE)
     assert named and {arch for names in named for arch in names.split(";")} <= set(known)
-    assert {name for name in re.findall(r"cmake\.define\.(\w+)", DOCKERFILE + PAGE) if f"set({name} " not in cmake} == set()
+    assert {
+        name for name in re.findall(r"cmake\.define\.(\w+)", DOCKERFILE + PAGE) if f"set({name} " not in cmake
+    } == set()
 
 
 def test_page_and_dockerfile_name_the_same_images():

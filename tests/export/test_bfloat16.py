@@ -18,7 +18,9 @@ from ltbm.runtime.bundle import Bundle
 @pytest.fixture
 def bfloat16_checkpoint(qwen, tmp_path_factory):
     folder = shutil.copytree(qwen[0], tmp_path_factory.mktemp("bfloat16") / "checkpoint")
-    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "model.safetensors").items()
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -35,7 +37,9 @@ def test_bfloat16_weights_are_kept_bit_for_bit(bfloat16_checkpoint, tmp_path):
     out = export_bundle(bfloat16_checkpoint, tmp_path / "bundle", "bfloat16", progress=lambda line: None)
     tensors = load_file(bfloat16_checkpoint / "model.safetensors")
     for flavour in Bundle.open(out).manifest.flavours:
-        stored = {tensor.name: tensor for tensor in onnx.load(out / f"decoder.{flavour}.onnx").graph.initializer}
+        stored = {
+            tensor.name: tensor for tensor in onnx.load(out / f"decoder.{flavour}.onnx").graph.initializer
+        }
         down = stored["layers.1.mlp.down_proj.weight"]
         assert down.data_type == onnx.TensorProto.BFLOAT16
         want = tensors["language_model.model.layers.1.mlp.down_proj.weight"].T.contiguous()
@@ -59,15 +63,30 @@ def bundles(make_bundle, family):
 
 def test_the_encoder_computes(bundles):
     mels = np.random.default_rng(0).standard_normal((1, 128, 40)).astype(np.float32)
-    assert 0 < compare(bundles, "encoder", "audio_embeds", {"input_features": mels, "frame_lengths": np.array([36], np.int32)}) < 0.03
+    assert (
+        0
+        < compare(
+            bundles,
+            "encoder",
+            "audio_embeds",
+            {"input_features": mels, "frame_lengths": np.array([36], np.int32)},
+        )
+        < 0.03
+    )
 
 
 def test_the_decoder_computes(bundles):
     random, d = np.random.default_rng(0), Bundle.open(bundles[0]).manifest.decoder
     cached, new = 3, 7
-    past = {f"past.{layer}.{part}": random.standard_normal((1, d.kv_heads, cached, d.head_dim)).astype(np.float32)
-            for layer in range(d.layers) for part in ("key", "value")}
-    inputs = {"inputs_embeds": random.standard_normal((1, new, d.hidden_size)).astype(np.float32),
-              "position_ids": np.arange(cached, cached + new)[None], "key_bias": random.random((1, cached + new)).astype(np.float32),
-              "last_index": np.array([new - 1], np.int32)}
+    past = {
+        f"past.{layer}.{part}": random.standard_normal((1, d.kv_heads, cached, d.head_dim)).astype(np.float32)
+        for layer in range(d.layers)
+        for part in ("key", "value")
+    }
+    inputs = {
+        "inputs_embeds": random.standard_normal((1, new, d.hidden_size)).astype(np.float32),
+        "position_ids": np.arange(cached, cached + new)[None],
+        "key_bias": random.random((1, cached + new)).astype(np.float32),
+        "last_index": np.array([new - 1], np.int32),
+    }
     assert 0 < compare(bundles, "decoder.concat20", "logits", inputs | past) < 0.06

@@ -60,7 +60,9 @@ def test_an_incomplete_download(copy):
 
 
 def test_shards_and_bfloat16_are_read(copy):
-    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(copy / "model.safetensors").items()}
+    tensors = {
+        name: value.to(torch.bfloat16) for name, value in load_file(copy / "model.safetensors").items()
+    }
     names = sorted(tensors)
     shards = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
     for shard, part in shards.items():
@@ -91,7 +93,9 @@ def test_a_file_of_another_kind(copy):
 
 def test_a_stored_type_that_is_not_supported(copy):
     edit_tensors(copy, lambda tensors: tensors.update(odd=torch.ones(2, dtype=torch.int8)))
-    with pytest.raises(ValueError, match="holds odd as I8, which is not supported; supported: F32, F16, BF16"):
+    with pytest.raises(
+        ValueError, match="holds odd as I8, which is not supported; supported: F32, F16, BF16"
+    ):
         Checkpoint.open(copy)
 
 
@@ -104,18 +108,28 @@ def test_an_index_of_another_checkpoint(copy):
 
 def test_a_family_that_is_not_supported(copy):
     edit_config(copy, lambda raw: [raw.clear(), raw.update(model_type="whisper")])
-    with pytest.raises(ValueError, match="'whisper' is not supported; supported: qwen2_audio, audioflamingo3"):
+    with pytest.raises(
+        ValueError, match="'whisper' is not supported; supported: qwen2_audio, audioflamingo3"
+    ):
         checkpoint = Checkpoint.open(copy)
         model_spec(checkpoint.config, checkpoint.path)
 
 
-@pytest.mark.parametrize("change,words", [
-    (lambda raw: raw["text_config"].update(hidden_act="relu"), "activation 'relu'"),
-    (lambda raw: raw["text_config"].update(use_sliding_window=True, sliding_window=64), "sliding window"),
-    (lambda raw: raw["text_config"].update(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}), "rope type 'linear'"),
-    (lambda raw: raw["audio_config"].update(activation_function="relu"), "encoder activation"),
-    (lambda raw: raw["text_config"].update(model_type="mistral"), "LLM type 'mistral'"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda raw: raw["text_config"].update(hidden_act="relu"), "activation 'relu'"),
+        (lambda raw: raw["text_config"].update(use_sliding_window=True, sliding_window=64), "sliding window"),
+        (
+            lambda raw: raw["text_config"].update(
+                rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+            ),
+            "rope type 'linear'",
+        ),
+        (lambda raw: raw["audio_config"].update(activation_function="relu"), "encoder activation"),
+        (lambda raw: raw["text_config"].update(model_type="mistral"), "LLM type 'mistral'"),
+    ],
+)
 def test_variants_that_are_not_supported(copy, tmp_path, change, words):
     edit_config(copy, change)
     with pytest.raises(ValueError, match=words):

@@ -20,7 +20,9 @@ def full_size(monkeypatch):
 
 def narrow(full_size, family: str) -> dict:
     sizes = full_size.full_size(family, layers=2)
-    llm = sizes["llm"] | dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=4, intermediate_size=96, vocab_size=640)
+    llm = sizes["llm"] | dict(
+        hidden_size=64, num_attention_heads=4, num_key_value_heads=4, intermediate_size=96, vocab_size=640
+    )
     ids = {token: place - 151_643 + 600 for token, place in sizes["special_ids"].items()}
     return {"encoder": dict(layers=2, width=64, heads=2, ffn=128), "llm": llm, "special_ids": ids}
 
@@ -32,13 +34,18 @@ def test_the_shapes_are_the_models(full_size, family, tmp_path):
 
     full_size.write_checkpoint(tmp_path / "checkpoint", family, narrow(full_size, family))
     assert len(list((tmp_path / "checkpoint").glob("*.safetensors"))) > 2
-    kind = {"qwen2_audio": "Qwen2AudioForConditionalGeneration", "audioflamingo3": "AudioFlamingo3ForConditionalGeneration"}[family]
+    kind = {
+        "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+        "audioflamingo3": "AudioFlamingo3ForConditionalGeneration",
+    }[family]
     _, said = getattr(transformers, kind).from_pretrained(tmp_path / "checkpoint", output_loading_info=True)
     assert not any(said.values()), said
 
 
 def test_export_open_and_answer(full_size, tmp_path):
-    figures = full_size.prove(tmp_path, "qwen2_audio", "int4", narrow(full_size, "qwen2_audio"), levels=("keep25",))
+    figures = full_size.prove(
+        tmp_path, "qwen2_audio", "int4", narrow(full_size, "qwen2_audio"), levels=("keep25",)
+    )
     assert figures["bundle_gb"] < 0.02 and 0.1 < figures["export"]["peak_rss_gib"] < 1.0
     assert figures["export"]["peak_anonymous_gib"] < figures["export"]["peak_rss_gib"]
     answer = figures["run_keep25"]
@@ -46,8 +53,14 @@ def test_export_open_and_answer(full_size, tmp_path):
     assert not (tmp_path / "checkpoint").exists()
 
 
-@pytest.mark.parametrize("family,precision,disk,memory", [
-    ("qwen2_audio", "int4", 8.65e9, 0.75e9), ("qwen2_audio", "float16", 16.8e9, 2.0e9), ("audioflamingo3", "int4", 8.44e9, 0.75e9)])
+@pytest.mark.parametrize(
+    "family,precision,disk,memory",
+    [
+        ("qwen2_audio", "int4", 8.65e9, 0.75e9),
+        ("qwen2_audio", "float16", 16.8e9, 2.0e9),
+        ("audioflamingo3", "int4", 8.44e9, 0.75e9),
+    ],
+)
 def test_what_the_real_sizes_take(full_size, family, precision, disk, memory, tmp_path):
     """From headers alone: the file of weights is a hole. The first and the last were exported once: 8.649 and 8.444 GB."""
     sizes, header, end = full_size.full_size(family), {}, 0

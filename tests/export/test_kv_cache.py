@@ -31,33 +31,62 @@ def calibrated(make_bundle, make_clip, tmp_path_factory):
 def logits_of(session, clip, level: str) -> np.ndarray:
     """[steps, V] with the same forced tokens."""
     level, audios = parse_level(level), session.features(clip)
-    prefix = splice(session.prompter.prompt_ids(PROMPT, 1), session.hear(audios, level), session.manifest.prompt.audio_token_id,
-                    session.embeddings, level)
+    prefix = splice(
+        session.prompter.prompt_ids(PROMPT, 1),
+        session.hear(audios, level),
+        session.manifest.prompt.audio_token_id,
+        session.embeddings,
+        level,
+    )
     decoder = Decoder(session.decoder, session.manifest.decoder, 256)
-    return np.stack([decoder.prefill([prefix])[0].copy()] + [decoder.step(session.embeddings[[token]])[0].copy() for token in range(20, 26)])
+    return np.stack(
+        [decoder.prefill([prefix])[0].copy()]
+        + [decoder.step(session.embeddings[[token]])[0].copy() for token in range(20, 26)]
+    )
 
 
 def test_it_is_near_the_float_cache_and_a_quarter_of_it(calibrated, make_clip):
     with Session.open(calibrated[1]) as plain, Session.open(calibrated[1], kv_cache="int8") as small:
         for level in ("full", "keep12"):
-            want, got = logits_of(plain, make_clip(4, seed=3), level), logits_of(small, make_clip(4, seed=3), level)
+            want, got = (
+                logits_of(plain, make_clip(4, seed=3), level),
+                logits_of(small, make_clip(4, seed=3), level),
+            )
             assert 0 < np.abs(got - want).max() < 0.08 * np.abs(want).max()
-        answers = [session.generate(make_clip(4), PROMPT, "keep25", max_new_tokens=4) for session in (plain, small)]
-        assert answers[0].kv_bytes == 4 * answers[1].kv_bytes and answers[0].kv_allocated_bytes == 4 * answers[1].kv_allocated_bytes
+        answers = [
+            session.generate(make_clip(4), PROMPT, "keep25", max_new_tokens=4) for session in (plain, small)
+        ]
+        assert (
+            answers[0].kv_bytes == 4 * answers[1].kv_bytes
+            and answers[0].kv_allocated_bytes == 4 * answers[1].kv_allocated_bytes
+        )
 
 
 def test_reuse_and_growth_keep_the_codes(calibrated, make_clip):
-    with Session.open(calibrated[1], kv_cache="int8") as kept, Session.open(calibrated[1], kv_cache="int8", reuse=False) as alone:
+    with (
+        Session.open(calibrated[1], kv_cache="int8") as kept,
+        Session.open(calibrated[1], kv_cache="int8", reuse=False) as alone,
+    ):
         kept.generate(make_clip(4), PROMPT, "keep25", max_new_tokens=2)
         again = kept.generate(make_clip(4), "And?", "keep25", max_new_tokens=200)
         assert again.reused_tokens > 25
-        assert again.token_ids[:6] == alone.generate(make_clip(4), "And?", "keep25", max_new_tokens=200).token_ids[:6]
+        assert (
+            again.token_ids[:6]
+            == alone.generate(make_clip(4), "And?", "keep25", max_new_tokens=200).token_ids[:6]
+        )
 
 
 def test_parity_reports_it(calibrated):
-    lines = check_parity(Checkpoint.open(calibrated[0]), Bundle.open(calibrated[1], verify=True), [parse_level("keep25")], max_new_tokens=3)
+    lines = check_parity(
+        Checkpoint.open(calibrated[0]),
+        Bundle.open(calibrated[1], verify=True),
+        [parse_level("keep25")],
+        max_new_tokens=3,
+    )
     found = [line for line in lines if line.flavour == "gqa8"]
-    assert {line.stage for line in found} >= {"prefill", "decode", "greedy tokens"} and all(line.passed for line in found)
+    assert {line.stage for line in found} >= {"prefill", "decode", "greedy tokens"} and all(
+        line.passed for line in found
+    )
 
 
 def test_a_key_scale_holds_at_every_position():
@@ -65,7 +94,10 @@ def test_a_key_scale_holds_at_every_position():
     keys = np.random.default_rng(0).normal(size=(2, 30, 8)).astype(np.float32)
     angle = np.linspace(0, 6.28, 30, dtype=np.float32)[None, :, None]
     first, second = np.split(keys, 2, axis=-1)
-    turned = np.concatenate([first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1)
+    turned = np.concatenate(
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)],
+        axis=-1,
+    )
     largest = largest_magnitudes(keys, rotated=True)
     assert (np.abs(turned).max(axis=1) <= largest * 1.0001).all()
     assert not (np.abs(turned).max(axis=1) <= largest_magnitudes(keys, rotated=False)).all()
@@ -92,5 +124,20 @@ def test_the_command(make_bundle, make_clip, tmp_path, capsys):
     soundfile.write(tmp_path / "clip.wav", make_clip(2), 16_000)
     shutil.copytree(make_bundle("audioflamingo3")[1], tmp_path / "bundle")
     assert main(["calibrate", str(tmp_path / "bundle"), "--audio", str(tmp_path / "clip.wav")]) == 0
-    assert main(["run", str(tmp_path / "bundle"), str(tmp_path / "clip.wav"), "--prompt", "hm ?", "--kv-cache", "int8", "--max-new-tokens", "3"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(tmp_path / "bundle"),
+                str(tmp_path / "clip.wav"),
+                "--prompt",
+                "hm ?",
+                "--kv-cache",
+                "int8",
+                "--max-new-tokens",
+                "3",
+            ]
+        )
+        == 0
+    )
     assert not list((tmp_path / "bundle").glob(".*"))

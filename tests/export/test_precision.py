@@ -3,18 +3,34 @@ import pytest
 from ltbm.export.precision import choose_precision
 
 
-@pytest.mark.parametrize("weights,options,words", [
-    ("float32", {}, "float32"),
-    ("float16", {}, "float16"),
-    ("bfloat16", {}, "bfloat16; embeddings float32"),
-    ("int4", {}, "int4 in blocks of 32, accuracy level 4; lm_head int8; activations float32; encoder float32; embeddings float32"),
-    ("int4", dict(activations="float16", lm_head_precision="float16"),
-     "int4 in blocks of 32, accuracy level 4; lm_head float16; activations float16; encoder float16; embeddings float16"),
-    ("int8", dict(symmetric=False, block_size=128, accuracy_level=0, encoder_precision="float16"),
-     "int8 in blocks of 128, asymmetric, accuracy level 0; activations float32; encoder float16; embeddings float32"),
-    ("int4", dict(target="tensorrt"),
-     "int4 in blocks of 32, signed, for TensorRT; lm_head float16; activations float16; encoder float16; embeddings float16"),
-])
+@pytest.mark.parametrize(
+    "weights,options,words",
+    [
+        ("float32", {}, "float32"),
+        ("float16", {}, "float16"),
+        ("bfloat16", {}, "bfloat16; embeddings float32"),
+        (
+            "int4",
+            {},
+            "int4 in blocks of 32, accuracy level 4; lm_head int8; activations float32; encoder float32; embeddings float32",
+        ),
+        (
+            "int4",
+            dict(activations="float16", lm_head_precision="float16"),
+            "int4 in blocks of 32, accuracy level 4; lm_head float16; activations float16; encoder float16; embeddings float16",
+        ),
+        (
+            "int8",
+            dict(symmetric=False, block_size=128, accuracy_level=0, encoder_precision="float16"),
+            "int8 in blocks of 128, asymmetric, accuracy level 0; activations float32; encoder float16; embeddings float32",
+        ),
+        (
+            "int4",
+            dict(target="tensorrt"),
+            "int4 in blocks of 32, signed, for TensorRT; lm_head float16; activations float16; encoder float16; embeddings float16",
+        ),
+    ],
+)
 def test_what_is_left_out_follows(weights, options, words):
     assert str(choose_precision(weights, "float32", **options)) == words
 
@@ -25,24 +41,33 @@ def test_embeddings_stay_exact(weights):
     assert choose_precision(weights, "float16").embeddings == "float16"
 
 
-@pytest.mark.parametrize("weights,options,words", [
-    ("int3", {}, "precision 'int3' is none of float32, float16, bfloat16, int4, int8"),
-    ("float16", dict(activations="float32"), "activations float32 with weights float16"),
-    ("int4", dict(activations="int8"), "activations 'int8' is none of float32, float16, bfloat16"),
-    ("int4", dict(block_size=48), "block size 48 is none of 16, 32"),
-    ("int4", dict(accuracy_level=2), "accuracy level 2 is none of 0, 1, 4"),
-    ("int8", dict(target="tensorrt"), "TensorRT takes no blocks of int8"),
-    ("int4", dict(target="tensorrt", symmetric=False), "no zero points"),
-    ("int4", dict(target="jetson"), "target 'jetson' is none of onnxruntime, tensorrt"),
-])
+@pytest.mark.parametrize(
+    "weights,options,words",
+    [
+        ("int3", {}, "precision 'int3' is none of float32, float16, bfloat16, int4, int8"),
+        ("float16", dict(activations="float32"), "activations float32 with weights float16"),
+        ("int4", dict(activations="int8"), "activations 'int8' is none of float32, float16, bfloat16"),
+        ("int4", dict(block_size=48), "block size 48 is none of 16, 32"),
+        ("int4", dict(accuracy_level=2), "accuracy level 2 is none of 0, 1, 4"),
+        ("int8", dict(target="tensorrt"), "TensorRT takes no blocks of int8"),
+        ("int4", dict(target="tensorrt", symmetric=False), "no zero points"),
+        ("int4", dict(target="jetson"), "target 'jetson' is none of onnxruntime, tensorrt"),
+    ],
+)
 def test_what_does_not_go_together(weights, options, words):
     with pytest.raises(ValueError, match=words):
         choose_precision(weights, "float32", **options)
 
 
-@pytest.mark.parametrize("weights,options,where", [
-    ("float16", {}, "ONNX Runtime, TensorRT"), ("int4", {}, "ONNX Runtime"), ("int4", dict(target="tensorrt"), "TensorRT"),
-    ("bfloat16", {}, "ONNX Runtime, TensorRT; GPUs only, for its bfloat16"),
-    ("int4", dict(encoder_precision="bfloat16"), "ONNX Runtime; GPUs only, for its bfloat16")])
+@pytest.mark.parametrize(
+    "weights,options,where",
+    [
+        ("float16", {}, "ONNX Runtime, TensorRT"),
+        ("int4", {}, "ONNX Runtime"),
+        ("int4", dict(target="tensorrt"), "TensorRT"),
+        ("bfloat16", {}, "ONNX Runtime, TensorRT; GPUs only, for its bfloat16"),
+        ("int4", dict(encoder_precision="bfloat16"), "ONNX Runtime; GPUs only, for its bfloat16"),
+    ],
+)
 def test_where_a_bundle_runs(weights, options, where):
     assert choose_precision(weights, "bfloat16", **options).runs_on == where

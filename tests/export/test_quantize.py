@@ -23,10 +23,14 @@ def hard_rows(rows: int = 32, width: int = 512) -> np.ndarray:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("block_size", [16, 32, 128, 256])
 def test_equal_to_onnxruntime(bits, symmetric, block_size):
-    oracle = pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer", reason="onnxruntime's quantiser is not installed")
+    oracle = pytest.importorskip(
+        "onnxruntime.quantization.matmul_nbits_quantizer", reason="onnxruntime's quantiser is not installed"
+    )
     config = oracle.DefaultWeightOnlyQuantConfig(block_size=block_size, is_symmetric=symmetric, bits=bits)
     w = hard_rows()
-    codes, scales, zero_points = oracle.DefaultWeightOnlyQuantizer(config).qbits_block_quant(np.ascontiguousarray(w.T))
+    codes, scales, zero_points = oracle.DefaultWeightOnlyQuantizer(config).qbits_block_quant(
+        np.ascontiguousarray(w.T)
+    )
     ours = quantize_rows(w, Quantization(bits, block_size, symmetric))
     assert (ours.codes == codes.reshape(len(w), -1)).all()
     assert (ours.scales == scales).all()
@@ -34,9 +38,16 @@ def test_equal_to_onnxruntime(bits, symmetric, block_size):
         assert (ours.zero_points == zero_points).all()
 
 
-@pytest.mark.parametrize("q,share", [
-    (Quantization(4), 0.5 / 8 + 1e-6), (Quantization(8), 0.5 / 128 + 1e-6), (Quantization(4, symmetric=False), 0.5 * 2 / 15 + 1e-6),
-    (Quantization(4, signed=True), 0.5 / 7 + 1e-6)], ids=["int4", "int8", "asymmetric", "signed"])
+@pytest.mark.parametrize(
+    "q,share",
+    [
+        (Quantization(4), 0.5 / 8 + 1e-6),
+        (Quantization(8), 0.5 / 128 + 1e-6),
+        (Quantization(4, symmetric=False), 0.5 * 2 / 15 + 1e-6),
+        (Quantization(4, signed=True), 0.5 / 7 + 1e-6),
+    ],
+    ids=["int4", "int8", "asymmetric", "signed"],
+)
 def test_values_come_back_to_within_half_a_step(q, share):
     """Half a step, but for the one value that the symmetric codes cannot reach: a whole step at the far end."""
     w = hard_rows()

@@ -19,7 +19,9 @@ def test_stacked_rows(start, stop):
     stacked = Stacked(parts)
     assert stacked.shape == (9, 5)
     if start < stop:
-        assert (stacked[start:stop] == np.concatenate([part.astype(np.float32) for part in parts])[start:stop]).all()
+        assert (
+            stacked[start:stop] == np.concatenate([part.astype(np.float32) for part in parts])[start:stop]
+        ).all()
 
 
 def test_rows_of_a_matrix():
@@ -43,11 +45,14 @@ def test_a_value_that_overflows_is_refused():
 
 def test_counting_agrees_with_writing(tmp_path):
     """One description of tensors, counted and written: sizes, offsets and the hash of the file."""
+
     def add(file: WeightFile) -> list:
-        return [file.tensor("a", TensorProto.FLOAT, (3, 5), lambda: [matrix(2), matrix(1)]),
-                file.tensor("b", TensorProto.UINT4, (3, 3), lambda: [np.zeros(5, np.uint8)]),
-                file.tensor("b", TensorProto.UINT8, (1, 5), lambda: pytest.fail("written twice")),
-                file.tensor("c", TensorProto.BFLOAT16, (7,), lambda: [np.ones(7, ml_dtypes.bfloat16)])]
+        return [
+            file.tensor("a", TensorProto.FLOAT, (3, 5), lambda: [matrix(2), matrix(1)]),
+            file.tensor("b", TensorProto.UINT4, (3, 3), lambda: [np.zeros(5, np.uint8)]),
+            file.tensor("b", TensorProto.UINT8, (1, 5), lambda: pytest.fail("written twice")),
+            file.tensor("c", TensorProto.BFLOAT16, (7,), lambda: [np.ones(7, ml_dtypes.bfloat16)]),
+        ]
 
     counted = WeightFile("w", None)
     protos = add(counted)
@@ -61,5 +66,8 @@ def test_counting_agrees_with_writing(tmp_path):
 
 
 def test_a_tensor_of_another_size_than_declared(tmp_path):
-    with HashedFile(tmp_path / "w", lambda count, what: None) as stream, pytest.raises(AssertionError, match="a took 40 bytes"):
+    with (
+        HashedFile(tmp_path / "w", lambda count, what: None) as stream,
+        pytest.raises(AssertionError, match="a took 40 bytes"),
+    ):
         WeightFile("w", stream).tensor("a", TensorProto.FLOAT, (3, 5), lambda: [matrix(2)])

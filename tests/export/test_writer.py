@@ -39,8 +39,10 @@ def test_flavours_share_one_weight_file(make_bundle, precision):
     assert [path.name for path in bundle.glob("decoder.*weights")] == ["decoder.weights"]
 
 
-@pytest.mark.parametrize("precision,flavours", [
-    ("float32", ("gqa", "std24", "concat20")), ("int4", ("gqa", "std24", "ort24", "concat20"))])
+@pytest.mark.parametrize(
+    "precision,flavours",
+    [("float32", ("gqa", "std24", "concat20")), ("int4", ("gqa", "std24", "ort24", "concat20"))],
+)
 def test_flavours(make_bundle, precision, flavours):
     manifest = Bundle.open(make_bundle("qwen2_audio", precision)[1]).manifest
     assert manifest.flavours == flavours
@@ -50,9 +52,13 @@ def test_flavours(make_bundle, precision, flavours):
 @pytest.mark.parametrize("precision", ["float32", "int4"])
 def test_concat20_is_of_primitives(make_bundle, precision):
     """TensorRT 10.3 knows none of the attention ops of opsets 23 and 24."""
-    model = onnx.load(make_bundle("qwen2_audio", precision)[1] / "decoder.concat20.onnx", load_external_data=False)
+    model = onnx.load(
+        make_bundle("qwen2_audio", precision)[1] / "decoder.concat20.onnx", load_external_data=False
+    )
     assert {node.domain for node in model.graph.node} == {""}
-    assert not {"Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"} & {node.op_type for node in model.graph.node}
+    assert not {"Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"} & {
+        node.op_type for node in model.graph.node
+    }
 
 
 def test_int4_for_tensorrt(make_bundle):
@@ -78,7 +84,11 @@ def test_the_lm_head_in_chunks_is_the_lm_head(make_bundle):
         with Session.open(bundle) as session:
             answer = session.generate(np.sin(np.arange(16_000) / 9).astype(np.float32), "?", max_new_tokens=6)
         logits.append(answer.token_ids)
-        shapes = [tuple(t.dims) for t in onnx.load(bundle / "decoder.gqa.onnx", load_external_data=False).graph.initializer if "lm_head" in t.name]
+        shapes = [
+            tuple(t.dims)
+            for t in onnx.load(bundle / "decoder.gqa.onnx", load_external_data=False).graph.initializer
+            if "lm_head" in t.name
+        ]
         assert shapes == ([(64, 272)] if chunks == 1 else [(64, 90), (64, 91), (64, 91)])
     assert logits[0] == logits[1]
 
@@ -88,7 +98,11 @@ def test_nothing_large_is_read_at_once(qwen, tmp_path, monkeypatch):
     largest = []
     read = StoredTensor.__getitem__
     monkeypatch.setattr(weights, "CHUNK_VALUES", 512)
-    monkeypatch.setattr(StoredTensor, "__getitem__", lambda tensor, rows: largest.append(read(tensor, rows).size) or read(tensor, rows))
+    monkeypatch.setattr(
+        StoredTensor,
+        "__getitem__",
+        lambda tensor, rows: largest.append(read(tensor, rows).size) or read(tensor, rows),
+    )
     writer.export_bundle(qwen[0], tmp_path / "bundle", "int4", progress=lambda line: None)
     kernels = 128 * 32 * 3  # conv1, the largest of what is read whole: convolutions, biases, norms
     assert len(largest) > 100 and max(largest) == 1500 * 32 > kernels  # the table of the encoder's positions
@@ -97,10 +111,25 @@ def test_nothing_large_is_read_at_once(qwen, tmp_path, monkeypatch):
 
 def test_what_an_export_takes_is_known_before(qwen, tmp_path, capsys):
     for precision in ("float32", "float16", "int4"):
-        assert main(["export", str(qwen[0]), str(tmp_path / "new" / "bundle"), "--precision", precision, "--dry-run", "--json"]) == 0
+        assert (
+            main(
+                [
+                    "export",
+                    str(qwen[0]),
+                    str(tmp_path / "new" / "bundle"),
+                    "--precision",
+                    precision,
+                    "--dry-run",
+                    "--json",
+                ]
+            )
+            == 0
+        )
         estimate = json.loads(capsys.readouterr().out)
         assert not list(tmp_path.iterdir())
-        bundle = Bundle.open(writer.export_bundle(qwen[0], tmp_path / precision, precision, progress=lambda line: None))
+        bundle = Bundle.open(
+            writer.export_bundle(qwen[0], tmp_path / precision, precision, progress=lambda line: None)
+        )
         taken = sum(path.stat().st_size for path in bundle.path.iterdir())
         assert abs(estimate["disk"] - taken) < 0.03 * taken
         for stage in ("encoder", "merge", "decoder"):
@@ -119,7 +148,9 @@ def test_no_room(qwen, tmp_path, monkeypatch):
 def test_what_a_killed_export_left_goes_before_the_room_is_looked_at(qwen, tmp_path, monkeypatch):
     left = tmp_path / ".bundle.export-dead"
     left.mkdir()
-    monkeypatch.setattr("shutil.disk_usage", lambda where: SimpleNamespace(free=1000 if left.exists() else 2**30))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda where: SimpleNamespace(free=1000 if left.exists() else 2**30)
+    )
     assert writer.export_bundle(qwen[0], tmp_path / "bundle", progress=lambda line: None).is_dir()
 
 
@@ -133,7 +164,10 @@ def test_a_disk_that_becomes_full(qwen, tmp_path, capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
     assert code == 1 and not list(tmp_path.iterdir())
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ltbm:")]
-    assert line == f"ltbm: [Errno 27] the disk became full during the export (File too large); nothing was left, 1.2 MB are needed: '{tmp_path}'"
+    assert (
+        line
+        == f"ltbm: [Errno 27] the disk became full during the export (File too large); nothing was left, 1.2 MB are needed: '{tmp_path}'"
+    )
 
 
 def test_the_function_body_ships_in_the_bundle(qwen):
@@ -142,7 +176,10 @@ def test_the_function_body_ships_in_the_bundle(qwen):
 
 
 def test_float16_halves_the_weights(make_bundle):
-    sizes = [Bundle.open(make_bundle("qwen2_audio", precision)[1]).stage_bytes() for precision in ("float32", "float16")]
+    sizes = [
+        Bundle.open(make_bundle("qwen2_audio", precision)[1]).stage_bytes()
+        for precision in ("float32", "float16")
+    ]
     assert sizes[1]["embeddings"] < 0.51 * sizes[0]["embeddings"]
 
 
@@ -163,7 +200,9 @@ def test_overwrite_replaces_a_bundle(qwen, tmp_path):
 
 
 def test_a_failure_leaves_nothing(qwen, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "write_prompt_files", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        writer, "write_prompt_files", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space left"):
         writer.export_bundle(qwen[0], tmp_path / "bundle", progress=lambda line: None)
     assert not list(tmp_path.iterdir())
@@ -172,10 +211,14 @@ def test_a_failure_leaves_nothing(qwen, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     """Nothing at all where it can clean up; after a SIGKILL a hidden sibling at most."""
-    code = ("import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
-            "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-            f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, {str(tmp_path / 'bundle')!r}]))")
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    code = (
+        "import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
+        "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, {str(tmp_path / 'bundle')!r}]))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert child.stdout.readline() == "ready\n"
     child.send_signal(kind)
     child.wait(timeout=20)
@@ -196,7 +239,9 @@ def test_export_ends_with_parity_lines(qwen, tmp_path, capsys):
     out, err = capsys.readouterr()
     lines = out.strip().splitlines()
     assert len(lines) > 10 and all(line.startswith("ok") for line in lines)
-    assert {"encoder", "merge", "projector", "prefill", "decode", "greedy"} <= {line.split()[1] for line in lines}
+    assert {"encoder", "merge", "projector", "prefill", "decode", "greedy"} <= {
+        line.split()[1] for line in lines
+    }
     assert "of disk" in err and "decoder:" in err
 
 
@@ -209,7 +254,7 @@ def test_a_failed_parity_is_a_failed_command(qwen, tmp_path, capsys):
     weights.write_bytes(content)
     manifest = tmp_path / "bundle" / "manifest.json"
     raw = json.loads(manifest.read_text())
-    from ltbm.runtime.bundle import file_sha256
+    from ltbm.runtime.files import file_sha256
 
     raw["files"]["decoder.weights"]["sha256"] = file_sha256(weights)
     manifest.write_text(json.dumps(raw))
@@ -217,4 +262,8 @@ def test_a_failed_parity_is_a_failed_command(qwen, tmp_path, capsys):
     assert main(["parity", str(qwen[0]), str(tmp_path / "bundle"), "--level", "full", "--json"]) == 1
     lines = json.loads(capsys.readouterr().out)
     assert {line["stage"] for line in lines if not line["passed"]} >= {"prefill"}
-    assert all(line["passed"] for line in lines if line["stage"] in ("features", "encoder", "merge plan", "projector"))
+    assert all(
+        line["passed"]
+        for line in lines
+        if line["stage"] in ("features", "encoder", "merge plan", "projector")
+    )

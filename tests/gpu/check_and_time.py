@@ -57,7 +57,9 @@ def build(folder):
     library = folder / "libltbm_gpu.so"
     capability = compute_capability(folder)
     if capability < SMALLEST:
-        raise SystemExit(f"the kernels need a GPU of compute capability 8.0 or later, this one has {capability / 10}")
+        raise SystemExit(
+            f"the kernels need a GPU of compute capability 8.0 or later, this one has {capability / 10}"
+        )
     sources = [HERE / "device.cu"] + [harness.PLUGIN] * bool(harness.tensorrt_includes())
     said = harness.build_cuda(library, [capability], sources, harness.tensorrt_includes())
     return library, said
@@ -66,7 +68,9 @@ def build(folder):
 def compute_capability(folder):
     """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
     path = folder / "libdevice.so"
-    harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path])
+    harness.run(
+        [harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path]
+    )
     try:
         return gpu.Device(path).describe()[1]
     except RuntimeError as error:
@@ -99,7 +103,10 @@ def cases(quick):
         for window in (-1, 0, 1, 8, 100):
             for dtype in (np.float32, np.float16):
                 targets = [min(length, 1), (length + 1) // 2, length]
-                yield f"{name}, window {window}", (x.astype(dtype), [length] * 3, targets, length + 1, window, (2, 5))
+                yield (
+                    f"{name}, window {window}",
+                    (x.astype(dtype), [length] * 3, targets, length + 1, window, (2, 5)),
+                )
     sizes = (
         [(1, 750, 1280), (3, 300, 5120), (4, 1500, 64), (32, 60, 257)]
         if quick
@@ -179,7 +186,9 @@ def time_op(device, open_step, stream, row, bandwidth):
         x = harness.slow_tokens(rng, batch, tokens, width).astype(dtype)
         problems.append(gpu.Problem(device, op, x, target))
         problems[-1].fill(x, [tokens] * batch, [target] * batch, window)
-    many = gpu.Graph(device, stream, lambda: [problems[i % len(problems)].enqueue(stream) for i in range(OPS_IN_GRAPH)])
+    many = gpu.Graph(
+        device, stream, lambda: [problems[i % len(problems)].enqueue(stream) for i in range(OPS_IN_GRAPH)]
+    )
     one = gpu.Graph(device, stream, lambda: problems[0].enqueue(stream))
     per_op, alone = many.times() / OPS_IN_GRAPH, one.times()
     moved = sum(size for key, size in problems[0].sizes.items() if key != "workspace")
@@ -225,19 +234,31 @@ def time_torch(row, x, target):
 
 
 def print_table(rows):
-    print("\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times faster |")
+    print(
+        "\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times faster |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         torch_time, per_call = row["torch_microseconds"], row["microseconds"]
         beside = (f"{torch_time:.0f}", f"{torch_time / per_call:.0f}") if torch_time else ("-", "-")
-        cells = (row["name"], f"{row['dtype']} {row['batch']}x{row['tokens']}x{row['width']}",
-                 row["kept"], row["window"], f"{per_call:.1f}", f"{row['p10']:.1f}-{row['p90']:.1f}",
-                 f"{per_call / row['batch']:.1f}",
-                 f"{row['alone_microseconds']:.1f}", f"{row['floor_microseconds']:.2f}", *beside)
+        cells = (
+            row["name"],
+            f"{row['dtype']} {row['batch']}x{row['tokens']}x{row['width']}",
+            row["kept"],
+            row["window"],
+            f"{per_call:.1f}",
+            f"{row['p10']:.1f}-{row['p90']:.1f}",
+            f"{per_call / row['batch']:.1f}",
+            f"{row['alone_microseconds']:.1f}",
+            f"{row['floor_microseconds']:.2f}",
+            *beside,
+        )
         print("| " + " | ".join(map(str, cells)) + " |")
-    print(f"\nus per call: median of {gpu.REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
-          "by events; alone: a graph of one call. floor: every input read and output written once, at the bandwidth "
-          "of a device copy. Not timed: uploads, capture, the first calls.")
+    print(
+        f"\nus per call: median of {gpu.REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
+        "by events; alone: a graph of one call. floor: every input read and output written once, at the bandwidth "
+        "of a device copy. Not timed: uploads, capture, the first calls."
+    )
 
 
 def main(arguments=None):
@@ -264,7 +285,10 @@ def main(arguments=None):
         for line in wrong[:20]:
             print(line)
         bandwidth = device.bandwidth(stream)
-        rows = [time_op(device, open_step, stream, row, bandwidth) for row in TIMED[: 2 if options.quick else None]]
+        rows = [
+            time_op(device, open_step, stream, row, bandwidth)
+            for row in TIMED[: 2 if options.quick else None]
+        ]
     print_table(rows)
     if options.json:
         options.json.write_text(

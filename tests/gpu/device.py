@@ -95,10 +95,12 @@ class Problem:
         out = {}
         for name in (*OUTPUTS, "workspace"):
             raw = np.empty(self.sizes[name] + GUARD, np.uint8)
-            self.device.call("download", c_void_p(raw.ctypes.data), c_void_p(self.pointers[name]), c_size_t(raw.nbytes))
-            assert (raw[-GUARD :] == POISON).all(), f"the op wrote behind {name}"
+            self.device.call(
+                "download", c_void_p(raw.ctypes.data), c_void_p(self.pointers[name]), c_size_t(raw.nbytes)
+            )
+            assert (raw[-GUARD:] == POISON).all(), f"the op wrote behind {name}"
             if name != "workspace":
-                out[name] = raw[: -GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
+                out[name] = raw[:-GUARD].view(self.dtype if name == "y" else np.int32).reshape(shapes[name])
         return out
 
     def free(self):

@@ -43,7 +43,13 @@ def test_script_builds_for_a_gpu_that_is_not_here(tmp_path):
         library, [90], [script.HERE / "device.cu"] + [script.harness.PLUGIN] * bool(includes), includes
     )
     loaded = ctypes.CDLL(str(library))
-    names = ["ltbm_cuda_enqueue", "ltbm_cuda_workspace", "gpu_describe", "gpu_time", *["getCreators"] * bool(includes)]
+    names = [
+        "ltbm_cuda_enqueue",
+        "ltbm_cuda_workspace",
+        "gpu_describe",
+        "gpu_time",
+        *["getCreators"] * bool(includes),
+    ]
     assert all(hasattr(loaded, name) for name in names)
 
 

@@ -44,7 +44,9 @@ def test_greedy_tokens_equal_the_cpu(make_bundle, family, make_clip, backend, de
     bundle = make_bundle(family)[1]
     with Session.open(bundle) as cpu, open_on(bundle, backend, device) as gpu:
         for level in ("full", "keep25"):
-            want, got = (session.generate(make_clip(5), PROMPT, level, max_new_tokens=12) for session in (cpu, gpu))
+            want, got = (
+                session.generate(make_clip(5), PROMPT, level, max_new_tokens=12) for session in (cpu, gpu)
+            )
             assert got.token_ids == want.token_ids and got.prompt_token_ids == want.prompt_token_ids
         again = gpu.generate(make_clip(5), "And now?", "keep25", max_new_tokens=6)
         assert again.reused_tokens > again.tokens_out
@@ -60,5 +62,7 @@ def test_half_precision_merges_what_the_cpu_merges(make_bundle, family, make_cli
         level = parse_level("full")
         want, got = (session.hear(session.features(make_clip(5)), level)[0] for session in (cpu, gpu))
         assert np.array_equal(got.source_map, want.source_map)
-        difference = np.abs(np.asarray(got.merged_embeds, np.float32) - np.asarray(want.merged_embeds, np.float32)).max()
+        difference = np.abs(
+            np.asarray(got.merged_embeds, np.float32) - np.asarray(want.merged_embeds, np.float32)
+        ).max()
         assert difference < 1e-2 * max(1.0, np.abs(np.asarray(want.merged_embeds, np.float32)).max())

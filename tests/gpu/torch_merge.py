@@ -17,10 +17,16 @@ def merge_rows(x, lengths, targets, keep, window, step=(2, 5)):
         if length == 0:
             continue
         place, kept = plan_row(x[row, :length], target, window, step)
-        counts = torch.zeros(target, dtype=torch.int64, device=x.device).index_add_(0, place, torch.ones_like(place))
+        counts = torch.zeros(target, dtype=torch.int64, device=x.device).index_add_(
+            0, place, torch.ones_like(place)
+        )
         sums = torch.zeros(target, width, device=x.device).index_add_(0, place, x[row, :length].float())
         y[row, :target] = (sums / counts[:, None].float()).to(x.dtype)
-        sizes[row, :target], anchors[row, :target], source_map[row, :length] = counts.int(), kept.int(), place.int()
+        sizes[row, :target], anchors[row, :target], source_map[row, :length] = (
+            counts.int(),
+            kept.int(),
+            place.int(),
+        )
     return y, sizes, anchors, source_map
 
 

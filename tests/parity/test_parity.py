@@ -46,13 +46,23 @@ def test_windows(make_bundle, family, window):
 @pytest.mark.parametrize("seconds", [0.1, 29.99, 30, 30.01, 95])
 def test_clip_lengths(make_bundle, family, make_clip, seconds):
     levels = [parse_level("full"), parse_level("keep12")]
-    demand(lines_of(make_bundle(family), levels, waveform=make_clip(seconds), max_new_tokens=3), STAGES | {"generate"})
+    demand(
+        lines_of(make_bundle(family), levels, waveform=make_clip(seconds), max_new_tokens=3),
+        STAGES | {"generate"},
+    )
 
 
-@pytest.mark.parametrize("backbone", [
-    dict(num_key_value_heads=4), dict(num_key_value_heads=1), dict(drop_lm_head=True, tie_word_embeddings=True),
-    dict(model_type="llama"), dict(model_type="qwen3", head_dim=32),
-], ids=["multi-head", "multi-query", "tied", "llama", "qwen3"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        dict(num_key_value_heads=4),
+        dict(num_key_value_heads=1),
+        dict(drop_lm_head=True, tie_word_embeddings=True),
+        dict(model_type="llama"),
+        dict(model_type="qwen3", head_dim=32),
+    ],
+    ids=["multi-head", "multi-query", "tied", "llama", "qwen3"],
+)
 def test_backbones(make_bundle, family, backbone):
     demand(lines_of(make_bundle(family, **backbone), [parse_level("full"), parse_level("keep25")]), STAGES)
 
@@ -75,7 +85,9 @@ PRECISIONS = {
 }
 
 
-@pytest.mark.parametrize("family,name", [("qwen2_audio", name) for name in PRECISIONS] + [("audioflamingo3", "int4")])
+@pytest.mark.parametrize(
+    "family,name", [("qwen2_audio", name) for name in PRECISIONS] + [("audioflamingo3", "int4")]
+)
 def test_quantised(make_bundle, family, name):
     """Every flavour computes with the weights it was given; how far those are from float32 is a figure."""
     precision, export = PRECISIONS[name]
@@ -99,15 +111,21 @@ def test_codes_in_a_wrong_order_are_found(make_bundle, tmp_path, precision):
     (codes,) = [tensor for tensor in graph.initializer if tensor.name == "layers.1.self_attn.o_proj.codes"]
     offset, length = (int(entry.value) for entry in codes.external_data if entry.key in ("offset", "length"))
     weights = np.memmap(broken / "decoder.weights", np.uint8, "r+")
-    part = weights[offset:offset + length]
+    part = weights[offset : offset + length]
     part[:] = part << 4 | part >> 4 if precision == "int4" else part.reshape(-1, 2)[:, ::-1].ravel()
     weights.flush()
-    lines = check_parity(Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2)
+    lines = check_parity(
+        Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2
+    )
     for flavour in ("gqa", "std24", "ort24", "concat20"):
-        assert not all(line.passed for line in lines if line.stage.endswith("rounded") and line.flavour == flavour)
+        assert not all(
+            line.passed for line in lines if line.stage.endswith("rounded") and line.flavour == flavour
+        )
 
 
-@pytest.mark.parametrize("export,skipped", [({}, "encoder"), (dict(encoder_precision="float16"), "decoder")], ids=["all", "LLM"])
+@pytest.mark.parametrize(
+    "export,skipped", [({}, "encoder"), (dict(encoder_precision="float16"), "decoder")], ids=["all", "LLM"]
+)
 def test_bfloat16_says_what_it_cannot_compare(make_bundle, export, skipped):
     lines = lines_of(make_bundle("qwen2_audio", "bfloat16", export), [parse_level("full")])
     (line,) = [line for line in lines if line.skipped]
@@ -119,7 +137,11 @@ def test_bfloat16_says_what_it_cannot_compare(make_bundle, export, skipped):
 def test_the_session_answers_as_transformers_does(make_bundle, family, make_clip, seconds):
     """Prompt ids from transformers' own processor, tokens from its `generate`, nothing of ours in between."""
     checkpoint, bundle = make_bundle(family)
-    reference, clip, prompt = TorchReference(Checkpoint.open(checkpoint)), make_clip(seconds), "What do you hear?"
+    reference, clip, prompt = (
+        TorchReference(Checkpoint.open(checkpoint)),
+        make_clip(seconds),
+        "What do you hear?",
+    )
     with Session.open(bundle) as session:
         answer = session.generate(clip, prompt, "full", max_new_tokens=12)
         eos = session.manifest.prompt.eos_token_ids
@@ -127,8 +149,10 @@ def test_the_session_answers_as_transformers_does(make_bundle, family, make_clip
     text = reference.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     inputs = reference.processor(text=[text], audio=[clip], sampling_rate=16_000, return_tensors="pt")
     assert answer.prompt_token_ids == inputs["input_ids"][0].tolist()
-    generated = reference.model.generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=list(eos), pad_token_id=eos[0])
-    assert answer.token_ids == generated[0, inputs["input_ids"].shape[1]:].tolist()
+    generated = reference.model.generate(
+        **inputs, do_sample=False, max_new_tokens=12, eos_token_id=list(eos), pad_token_id=eos[0]
+    )
+    assert answer.token_ids == generated[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def test_a_clip_pays_for_its_own_length(make_bundle, family, make_clip):
@@ -142,7 +166,9 @@ def test_rows_in_one_batch_equal_rows_alone(make_bundle, family, make_clip):
     from ltbm.runtime.stages.encoder import encode
 
     with Session.open(make_bundle(family)[1]) as session:
-        windows = [session.features(make_clip(seconds, seed))[0][0] for seed, seconds in enumerate((2.0, 1.99, 2.02))]
+        windows = [
+            session.features(make_clip(seconds, seed))[0][0] for seed, seconds in enumerate((2.0, 1.99, 2.02))
+        ]
         together = encode(session.encoder, windows)
         alone = [encode(session.encoder, [window])[0] for window in windows]
     assert len(together) == 1

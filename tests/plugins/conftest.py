@@ -43,8 +43,12 @@ def hard_rows():
         "silent": clip(16, 4) * np.float32(1e-33),
         "huge": clip(16, 4) * np.float32(1e37),
         # A largest value of 8191 makes the grid the tokens themselves: norms of 0 and 1, halves to be rounded to even.
-        "grid of ones": with_values(np.random.default_rng(2).integers(-1, 2, (30, 2)).astype(np.float32), (17, 8191)),
-        "grid of halves": with_values((np.arange(60).reshape(20, 3) * 7 % 10 - 4.5).astype(np.float32), ((5, 0), 8191)),
+        "grid of ones": with_values(
+            np.random.default_rng(2).integers(-1, 2, (30, 2)).astype(np.float32), (17, 8191)
+        ),
+        "grid of halves": with_values(
+            (np.arange(60).reshape(20, 3) * 7 % 10 - 4.5).astype(np.float32), ((5, 0), 8191)
+        ),
     }
 
 

@@ -66,10 +66,31 @@ def build_emulated(path, sources=(), includes=(), flags=()):
     system = [part for folder in includes for part in ("-isystem", folder)]
     run(
         [
-            compiler(), "-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing",
-            "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered", "-DLTBM_EMULATED",
-            "-U_FORTIFY_SOURCE", f"-I{EMULATOR}", f"-I{SOURCES / 'cuda'}", *system, *flags, "-x", "c++", KERNELS,
-            EMULATOR / "emulator.cpp", *sources, "-o", path,
+            compiler(),
+            "-std=c++17",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-ffp-contract=off",
+            "-fno-strict-aliasing",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-Wno-clobbered",
+            "-DLTBM_EMULATED",
+            "-U_FORTIFY_SOURCE",
+            f"-I{EMULATOR}",
+            f"-I{SOURCES / 'cuda'}",
+            *system,
+            *flags,
+            "-x",
+            "c++",
+            KERNELS,
+            EMULATOR / "emulator.cpp",
+            *sources,
+            "-o",
+            path,
         ]
     )
     return path
@@ -81,8 +102,22 @@ def build_cuda(path, architectures, sources=(), includes=(), flags=()):
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     return run(
         [
-            nvcc(), "-std=c++17", "-O3", "--fmad=false", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra",
-            "-shared", *code, *system, *flags, KERNELS, *sources, "-o", path,
+            nvcc(),
+            "-std=c++17",
+            "-O3",
+            "--fmad=false",
+            "-Xptxas",
+            "-v",
+            "-Xcompiler",
+            "-fPIC,-Wall,-Wextra",
+            "-shared",
+            *code,
+            *system,
+            *flags,
+            KERNELS,
+            *sources,
+            "-o",
+            path,
         ]
     )
 
@@ -92,8 +127,19 @@ def build_host(path):
     system = [part for folder in (*tensorrt_includes(), *cuda_includes()) for part in ("-isystem", folder)]
     run(
         [
-            compiler(), "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *system, HOST, "-o",
-            path, "-ldl",
+            compiler(),
+            "-std=c++17",
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *system,
+            HOST,
+            "-o",
+            path,
+            "-ldl",
         ]
     )
     return path
@@ -206,7 +252,9 @@ class HostedPlugin:
     def shapes(self, x, keep, shape_inputs=1):
         out = (c_int64 * 12)()
         self.library.host_clear_log()
-        if self.library.host_shapes(self.address, (c_int64 * len(x))(*x), len(x), c_int64(keep), shape_inputs, out):
+        if self.library.host_shapes(
+            self.address, (c_int64 * len(x))(*x), len(x), c_int64(keep), shape_inputs, out
+        ):
             raise RuntimeError(self.host.log())
         return [tuple(extent for extent in out[3 * i : 3 * i + 3] if extent) for i in range(4)]
 
@@ -219,7 +267,9 @@ class HostedPlugin:
         number = self.library.host_type
         form = self.library.host_linear() + (not linear)
         return bool(
-            self.library.host_supports(self.address, position, number(x_type.encode()), number(dtype.encode()), form)
+            self.library.host_supports(
+                self.address, position, number(x_type.encode()), number(dtype.encode()), form
+            )
         )
 
     def workspace(self, shape, half):
@@ -271,7 +321,8 @@ def merge_on_host(op, x, lengths, targets, keep, window, step=(2, 5)):
         "source_map": (batch, tokens),
     }
     return {
-        name: fresh[name][:-GUARD].view(x.dtype if name == "y" else np.int32).reshape(shapes[name]) for name in OUTPUTS
+        name: fresh[name][:-GUARD].view(x.dtype if name == "y" else np.int32).reshape(shapes[name])
+        for name in OUTPUTS
     }
 
 
@@ -289,7 +340,9 @@ def assert_same(got, want):
     assert got["y"].dtype == want["y"].dtype
     bits = np.dtype(f"u{want['y'].itemsize}")
     same = (got["y"].view(bits) == want["y"].view(bits)) | (np.isnan(got["y"]) & np.isnan(want["y"]))
-    assert same.all(), f"y differs in {np.count_nonzero(~same)} elements, first at {np.argwhere(~same)[0].tolist()}"
+    assert same.all(), (
+        f"y differs in {np.count_nonzero(~same)} elements, first at {np.argwhere(~same)[0].tolist()}"
+    )
 
 
 # --- cases ----------------------------------------------------------------------------------------------------------
@@ -316,7 +369,11 @@ def random_batch(seed, most_tokens=70, most_width=90):
     """Arguments of merge_rows after x: a ragged batch of random shape, type, targets, keep, window and step."""
     rng = np.random.default_rng(seed)
     batch, tokens, width = (int(rng.integers(1, most + 1)) for most in (4, most_tokens, most_width))
-    x = slow_tokens(rng, batch, tokens, width) if rng.random() < 0.6 else rng.integers(-2, 3, (batch, tokens, width))
+    x = (
+        slow_tokens(rng, batch, tokens, width)
+        if rng.random() < 0.6
+        else rng.integers(-2, 3, (batch, tokens, width))
+    )
     lengths = rng.integers(0, tokens + 1, batch)
     targets = [int(rng.integers(min(length, 1), length + 1)) for length in lengths]
     keep = max(targets) + int(rng.integers(0, 4))

@@ -40,7 +40,9 @@ def test_pool_averages_equal_segments_and_stride_keeps_their_middles(make_clip):
 def test_prune_keeps_what_differs_most_from_the_mean():
     x = np.array([[0, 1], [0, 0], [9, 0], [0, 0], [-9, -1], [np.nan, 3]], np.float32)
     assert plan("prune", x, 3).anchors.tolist() == [2, 4, 5]
-    ties = np.arange(501, dtype=np.float32)[:, None] % 3  # 0 and 2 differ equally from the mean: the lowest index wins
+    ties = (
+        np.arange(501, dtype=np.float32)[:, None] % 3
+    )  # 0 and 2 differ equally from the mean: the lowest index wins
     assert plan("prune", ties, 4).anchors.tolist() == [0, 2, 3, 5]
 
 

@@ -19,7 +19,9 @@ TYPES = (np.float32, np.float16)
 def kernels(tmp_path_factory):
     if harness.compiler() is None:
         pytest.skip("the emulated kernels need a C++ compiler: install g++ or set CXX")
-    return harness.Kernels(harness.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_emulated.so"))
+    return harness.Kernels(
+        harness.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_emulated.so")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +115,9 @@ def test_long_rows_use_scratch_memory(kernels, window):
 def test_full_range_of_values(kernels):
     """float16 subnormals and its largest values, float32 across its exponents."""
     rng = np.random.default_rng(7)
-    bits = rng.integers(0, 0x7C00, (1, 30, 16)).astype(np.uint16) | (rng.integers(0, 2, (1, 30, 16)) << 15).astype(
-        np.uint16
-    )
+    bits = rng.integers(0, 0x7C00, (1, 30, 16)).astype(np.uint16) | (
+        rng.integers(0, 2, (1, 30, 16)) << 15
+    ).astype(np.uint16)
     check(kernels, bits.view(np.float16), [30], [11], 11, 8)
     x = rng.standard_normal((1, 30, 16)) * 10.0 ** rng.integers(-37, 38, (1, 30, 16))
     check(kernels, x.astype(np.float32), [30], [11], 11, 8)
@@ -165,4 +167,6 @@ def test_refusals_say_why(kernels, width, step, words):
 
 def test_rows_beyond_32_bit_indices_are_refused(kernels):
     with pytest.raises(RuntimeError, match="cut the recording into shorter rows"):
-        kernels.enqueue(dict.fromkeys(("x", *harness.OUTPUTS, "workspace"), 1), (1, 2**20, 1280, 1), 1, (2, 5))
+        kernels.enqueue(
+            dict.fromkeys(("x", *harness.OUTPUTS, "workspace"), 1), (1, 2**20, 1280, 1), 1, (2, 5)
+        )

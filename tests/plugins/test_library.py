@@ -43,12 +43,17 @@ def package(monkeypatch, tmp_path):
 def test_importing_it_imports_no_heavy_package():
     heavy = "{'numpy', 'onnx', 'onnxruntime', 'torch', 'tensorrt'}"
     code = f"import sys, ltbm.plugins.library; print({heavy} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "set()\n"
+    )
 
 
 def test_without_a_library_nothing_is_registered(package):
     options = Options()
-    assert library.native_library() is None and library.register(options) is False and options.registered == []
+    assert (
+        library.native_library() is None and library.register(options) is False and options.registered == []
+    )
 
 
 def test_the_library_is_found_in_any_folder_of_the_package(package):
@@ -62,7 +67,9 @@ def test_the_library_is_found_in_any_folder_of_the_package(package):
 def test_a_missing_tensorrt_plugin_says_how_to_build_it(package):
     assert library.tensorrt_library() is None
     for attempt in (library.trtexec_arguments, lambda: library.load_tensorrt_plugin(Registry())):
-        with pytest.raises(FileNotFoundError, match="no TensorRT plugin is installed: build it .*TENSORRT_INCLUDE_DIR"):
+        with pytest.raises(
+            FileNotFoundError, match="no TensorRT plugin is installed: build it .*TENSORRT_INCLUDE_DIR"
+        ):
             attempt()
 
 
@@ -93,7 +100,9 @@ def test_a_plugin_that_does_not_load_says_why(package, tmp_path):
     assert registry.loaded == []
 
 
-@pytest.mark.skipif(library.native_library() is None, reason="needs some shared library: the native op is not built")
+@pytest.mark.skipif(
+    library.native_library() is None, reason="needs some shared library: the native op is not built"
+)
 def test_tensorrt_is_handed_the_plugin(package, monkeypatch):
     monkeypatch.undo()
     path = library.native_library()

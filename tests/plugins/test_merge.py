@@ -125,8 +125,10 @@ def test_long_rows_of_many_blocks_equal_the_plain_algorithm(make_clip, window):
 def test_group_products_beyond_float64_are_exact(kind, keep, window):
     """At D = 1280 sums of float64 round from group products of about 100 000 on; here that would change the plan."""
     length, dim = 1500, 1280
-    channel = {"nearly constant": np.where(np.arange(length) % 7 == 6, 0.9997, 1),
-               "one direction": np.random.default_rng(7).uniform(0.5, 1, length)}[kind].astype(np.float32)[:, None]
+    channel = {
+        "nearly constant": np.where(np.arange(length) % 7 == 6, 0.9997, 1),
+        "one direction": np.random.default_rng(7).uniform(0.5, 1, length),
+    }[kind].astype(np.float32)[:, None]
     plan = plan_merge(np.repeat(channel, dim, axis=1), keep, window)
     expected = plain_plan(channel, keep, window, copies=dim)
     assert (plan.source_map.tolist(), plan.anchors.tolist(), plan.spill) == expected
@@ -136,8 +138,16 @@ def test_group_products_beyond_float64_are_exact(kind, keep, window):
 # --- the numbers LTBM.md gives --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target, counts", [(563, [187]), (375, [300, 75]), (188, [300, 180, 82]),
-                                            (94, [300, 180, 108, 64, 4]), (47, [300, 180, 108, 64, 39, 12])])
+@pytest.mark.parametrize(
+    "target, counts",
+    [
+        (563, [187]),
+        (375, [300, 75]),
+        (188, [300, 180, 82]),
+        (94, [300, 180, 108, 64, 4]),
+        (47, [300, 180, 108, 64, 39, 12]),
+    ],
+)
 def test_tokens_merged_per_pass_at_750(target, counts):
     n, merged = 750, []
     while n > target:
@@ -147,15 +157,24 @@ def test_tokens_merged_per_pass_at_750(target, counts):
 
 
 def test_blocks_hold_every_window_in_linear_work():
-    for n_a, n_b, window in [(50, 49, 0), (50, 50, 1), (70, 70, 3), (333, 332, 8), (700, 700, 151), (3, 3, 2**31 - 1),
-                             (4, 3, -1)]:
+    for n_a, n_b, window in [
+        (50, 49, 0),
+        (50, 50, 1),
+        (70, 70, 3),
+        (333, 332, 8),
+        (700, 700, 151),
+        (3, 3, 2**31 - 1),
+        (4, 3, -1),
+    ]:
         met = np.zeros((n_a, n_b), bool)
         for a, b in merge.blocks(n_a, n_b, window):
             assert not met[a].any()
             met[a, b] = True
         distance = np.abs(2 * np.arange(n_a)[:, None] - 2 * np.arange(n_b) - 1)
         assert met[distance <= max(window, 1)].all() and (window >= 0 or met.all())
-    work = [sum((a.stop - a.start) * (b.stop - b.start) for a, b in merge.blocks(n, n, 8)) for n in (5000, 10000)]
+    work = [
+        sum((a.stop - a.start) * (b.stop - b.start) for a, b in merge.blocks(n, n, 8)) for n in (5000, 10000)
+    ]
     assert 1.9 < work[1] / work[0] < 2.1
 
 
@@ -170,8 +189,10 @@ def planned(request, make_clip):
 
 
 def same(plan, other):
-    return all(np.array_equal(getattr(plan, name), getattr(other, name))
-               for name in ("source_map", "sizes", "anchors", "spill"))
+    return all(
+        np.array_equal(getattr(plan, name), getattr(other, name))
+        for name in ("source_map", "sizes", "anchors", "spill")
+    )
 
 
 def test_every_token_goes_to_one_of_exactly_keep_outputs(planned):
@@ -219,7 +240,9 @@ def test_a_window_of_the_whole_row_is_global_merge(make_clip):
 
 
 def test_keeping_all_is_the_identity_bit_for_bit(hard_row):
-    for x in (hard_row, hard_row.astype(np.float16)) if np.abs(hard_row).max(initial=0) < 6e4 else (hard_row,):
+    for x in (
+        (hard_row, hard_row.astype(np.float16)) if np.abs(hard_row).max(initial=0) < 6e4 else (hard_row,)
+    ):
         plan = plan_merge(x, len(x), 8)
         assert apply_plan(plan, x).tobytes() == x.tobytes()
         assert np.array_equal(plan.anchors, np.arange(len(x)))
@@ -245,8 +268,11 @@ def test_rows_of_a_batch_are_rows_alone(make_clip, dtype):
         x[row, :length] = make_clip(length, 6, row)
     out = merge_rows(x, lengths, targets, keep, window=4)
     assert {name: (a.shape, a.dtype) for name, a in out.items()} == {
-        "y": ((4, keep, 6), np.dtype(dtype)), "sizes": ((4, keep), np.dtype(np.int32)),
-        "anchors": ((4, keep), np.dtype(np.int32)), "source_map": ((4, 20), np.dtype(np.int32))}
+        "y": ((4, keep, 6), np.dtype(dtype)),
+        "sizes": ((4, keep), np.dtype(np.int32)),
+        "anchors": ((4, keep), np.dtype(np.int32)),
+        "source_map": ((4, 20), np.dtype(np.int32)),
+    }
     for row, (length, target) in enumerate(zip(lengths, targets)):
         plan = plan_merge(x[row, :length], target, 4)
         assert out["y"][row, :target].tobytes() == apply_plan(plan, x[row, :length]).tobytes()
@@ -262,31 +288,37 @@ def test_rows_of_a_batch_are_rows_alone(make_clip, dtype):
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    (dict(x=np.zeros((4, 2))), TypeError, "float16 or float32, got float64: convert"),
-    (dict(x=[[1.0]]), TypeError, "got list"),
-    (dict(x=np.zeros((1, 4, 2), np.float32)), ValueError, "one row .* use merge_rows"),
-    (dict(x=np.zeros((4, 0), np.float32)), ValueError, "got shape"),
-    (dict(keep=0), ValueError, "keep is 0 for a row of 4 tokens, expected 1..4"),
-    (dict(keep=5), ValueError, "keep is 5"),
-    (dict(x=np.zeros((0, 2), np.float32), keep=1), ValueError, "row of 0 tokens, expected 0"),
-    (dict(keep=2.0), TypeError, "float"),
-    (dict(window=-2), ValueError, "window is -2, expected"),
-    (dict(step=(0, 5)), ValueError, "positive fraction"),
-    (dict(step=(2, 0)), ValueError, "positive fraction"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (dict(x=np.zeros((4, 2))), TypeError, "float16 or float32, got float64: convert"),
+        (dict(x=[[1.0]]), TypeError, "got list"),
+        (dict(x=np.zeros((1, 4, 2), np.float32)), ValueError, "one row .* use merge_rows"),
+        (dict(x=np.zeros((4, 0), np.float32)), ValueError, "got shape"),
+        (dict(keep=0), ValueError, "keep is 0 for a row of 4 tokens, expected 1..4"),
+        (dict(keep=5), ValueError, "keep is 5"),
+        (dict(x=np.zeros((0, 2), np.float32), keep=1), ValueError, "row of 0 tokens, expected 0"),
+        (dict(keep=2.0), TypeError, "float"),
+        (dict(window=-2), ValueError, "window is -2, expected"),
+        (dict(step=(0, 5)), ValueError, "positive fraction"),
+        (dict(step=(2, 0)), ValueError, "positive fraction"),
+    ],
+)
 def test_bad_rows_are_refused(arguments, error, words):
     with pytest.raises(error, match=words):
         plan_merge(**{"x": np.zeros((4, 2), np.float32), "keep": 2, **arguments})
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (dict(x=np.zeros((4, 2), np.float32)), "B, T, D"),
-    (dict(lengths=[4]), "x has 2 rows, got 1 lengths and 2 targets"),
-    (dict(lengths=[4, 5]), r"lengths\[1\] is 5, expected 0..4"),
-    (dict(targets=[2, 3]), r"targets\[1\] is 3 for a row of 2 tokens, expected 1..2"),
-    (dict(keep=1), "keep is 1 slots, expected at least 2"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(x=np.zeros((4, 2), np.float32)), "B, T, D"),
+        (dict(lengths=[4]), "x has 2 rows, got 1 lengths and 2 targets"),
+        (dict(lengths=[4, 5]), r"lengths\[1\] is 5, expected 0..4"),
+        (dict(targets=[2, 3]), r"targets\[1\] is 3 for a row of 2 tokens, expected 1..2"),
+        (dict(keep=1), "keep is 1 slots, expected at least 2"),
+    ],
+)
 def test_bad_batches_are_refused(arguments, words):
     good = {"x": np.zeros((2, 4, 2), np.float32), "lengths": [4, 2], "targets": [2, 2], "keep": 2}
     with pytest.raises(ValueError, match=words):

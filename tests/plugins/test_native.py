@@ -16,8 +16,10 @@ from ltbm.plugins.onnx_function import DOMAIN, INPUTS, IR_VERSION, OP, OPSET, OU
 onnxruntime = pytest.importorskip("onnxruntime", reason="runs the op: pip install 'ltbm[cpu]'")
 LIBRARY = library.native_library()
 if LIBRARY is None:
-    pytest.skip("the native op is not built: install a C++ compiler, then pip install ltbm again",
-                allow_module_level=True)
+    pytest.skip(
+        "the native op is not built: install a C++ compiler, then pip install ltbm again",
+        allow_module_level=True,
+    )
 
 BUILDS = ("plain", "avx2", "avx512")  # of the inner loops; the fastest one that runs here is the default
 WINDOWS = (-1, 0, 1, 8, 40, 2**31 - 1)
@@ -52,16 +54,25 @@ def open_session(model, threads=1, path=LIBRARY, **settings):
         setattr(options, name, value)
     if path is not None:
         options.register_custom_ops_library(str(path))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def feeds(x, lengths, targets, keep, window):
-    return {"x": x, "lengths": np.array(lengths, np.int32), "targets": np.array(targets, np.int32),
-            "keep": np.array([keep], np.int64), "window": np.array([window], np.int32)}
+    return {
+        "x": x,
+        "lengths": np.array(lengths, np.int32),
+        "targets": np.array(targets, np.int32),
+        "keep": np.array([keep], np.int64),
+        "window": np.array([window], np.int32),
+    }
 
 
 def run(x, lengths, targets, keep, window, step=(2, 5), **options):
-    return session(x.shape[2], str(x.dtype), step, **options).run(OUTPUTS, feeds(x, lengths, targets, keep, window))
+    return session(x.shape[2], str(x.dtype), step, **options).run(
+        OUTPUTS, feeds(x, lengths, targets, keep, window)
+    )
 
 
 def check(x, lengths, targets, keep, window, step=(2, 5), **options):
@@ -121,7 +132,9 @@ def test_a_window_of_30_seconds(make_clip, build, keep, window, dtype):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("batch", [1, 3, 17])  # threads share a row's blocks in small batches, rows in large ones
+@pytest.mark.parametrize(
+    "batch", [1, 3, 17]
+)  # threads share a row's blocks in small batches, rows in large ones
 def test_threads_change_nothing(ragged_batch, threads, batch):
     rng = np.random.default_rng(batch)
     for window in (8, -1):
@@ -137,8 +150,9 @@ def test_runs_of_one_session_may_overlap(make_clip):
     shared = session(64, "float32", threads=2)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
-            for outputs, wanted in zip(pool.map(lambda x: shared.run(OUTPUTS, feeds(x, [300], [80], 80, 8)), rows),
-                                       expected):
+            for outputs, wanted in zip(
+                pool.map(lambda x: shared.run(OUTPUTS, feeds(x, [300], [80], 80, 8)), rows), expected
+            ):
                 check_bits(outputs, wanted)
 
 
@@ -161,7 +175,9 @@ def test_large_groups_stay_exact(build, keep, window):
 def test_the_largest_products_fit(build, sign):
     """Every product of the first pass at its largest, and the low halves of sums at theirs."""
     for length in (2, 64):
-        x = np.where(np.arange(length)[:, None] % 2, sign, 1).astype(np.float32) * np.ones((length, 5000), np.float32)
+        x = np.where(np.arange(length)[:, None] % 2, sign, 1).astype(np.float32) * np.ones(
+            (length, 5000), np.float32
+        )
         for target in (1, length // 2):
             check(x[None], [length], [target], target, -1, path=build)
 
@@ -201,8 +217,9 @@ def test_one_model_gives_the_same_bits_with_and_without_the_native_op(ragged_bat
 
 def test_the_native_op_comes_before_the_function_body(make_clip, tmp_path):
     for path, operators in [(LIBRARY, {OP}), (None, {"Loop", "If", "MatMul"})]:
-        opened = open_session(op_model(8), path=path, enable_profiling=True,
-                              profile_file_prefix=str(tmp_path / "profile"))
+        opened = open_session(
+            op_model(8), path=path, enable_profiling=True, profile_file_prefix=str(tmp_path / "profile")
+        )
         opened.run(None, feeds(make_clip(40, 8)[None], [40], [10], 10, 8))
         with open(opened.end_profiling()) as file:
             ran = {event["args"].get("op_name") for event in json.load(file) if event.get("cat") == "Node"}
@@ -218,7 +235,9 @@ def test_register_adds_the_native_op():
         opened.run(None, feeds(np.ones((1, 4, 3), np.float32), [5], [2], 2, 8))
 
 
-@pytest.mark.parametrize("attributes, step", [({}, (2, 5)), ({"step_num": 1}, (1, 5)), ({"step_den": 3}, (2, 3))])
+@pytest.mark.parametrize(
+    "attributes, step", [({}, (2, 5)), ({"step_num": 1}, (1, 5)), ({"step_den": 3}, (2, 3))]
+)
 def test_attributes_default_to_two_fifths(make_clip, attributes, step):
     x = make_clip(90, 4)[None]
     outputs = open_session(bare_model(**attributes)).run(OUTPUTS, feeds(x, [90], [9], 9, 8))
@@ -231,8 +250,10 @@ def test_attributes_default_to_two_fifths(make_clip, attributes, step):
 def bare_model(element=TensorProto.FLOAT, **attributes):
     """The op without its function body, and with no word about shapes."""
     types = dict(x=element, keep=TensorProto.INT64, y=element)
-    infos = {name: helper.make_tensor_value_info(name, types.get(name, TensorProto.INT32), None)
-             for name in (*INPUTS, *OUTPUTS)}
+    infos = {
+        name: helper.make_tensor_value_info(name, types.get(name, TensorProto.INT32), None)
+        for name in (*INPUTS, *OUTPUTS)
+    }
     node = helper.make_node(OP, INPUTS, OUTPUTS, domain=DOMAIN, **attributes)
     graph = helper.make_graph([node], "bare", [infos[i] for i in INPUTS], [infos[o] for o in OUTPUTS])
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
@@ -240,30 +261,43 @@ def bare_model(element=TensorProto.FLOAT, **attributes):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("arguments, words", [
-    (dict(lengths=[4, 5]), r"lengths\[1\] is 5, expected 0..4, the tokens of x"),
-    (dict(lengths=[-1, 4]), r"lengths\[0\] is -1, expected 0..4"),
-    (dict(targets=[2, 5]), r"targets\[1\] is 5 for a row of 4 tokens, expected 1..4"),
-    (dict(targets=[0, 2]), r"targets\[0\] is 0 for a row of 4 tokens, expected 1..4"),
-    (dict(lengths=[0, 4], targets=[1, 2]), r"targets\[0\] is 1 for a row of 0 tokens, expected 0"),
-    (dict(keep=1), "keep is 1 slots, expected at least 2, the largest target"),
-    (dict(lengths=[0, 0], targets=[0, 0], keep=-1), "keep is -1 slots, expected at least 0"),
-    (dict(window=-2), "window is -2, expected a distance in encoder tokens, or -1 for Global Merge"),
-    (dict(lengths=[4]), r"lengths has shape \[1\], expected \[2\]"),
-    (dict(targets=[2, 2, 2]), r"targets has shape \[3\], expected \[2\]"),
-    (dict(keep=[2, 2]), r"keep has shape \[2\], expected \[1\]"),
-    (dict(window=[]), r"window has shape \[0\], expected \[1\]"),
-    (dict(x=np.ones((4, 3))), r"x has shape \[4, 3\], expected \[B, T, D\]"),
-    (dict(x=np.ones((2, 4, 0))), r"x has shape \[2, 4, 0\], expected"),
-], ids=str)
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(lengths=[4, 5]), r"lengths\[1\] is 5, expected 0..4, the tokens of x"),
+        (dict(lengths=[-1, 4]), r"lengths\[0\] is -1, expected 0..4"),
+        (dict(targets=[2, 5]), r"targets\[1\] is 5 for a row of 4 tokens, expected 1..4"),
+        (dict(targets=[0, 2]), r"targets\[0\] is 0 for a row of 4 tokens, expected 1..4"),
+        (dict(lengths=[0, 4], targets=[1, 2]), r"targets\[0\] is 1 for a row of 0 tokens, expected 0"),
+        (dict(keep=1), "keep is 1 slots, expected at least 2, the largest target"),
+        (dict(lengths=[0, 0], targets=[0, 0], keep=-1), "keep is -1 slots, expected at least 0"),
+        (dict(window=-2), "window is -2, expected a distance in encoder tokens, or -1 for Global Merge"),
+        (dict(lengths=[4]), r"lengths has shape \[1\], expected \[2\]"),
+        (dict(targets=[2, 2, 2]), r"targets has shape \[3\], expected \[2\]"),
+        (dict(keep=[2, 2]), r"keep has shape \[2\], expected \[1\]"),
+        (dict(window=[]), r"window has shape \[0\], expected \[1\]"),
+        (dict(x=np.ones((4, 3))), r"x has shape \[4, 3\], expected \[B, T, D\]"),
+        (dict(x=np.ones((2, 4, 0))), r"x has shape \[2, 4, 0\], expected"),
+    ],
+    ids=str,
+)
 def test_inputs_out_of_range_are_refused(arguments, words, dtype):
     good = {"x": np.ones((2, 4, 3)), "lengths": [4, 4], "targets": [2, 2], "keep": 2, "window": 8}
     opened = open_session(bare_model(helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
 
     def attempt(**arguments):
         values = feeds(**{**good, **arguments})
-        opened.run(None, {name: value.reshape(-1) if name in ("keep", "window") else value.astype(dtype)
-                          if name == "x" else value for name, value in values.items()})
+        opened.run(
+            None,
+            {
+                name: value.reshape(-1)
+                if name in ("keep", "window")
+                else value.astype(dtype)
+                if name == "x"
+                else value
+                for name, value in values.items()
+            },
+        )
 
     attempt()
     with pytest.raises(Exception, match=NATIVE + words):
@@ -321,13 +355,17 @@ def test_runtimes_without_the_needed_interface_are_told_so():
 
     seen = []
     create_status = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)(
-        lambda code, text: seen.append((code, text.decode())) or 1)
+        lambda code, text: seen.append((code, text.decode())) or 1
+    )
     table = (ctypes.c_void_p * 1)(ctypes.cast(create_status, ctypes.c_void_p))
     get_api = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(
-        lambda version: ctypes.addressof(table) if version == 1 else None)
+        lambda version: ctypes.addressof(table) if version == 1 else None
+    )
     number = ctypes.create_string_buffer(b"1.17.3")
     get_version = ctypes.CFUNCTYPE(ctypes.c_void_p)(lambda: ctypes.addressof(number))
-    base = (ctypes.c_void_p * 2)(ctypes.cast(get_api, ctypes.c_void_p), ctypes.cast(get_version, ctypes.c_void_p))
+    base = (ctypes.c_void_p * 2)(
+        ctypes.cast(get_api, ctypes.c_void_p), ctypes.cast(get_version, ctypes.c_void_p)
+    )
     entry = ctypes.CDLL(str(LIBRARY)).RegisterCustomOps
     entry.restype = ctypes.c_void_p
     assert entry(None, ctypes.byref(base)) == 1

@@ -27,12 +27,19 @@ def session(dim, dtype, step=(2, 5), threads=1, optimise=True):
 
 
 def feeds(x, lengths, targets, keep, window):
-    return {"x": x, "lengths": np.array(lengths, np.int32), "targets": np.array(targets, np.int32),
-            "keep": np.array([keep], np.int64), "window": np.array([window], np.int32)}
+    return {
+        "x": x,
+        "lengths": np.array(lengths, np.int32),
+        "targets": np.array(targets, np.int32),
+        "keep": np.array([keep], np.int64),
+        "window": np.array([window], np.int32),
+    }
 
 
 def check(x, lengths, targets, keep, window, step=(2, 5), **options):
-    outputs = session(x.shape[2], str(x.dtype), step, **options).run(OUTPUTS, feeds(x, lengths, targets, keep, window))
+    outputs = session(x.shape[2], str(x.dtype), step, **options).run(
+        OUTPUTS, feeds(x, lengths, targets, keep, window)
+    )
     check_bits(outputs, merge_rows(x, lengths, targets, keep, window, step))
 
 
@@ -66,7 +73,9 @@ def test_ragged_batches_with_garbage_in_the_padding(ragged_batch, dim, tokens, d
 
 @pytest.mark.parametrize("window", [1, 2, 3, 8, 71, 200])
 def test_long_rows_of_many_blocks(window):
-    x = np.random.default_rng(window).standard_normal((1, 1001, 3)).astype(np.float32)  # partners anywhere in a window
+    x = (
+        np.random.default_rng(window).standard_normal((1, 1001, 3)).astype(np.float32)
+    )  # partners anywhere in a window
     check(x, [1001], [63], 63, window)
 
 
@@ -108,7 +117,9 @@ def test_the_body_needs_no_particular_runtime(make_clip, window):
 
     x = make_clip(24, 5)[None]
     outputs = ReferenceEvaluator(op_model(5)).run(None, feeds(x, [23], [6], 7, window))
-    outputs[0] = outputs[0][None]  # it joins the y of the Loop's rows by vstack, where ONNX wants them stacked
+    outputs[0] = outputs[0][
+        None
+    ]  # it joins the y of the Loop's rows by vstack, where ONNX wants them stacked
     check_bits(outputs, merge_rows(x, [23], [6], 7, window))
 
 
@@ -134,10 +145,21 @@ def test_the_model_leaves_batch_tokens_and_slots_open():
     model = op_model(16, "float16")
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == IR_VERSION == 10
-    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
-              for v in (*model.graph.input, *model.graph.output)}
-    assert shapes == {"x": ["B", "T", 16], "lengths": ["B"], "targets": ["B"], "keep": [1], "window": [1],
-                      "y": ["B", "K", 16], "sizes": ["B", "K"], "anchors": ["B", "K"], "source_map": ["B", "T"]}
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "x": ["B", "T", 16],
+        "lengths": ["B"],
+        "targets": ["B"],
+        "keep": [1],
+        "window": [1],
+        "y": ["B", "K", 16],
+        "sizes": ["B", "K"],
+        "anchors": ["B", "K"],
+        "source_map": ["B", "T"],
+    }
 
 
 def test_attributes_default_to_two_fifths(make_clip):
@@ -152,8 +174,18 @@ def test_attributes_default_to_two_fifths(make_clip):
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [dict(lengths=[5]), dict(lengths=[-1], targets=[-1]), dict(targets=[0]),
-                                       dict(targets=[5], keep=9), dict(keep=1), dict(window=-2)], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(lengths=[5]),
+        dict(lengths=[-1], targets=[-1]),
+        dict(targets=[0]),
+        dict(targets=[5], keep=9),
+        dict(keep=1),
+        dict(window=-2),
+    ],
+    ids=str,
+)
 def test_values_out_of_range_are_refused(arguments):
     good = {"x": np.ones((1, 4, 3), np.float32), "lengths": [4], "targets": [2], "keep": 2, "window": 8}
     session(3, "float32").run(None, feeds(**good))

@@ -102,7 +102,10 @@ def test_formats(plugin):
 def test_workspace_covers_every_smaller_shape(plugin):
     most = plugin.workspace((8, 750, 1280, 375), 1)
     assert most > 0
-    assert max(plugin.workspace((batch, tokens, 1280, 375), 0) for batch in (1, 8) for tokens in (1, 749, 750)) == most
+    assert (
+        max(plugin.workspace((batch, tokens, 1280, 375), 0) for batch in (1, 8) for tokens in (1, 749, 750))
+        == most
+    )
     assert plugin.workspace((8, 750, 40000, 375), 1) == -1
 
 
@@ -168,7 +171,9 @@ def test_cmake_says_where_headers_come_from(tmp_path):
 @needs_cmake
 def test_cmake_says_that_nvcc_is_missing(tmp_path):
     (tmp_path / "NvInferRuntime.h").touch()
-    done = configure(tmp_path / "build", f"-DTENSORRT_INCLUDE_DIR={tmp_path}", "-DCMAKE_CUDA_COMPILER=NOTFOUND")
+    done = configure(
+        tmp_path / "build", f"-DTENSORRT_INCLUDE_DIR={tmp_path}", "-DCMAKE_CUDA_COMPILER=NOTFOUND"
+    )
     assert done.returncode and "needs nvcc" in done.stderr
 
 
@@ -187,7 +192,9 @@ def test_cmake_builds_the_plugin(tmp_path):
     harness.run(["cmake", "--build", tmp_path, "--target", "ltbm_tensorrt"])
     library = tmp_path / "libltbm_tensorrt.so"
     exported = {
-        line.split()[-1].split("(")[0] for line in symbols(library, "--defined-only").splitlines() if " T " in line
+        line.split()[-1].split("(")[0]
+        for line in symbols(library, "--defined-only").splitlines()
+        if " T " in line
     }
     assert exported == {"getCreators", "setLoggerFinder"}
     assert "nvinfer1::" not in symbols(library, "--undefined-only")

@@ -11,9 +11,9 @@ from ltbm.profiles.budgets import probe, rates
 from ltbm.profiles.budgets.estimate import Rates
 from ltbm.profiles.budgets.onnx_bytes import FLOAT, chain_model
 from ltbm.profiles.budgets.probe import Measured, Storage, _matrix, _product
+from ltbm.runtime.backends.ort import OrtEngine
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
-from ltbm.runtime.ort import OrtEngine
 
 WIDTH, FFN = 64, 96
 
@@ -21,7 +21,10 @@ WIDTH, FFN = 64, 96
 @pytest.mark.parametrize("weights,bits", [("float32", 0), ("int4", 4), ("int8", 8)])
 def test_the_chain_is_a_valid_model_of_its_products(tmp_path, weights, bits):
     storage = Storage(weights, "float32", 32 if bits else 0, 0)
-    matrices, shapes = [_matrix(WIDTH, FFN, storage), _matrix(FFN, WIDTH, storage)], ((WIDTH, FFN), (FFN, WIDTH))
+    matrices, shapes = (
+        [_matrix(WIDTH, FFN, storage), _matrix(FFN, WIDTH, storage)],
+        ((WIDTH, FFN), (FFN, WIDTH)),
+    )
     with open(tmp_path / "weights", "wb") as stream:
         products = [_product(stream, matrix, shape, storage) for matrix, shape in zip(matrices, shapes)]
     path = tmp_path / "chain.onnx"
@@ -48,13 +51,18 @@ def test_copies_of_a_matrix_differ_so_that_none_is_shared(tmp_path):
     with open(tmp_path / "weights", "wb") as stream:
         first, second = (_product(stream, matrix, (WIDTH, FFN), storage).weights[0] for _ in range(2))
     data = (tmp_path / "weights").read_bytes()
-    assert data[first.offset:first.offset + first.size] != data[second.offset:second.offset + second.size] and first.name != second.name
+    assert (
+        data[first.offset : first.offset + first.size] != data[second.offset : second.offset + second.size]
+        and first.name != second.name
+    )
 
 
 def test_measuring_gives_rates_of_the_bytes_that_were_written(monkeypatch):
     monkeypatch.setattr(probe, "MOST_PAIRS", 2)
     found = probe._measure(256, 512, Storage("float32", "float32"), 1)
-    assert found.bandwidth > 0 and found.rate > found.bandwidth / 4  # a float32 weight of one token is two operations in four bytes
+    assert (
+        found.bandwidth > 0 and found.rate > found.bandwidth / 4
+    )  # a float32 weight of one token is two operations in four bytes
     with pytest.raises(RuntimeError, match="measuring products of int5 failed"):
         probe.measure_products(64, 96, Storage("int5", "float32", 32))
 
@@ -73,24 +81,50 @@ def test_rates_of_this_machine_take_the_models_own_types(monkeypatch, make_bundl
     found = rates.measured_rates(model, 3)
     assert asked == [(32, 64, "float32", "float32", 0, 3), (64, 96, "int4", "float32", 32, 3)]
     assert (found.encoder, found.llm, found.bandwidth, found.move_seconds) == (1e12, 2e12, 2e9, 1e-9)
-    assert (found.encoder_resident, found.llm_resident, found.loading) == (1, 2, model.head_bytes) and found.usable > 2**20
+    assert (found.encoder_resident, found.llm_resident, found.loading) == (
+        1,
+        2,
+        model.head_bytes,
+    ) and found.usable > 2**20
 
 
 def test_plan_prints_a_table_and_one_object(qwen, capsys):
-    flags = ["plan", str(qwen[1]), "--device", "orin-nano-8gb", "--levels", "full,keep25", "--audio-seconds", "12", "--ttft-ms", "800"]
+    flags = [
+        "plan",
+        str(qwen[1]),
+        "--device",
+        "orin-nano-8gb",
+        "--levels",
+        "full,keep25",
+        "--audio-seconds",
+        "12",
+        "--ttft-ms",
+        "800",
+    ]
     assert main(flags) == 0
     out = capsys.readouterr().out
-    assert out.startswith("estimate") and "Orin Nano" in out and "choose    full" in out and "ltbm was not run on it" in out
+    assert (
+        out.startswith("estimate")
+        and "Orin Nano" in out
+        and "choose    full" in out
+        and "ltbm was not run on it" in out
+    )
     assert main([*flags, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["estimate"] is True and plan["chosen"] == "full"
     assert [(one["level"], one["tokens_out"]) for one in plan["estimates"]] == [("full", 300), ("keep25", 75)]
 
 
-@pytest.mark.parametrize("flags,words", [
-    (["--device", "toaster"], "devices are"), ([], "--device is missing"), (["--device", "thor", "--levels", "keep99"], "levels are"),
-    (["--device", "thor", "--audio-seconds", "0"], "not above 0"), (["--device", "thor", "--text-tokens", "1.5"], "invalid int value"),
-])
+@pytest.mark.parametrize(
+    "flags,words",
+    [
+        (["--device", "toaster"], "devices are"),
+        ([], "--device is missing"),
+        (["--device", "thor", "--levels", "keep99"], "levels are"),
+        (["--device", "thor", "--audio-seconds", "0"], "not above 0"),
+        (["--device", "thor", "--text-tokens", "1.5"], "invalid int value"),
+    ],
+)
 def test_wrong_usage_exits_with_2(qwen, capsys, flags, words):
     try:
         assert main(["plan", str(qwen[1]), *flags]) == 2
@@ -109,15 +143,37 @@ def test_devices_are_listed_with_their_sources(capsys):
 def test_check_measures_what_it_estimates(qwen, capsys, monkeypatch):
     from ltbm.profiles.budgets import check
 
-    monkeypatch.setattr(check, "measured_rates", lambda model, threads: Rates(1e9, 1e10, 1e10, 1e10, usable=2**33, runtime=2**26))
+    monkeypatch.setattr(
+        check,
+        "measured_rates",
+        lambda model, threads: Rates(1e9, 1e10, 1e10, 1e10, usable=2**33, runtime=2**26),
+    )
     monkeypatch.setattr(check, "TURNS", 1)
     monkeypatch.setattr(check, "REPEATS", 1)
     monkeypatch.setattr(check.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
-    assert main(["plan", str(qwen[1]), "--check", "--levels", "keep25", "--audio-seconds", "2", "--max-new-tokens", "4", "--json"]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                str(qwen[1]),
+                "--check",
+                "--levels",
+                "keep25",
+                "--audio-seconds",
+                "2",
+                "--max-new-tokens",
+                "4",
+                "--json",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert "load average 3.0" in err
     lines = {line["quantity"]: line for line in json.loads(out)}
     assert set(lines) == {"encoder", "prefill", "tpot", "memory"}
     for line in lines.values():
-        assert line["measured"] > 0 and line["error"] == pytest.approx(line["estimated"] / line["measured"] - 1)
+        assert line["measured"] > 0 and line["error"] == pytest.approx(
+            line["estimated"] / line["measured"] - 1
+        )
     assert lines["memory"]["unit"] == "MiB" and lines["memory"]["measured"] > 30

@@ -19,7 +19,15 @@ def prefixes_of(session, make_clip, level):
     for seconds, prompt in ((1, "short ?"), (3, "a longer question ?"), (2, "hm ?"), (5, "and this ?")):
         groups = encode(session.encoder, session.features(make_clip(seconds, seed=seconds))[0])
         merged = compress(session, groups, "ltbm", level)
-        made.append(splice(session.prompter.prompt_ids(prompt, 1), [merged], session.manifest.prompt.audio_token_id, session.embeddings, level))
+        made.append(
+            splice(
+                session.prompter.prompt_ids(prompt, 1),
+                [merged],
+                session.manifest.prompt.audio_token_id,
+                session.embeddings,
+                level,
+            )
+        )
     return made
 
 
@@ -46,10 +54,18 @@ def test_other_methods_pass_the_merge_engine_unmerged(session, make_clip, method
     audio = compress(session, groups, method, level)
     x = groups[0].audio_embeds[0, :75]
     kept = apply_plan(plan(method, x, 19), x)
-    identity = session.merge_engine.run({"audio_embeds": kept[None], "lengths": np.array([19], np.int32), "targets": np.array([19], np.int32),
-                                         "keep": np.array([19], np.int64), "window": np.array([-1], np.int32),
-                                         "first_position": np.zeros(1, np.int64), "original_positions": np.ones(1, np.int32),
-                                         "proportional_attention": np.ones(1, np.int32)})
+    identity = session.merge_engine.run(
+        {
+            "audio_embeds": kept[None],
+            "lengths": np.array([19], np.int32),
+            "targets": np.array([19], np.int32),
+            "keep": np.array([19], np.int64),
+            "window": np.array([-1], np.int32),
+            "first_position": np.zeros(1, np.int64),
+            "original_positions": np.ones(1, np.int32),
+            "proportional_attention": np.ones(1, np.int32),
+        }
+    )
     assert audio.tokens_in == 75 and audio.tokens_out == 19
     assert np.array_equal(audio.merged_embeds, identity["merged_embeds"][0])
 
@@ -68,9 +84,14 @@ def test_other_methods_take_every_window_of_a_long_clip(session, make_clip):
     groups = encode(session.encoder, windows)
     level = parse_level("keep25")
     audio, engine = compress(session, groups, "stride", level), compress(session, groups, "ltbm", level)
-    assert len(groups) == 2 and (audio.tokens_in, audio.tokens_out) == (engine.tokens_in, engine.tokens_out) == (800, 201)
+    assert len(groups) == 2 and (audio.tokens_in, audio.tokens_out) == (
+        engine.tokens_in,
+        engine.tokens_out,
+    ) == (800, 201)
     alone = compress(session, groups[1:], "stride", level)
-    assert np.array_equal(audio.anchors[188:], alone.anchors + 750) and np.array_equal(audio.merged_embeds[188:], alone.merged_embeds)
+    assert np.array_equal(audio.anchors[188:], alone.anchors + 750) and np.array_equal(
+        audio.merged_embeds[188:], alone.merged_embeds
+    )
     kept = alone.source_map >= 0
     assert np.array_equal(audio.source_map[750:][kept], alone.source_map[kept] + 188)
 
@@ -81,15 +102,23 @@ def test_variants_are_every_level_method_and_mode_with_full_once():
 
 
 def counts_of(right: int) -> dict:
-    return dict.fromkeys(COUNTS, 10) | {"matched_twice": right, "matched": right, "exact": right, "question_right": right,
-                                        "tokens_in": 100, "tokens_out": 25}
+    return dict.fromkeys(COUNTS, 10) | {
+        "matched_twice": right,
+        "matched": right,
+        "exact": right,
+        "question_right": right,
+        "tokens_in": 100,
+        "tokens_out": 25,
+    }
 
 
 @pytest.fixture
 def results():
-    counts = {Variant("full", "ltbm", "original", "proportional"): [counts_of(9)] * 20,
-              Variant("keep25", "ltbm", "original", "proportional"): [counts_of(8)] * 20,
-              Variant("keep25", "pool", "original", "proportional"): [counts_of(5)] * 20}
+    counts = {
+        Variant("full", "ltbm", "original", "proportional"): [counts_of(9)] * 20,
+        Variant("keep25", "ltbm", "original", "proportional"): [counts_of(8)] * 20,
+        Variant("keep25", "pool", "original", "proportional"): [counts_of(5)] * 20,
+    }
     return {"scenes": 20, "rows": rows_of(counts), "comparisons": comparisons(counts)}
 
 
@@ -101,7 +130,11 @@ def test_comparisons_are_ltbm_minus_the_other(results):
 
 def test_the_report_is_written_whole(results, tmp_path):
     write_results(tmp_path / "out", results)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["quality.png", "results.json", "table.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "quality.png",
+        "results.json",
+        "table.md",
+    ]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["scenes"] == 20
     assert "| keep25 | pool | +30.0 [+30.0, +30.0] |" in markdown(results)
 

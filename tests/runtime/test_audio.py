@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ltbm.runtime.audio import load_audio
+from ltbm.runtime.stages.audio import load_audio
 
 RATE = 16_000
 
@@ -11,7 +11,10 @@ def tone(rate: int, seconds: float = 1.0) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
 
 
-@pytest.mark.parametrize("suffix,subtype", [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")])
+@pytest.mark.parametrize(
+    "suffix,subtype",
+    [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")],
+)
 @pytest.mark.parametrize("rate,channels", [(16_000, 1), (44_100, 2)])
 def test_formats_rates_and_channels(tmp_path, suffix, subtype, rate, channels):
     path = tmp_path / f"tone.{suffix}"
@@ -37,7 +40,9 @@ def test_resamples_arrays():
     assert len(load_audio(tone(48_000).astype(np.float32), RATE, source_rate=48_000)) == RATE
 
 
-@pytest.mark.parametrize("content,words", [(b"", "empty file"), (b"hello, this is no sound" * 9, "not readable audio")])
+@pytest.mark.parametrize(
+    "content,words", [(b"", "empty file"), (b"hello, this is no sound" * 9, "not readable audio")]
+)
 def test_refuses_what_is_not_audio(tmp_path, content, words):
     path = tmp_path / "clip.wav"
     path.write_bytes(content)

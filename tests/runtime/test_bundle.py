@@ -67,7 +67,14 @@ def test_a_newer_format(copy):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("change", [lambda raw: raw.pop("decoder"), lambda raw: raw["audio"].update(surprise=1), lambda raw: raw.update(files=3)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("decoder"),
+        lambda raw: raw["audio"].update(surprise=1),
+        lambda raw: raw.update(files=3),
+    ],
+)
 def test_a_garbled_manifest(copy, change):
     edit_manifest(copy, change)
     with pytest.raises(ValueError, match="lacks or garbles"):

@@ -16,16 +16,62 @@ def clip_file(make_clip, tmp_path_factory):
 
 
 def test_run_prints_one_object_that_can_be_replayed(qwen, clip_file, capsys):
-    assert main(["run", str(qwen[1]), clip_file, "--prompt", "hm ?", "--level", "keep25", "--max-new-tokens", "5", "--json"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(qwen[1]),
+                clip_file,
+                "--prompt",
+                "hm ?",
+                "--level",
+                "keep25",
+                "--max-new-tokens",
+                "5",
+                "--json",
+            ]
+        )
+        == 0
+    )
     answer = json.loads(capsys.readouterr().out)
-    wanted = {"text", "token_ids", "prompt_token_ids", "tokens_in", "tokens_out", "level", "keep_ratio", "window", "positions",
-              "attention", "applied", "reason", "timings"}
+    wanted = {
+        "text",
+        "token_ids",
+        "prompt_token_ids",
+        "tokens_in",
+        "tokens_out",
+        "level",
+        "keep_ratio",
+        "window",
+        "positions",
+        "attention",
+        "applied",
+        "reason",
+        "timings",
+    }
     assert wanted <= set(answer)
     assert (answer["tokens_in"], answer["tokens_out"], answer["window"]) == (125, 32, 8)
 
 
 def test_run_streams_text_to_stdout_and_figures_to_stderr(qwen, clip_file, capsys):
-    assert main(["run", str(qwen[1]), clip_file, "--prompt", "hm ?", "--keep-ratio", "0.3", "--window", "global", "--max-new-tokens", "5"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(qwen[1]),
+                clip_file,
+                "--prompt",
+                "hm ?",
+                "--keep-ratio",
+                "0.3",
+                "--window",
+                "global",
+                "--max-new-tokens",
+                "5",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert out.strip() and "125 audio tokens -> 38" in err
 
@@ -35,7 +81,24 @@ def test_chat_goes_on_from_stdin(qwen, clip_file, capsys, monkeypatch):
 
     lines = ["what is it ?\n", f"/audio {clip_file}\n", "and this ?\n", "\n", "never asked\n"]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(lines)))
-    assert main(["run", str(qwen[1]), clip_file, "--chat", "--task", "qa", "--prompt", "hm ?", "--max-new-tokens", "4", "--json"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(qwen[1]),
+                clip_file,
+                "--chat",
+                "--task",
+                "qa",
+                "--prompt",
+                "hm ?",
+                "--max-new-tokens",
+                "4",
+                "--json",
+            ]
+        )
+        == 0
+    )
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["tokens_in"] for answer in answers] == [125, 125, 250]
     assert [answer["level"] for answer in answers] == ["keep25"] * 3
@@ -55,10 +118,17 @@ def test_inspect_as_table_and_json(qwen, capsys):
     assert facts["kv_bytes_per_window"]["keep25"] * 750 == facts["kv_bytes_per_window"]["full"] * 188
 
 
-@pytest.mark.parametrize("flags,words", [
-    (["--level", "keep99"], "levels are"), (["--keep-ratio", "2"], "outside"), (["--window", "far"], "auto, global"),
-    (["--top-p", "3"], "top_p"), (["--max-new-tokens", "0"], "below 1"), (["--audio-tokens", "0"], "below 1"),
-])
+@pytest.mark.parametrize(
+    "flags,words",
+    [
+        (["--level", "keep99"], "levels are"),
+        (["--keep-ratio", "2"], "outside"),
+        (["--window", "far"], "auto, global"),
+        (["--top-p", "3"], "top_p"),
+        (["--max-new-tokens", "0"], "below 1"),
+        (["--audio-tokens", "0"], "below 1"),
+    ],
+)
 def test_wrong_usage_exits_with_2(qwen, clip_file, capsys, flags, words):
     assert main(["run", str(qwen[1]), clip_file, "--prompt", "hm ?", *flags]) == 2
     error = capsys.readouterr().err
@@ -88,12 +158,19 @@ def test_unknown_flags_exit_with_2():
 
 
 def test_the_command_is_installed():
-    out = subprocess.run([sys.executable, "-c", "import sys; from ltbm.runtime.cli import main; sys.exit(main(['--help']))"],
-                         capture_output=True, text=True)
-    assert out.returncode == 0 and all(word in out.stdout for word in ("export", "inspect", "run", "parity", "demo"))
+    out = subprocess.run(
+        [sys.executable, "-c", "import sys; from ltbm.runtime.cli import main; sys.exit(main(['--help']))"],
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 0 and all(
+        word in out.stdout for word in ("export", "inspect", "run", "parity", "demo")
+    )
 
 
 def test_a_closed_pipe_is_no_traceback(qwen):
     code = f"import sys; from ltbm.runtime.cli import main; sys.exit(main(['inspect', {str(qwen[1])!r}]))"
-    done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" | true'], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" | true'], capture_output=True, text=True
+    )
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ltbm.runtime.engine import open_engine
+from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.stages.decoder import Decoder
 from ltbm.runtime.stages.splice import splice

@@ -13,13 +13,13 @@ import sys
 import pytest
 
 from ltbm.runtime import machine as machines
+from ltbm.runtime.backends.engine_store import STAGES, Key, Target, store
+from ltbm.runtime.backends.shape_ranges import Limits
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.doctor import examine
-from ltbm.runtime.engine_cache import STAGES, Key, Target, store
 from ltbm.runtime.machine import Machine, Said
 from ltbm.runtime.probes import device, nvidia, provider_check
-from ltbm.runtime.shape_ranges import Limits
 
 LIBRARY = r"""
 #include <stdlib.h>
@@ -47,12 +47,22 @@ MEMINFO = "MemTotal: 7802808 kB\nMemFree: 1 kB\nMemAvailable: 5242880 kB\n"
 SWAPS = "Filename Type Size Used Priority\n/swapfile file 8388608 0 -2\n/dev/zram0 partition 1048576 0 5\n"
 CLOCKS = "sys/class/devfreq/17000000.gpu/"
 ORIN_FILES = {
-    "proc/driver/nvidia/version": DRIVER, "proc/device-tree/model": "NVIDIA Jetson Orin Nano\0", "etc/nv_tegra_release": RELEASE,
-    "proc/meminfo": MEMINFO, "proc/swaps": SWAPS, CLOCKS + "min_freq": "306000000\n", CLOCKS + "max_freq": "1020000000\n",
+    "proc/driver/nvidia/version": DRIVER,
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano\0",
+    "etc/nv_tegra_release": RELEASE,
+    "proc/meminfo": MEMINFO,
+    "proc/swaps": SWAPS,
+    CLOCKS + "min_freq": "306000000\n",
+    CLOCKS + "max_freq": "1020000000\n",
 }
-ORIN_SAYS = {"dpkg-query": Said(0, "6.2+b77"), "nvpmodel": Said(0, "NV Power Mode: MAXN_SUPER\n2"), "tensorrt": Said(0, "10.3.0"),
-             "onnxruntime": Said(0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"),
-             "CUDAExecutionProvider": Said(0), "TensorrtExecutionProvider": Said(0)}
+ORIN_SAYS = {
+    "dpkg-query": Said(0, "6.2+b77"),
+    "nvpmodel": Said(0, "NV Power Mode: MAXN_SUPER\n2"),
+    "tensorrt": Said(0, "10.3.0"),
+    "onnxruntime": Said(0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"),
+    "CUDAExecutionProvider": Said(0),
+    "TensorrtExecutionProvider": Said(0),
+}
 LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcudnn.so.9", "libnvinfer.so.10", "libltbm_tensorrt.so")
 VERSIONS = {"cuda-bindings": "12.9.2", "onnxruntime-gpu": "1.24.0"}
 NO_FILE = "cannot open shared object file: No such file or directory"
@@ -79,8 +89,14 @@ def orin(tmp_path, library, monkeypatch):
     def make(files=(), says=(), versions=(), libraries=LIBRARIES, **numbers) -> Machine:
         for name, number in numbers.items():
             monkeypatch.setenv(f"FAKE_{name.upper()}", str(number))
-        return fake_machine(tmp_path / "root", library, {**ORIN_FILES, **dict(files)}, {**ORIN_SAYS, **dict(says)},
-                            {**VERSIONS, **dict(versions)}, libraries)
+        return fake_machine(
+            tmp_path / "root",
+            library,
+            {**ORIN_FILES, **dict(files)},
+            {**ORIN_SAYS, **dict(says)},
+            {**VERSIONS, **dict(versions)},
+            libraries,
+        )
 
     return make
 
@@ -114,7 +130,11 @@ def by_subject(machine, *arguments):
 
 def test_a_whole_jetson_is_all_ok(orin):
     said = by_subject(orin())
-    assert [finding for finding in said.values() if finding.status != "ok" and finding.subject not in ("export", "merge op")] == []
+    assert [
+        finding
+        for finding in said.values()
+        if finding.status != "ok" and finding.subject not in ("export", "merge op")
+    ] == []
     for subject, words in {
         "memory": "7.4 GiB, shared by CPU and GPU, 5.0 GiB available, swap 8.0 GiB, zram 1.0 GiB",
         "Jetson": "NVIDIA Jetson Orin Nano, Jetson Linux 36.4.3, JetPack 6.2+b77",
@@ -133,12 +153,18 @@ def test_a_whole_jetson_is_all_ok(orin):
 
 NO_TENSORRT = Said(1, "", "ModuleNotFoundError: No module named 'tensorrt'")
 R35 = {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n"}
-R39 = {"etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64\n"}
+R39 = {
+    "etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64\n"
+}
 HALF_TENSORRT = Said(1, "", "ImportError: cannot import name 'bindings' from 'tensorrt'")
 NO_ONNXRUNTIME = Said(1, "", "ModuleNotFoundError: No module named 'onnxruntime'")
 LOST_NVINFER = Said(1, "", f"Trace\nImportError: with error: libnvinfer.so.10: {NO_FILE}")
 NO_KERNEL = Said(1, "", "cudaErrorNoKernelImageForDevice: no kernel image is available")
-LOST_CUBLAS = Said(1, "", f"[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: {NO_FILE}\nFAIL")
+LOST_CUBLAS = Said(
+    1,
+    "",
+    f"[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: {NO_FILE}\nFAIL",
+)
 BROKEN = [
     ("memory", "warning", "set-default multi-user", {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}}),
     ("memory", "warning", "disable nvzramconfig", {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}}),
@@ -180,7 +206,11 @@ BROKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("subject,status,words,changes", BROKEN, ids=[f"{row[0]}-{row[1]}-{place}" for place, row in enumerate(BROKEN)])
+@pytest.mark.parametrize(
+    "subject,status,words,changes",
+    BROKEN,
+    ids=[f"{row[0]}-{row[1]}-{place}" for place, row in enumerate(BROKEN)],
+)
 def test_what_is_broken_is_named_with_what_to_do(orin, subject, status, words, changes):
     finding = by_subject(orin(**changes))[subject]
     assert finding.status == status, finding
@@ -194,18 +224,35 @@ def test_a_plugin_named_and_lost_is_a_problem(orin, monkeypatch, tmp_path):
     assert finding.status == "problem" and "gone.so, which is no file" in finding.text
 
 
-@pytest.mark.parametrize("built,gpu,runs", [("87", "87", True), ("80", "86", True), ("86", "80", False), ("80", "87", False),
-                                            ("87", "89", False), ("90", "100", False), ("100", "103", True), ("none", "87", False)])
+@pytest.mark.parametrize(
+    "built,gpu,runs",
+    [
+        ("87", "87", True),
+        ("80", "86", True),
+        ("86", "80", False),
+        ("80", "87", False),
+        ("87", "89", False),
+        ("90", "100", False),
+        ("100", "103", True),
+        ("none", "87", False),
+    ],
+)
 def test_code_for_one_architecture_runs_on_another(built, gpu, runs):
     assert nvidia.runs_on(built, gpu) is runs
 
 
 def test_a_machine_without_a_gpu_has_no_problem(tmp_path, library, monkeypatch):
     monkeypatch.delenv("LTBM_TENSORRT_PLUGIN", raising=False)
-    says = {"tensorrt": NO_TENSORRT, "onnxruntime": Said(0, "1.32.0 CUDAExecutionProvider CPUExecutionProvider")}
+    says = {
+        "tensorrt": NO_TENSORRT,
+        "onnxruntime": Said(0, "1.32.0 CUDAExecutionProvider CPUExecutionProvider"),
+    }
     said = by_subject(fake_machine(tmp_path, library, {"proc/meminfo": MEMINFO}, says, {}, ()))
     assert [finding for finding in said.values() if finding.status == "problem"] == []
-    assert {said[name].status for name in ("GPU", "CUDA", "cuDNN", "cuda-bindings", "TensorRT", "plugin", "CUDA provider")} == {"ok"}
+    assert {
+        said[name].status
+        for name in ("GPU", "CUDA", "cuDNN", "cuda-bindings", "TensorRT", "plugin", "CUDA provider")
+    } == {"ok"}
     assert "Jetson" not in said and "power" not in said
 
 
@@ -213,7 +260,9 @@ def test_a_machine_that_answers_nothing_is_examined_to_the_end(tmp_path):
     def silent(name):
         raise OSError(NO_FILE)
 
-    said = by_subject(Machine(tmp_path, lambda command: Said(None, err="not there"), silent, lambda name: None))
+    said = by_subject(
+        Machine(tmp_path, lambda command: Said(None, err="not there"), silent, lambda name: None)
+    )
     assert said["memory"].status == "warning" and said["onnxruntime"].status == "problem"
 
 
@@ -228,14 +277,25 @@ def test_a_probe_that_fails_is_a_warning_and_the_others_go_on(orin, monkeypatch)
 
 
 def test_memory_is_that_of_the_container(tmp_path):
-    files = {"proc/meminfo": MEMINFO, "sys/fs/cgroup/memory.max": "4294967296\n", "sys/fs/cgroup/memory.current": "1073741824\n"}
+    files = {
+        "proc/meminfo": MEMINFO,
+        "sys/fs/cgroup/memory.max": "4294967296\n",
+        "sys/fs/cgroup/memory.current": "1073741824\n",
+    }
     memory = machines.find_memory(fake_machine(tmp_path, None, files, {}, {}, ()))
     assert (memory.total, memory.available) == (4 * 2**30, 3 * 2**30)
 
 
 def test_the_provider_check_runs_a_node():
-    assert machines.run_command([sys.executable, "-m", "ltbm.runtime.probes.provider_check", "CPUExecutionProvider"]).status == 0
-    said = machines.run_command([sys.executable, "-m", "ltbm.runtime.probes.provider_check", "NoExecutionProvider"])
+    assert (
+        machines.run_command(
+            [sys.executable, "-m", "ltbm.runtime.probes.provider_check", "CPUExecutionProvider"]
+        ).status
+        == 0
+    )
+    said = machines.run_command(
+        [sys.executable, "-m", "ltbm.runtime.probes.provider_check", "NoExecutionProvider"]
+    )
     assert said.status == 1 and "NoExecutionProvider" in said.err
 
 
@@ -254,7 +314,10 @@ def test_a_bundle_is_checked_too(qwen, orin):
     said = by_subject(orin(), str(qwen[1]))
     assert "every file as its manifest says" in said["bundle"].text
     assert said["decoder"].status == said["fits"].status == said["disk"].status == "ok"
-    assert "gqa for onnxruntime on cpu" in said["decoder"].text and "concat20 for tensorrt on cuda" in said["decoder"].text
+    assert (
+        "gqa for onnxruntime on cpu" in said["decoder"].text
+        and "concat20 for tensorrt on cuda" in said["decoder"].text
+    )
     newer = by_subject(orin(says={"tensorrt": Said(0, "10.16.1")}), str(qwen[1]))["decoder"]
     assert "std24 for tensorrt on cuda" in newer.text
 
@@ -265,7 +328,10 @@ def test_a_decoder_that_a_bundle_lacks_is_named(qwen, orin, tmp_path):
     manifest["flavours"] = [flavour for flavour in manifest["flavours"] if flavour != "gqa"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     findings = [finding for finding in examine(str(folder), orin()) if finding.subject == "decoder"]
-    assert [finding.status for finding in findings] == ["ok", "warning"] and "no gqa for onnxruntime on cpu" in findings[1].text
+    assert [finding.status for finding in findings] == [
+        "ok",
+        "warning",
+    ] and "no gqa for onnxruntime on cpu" in findings[1].text
 
 
 @pytest.fixture
@@ -284,7 +350,10 @@ def test_a_changed_byte_is_found(orin, built):
     weights = bundle.path / "encoder.weights"
     weights.write_bytes(b"?" + weights.read_bytes()[1:])
     said = by_subject(orin(), str(bundle.path))
-    assert said["bundle"].status == "problem" and "encoder.weights does not have the sha256" in said["bundle"].text
+    assert (
+        said["bundle"].status == "problem"
+        and "encoder.weights does not have the sha256" in said["bundle"].text
+    )
     assert "engines" not in said
 
 
@@ -292,7 +361,10 @@ def test_engines_of_this_machine_are_told_from_foreign_ones(orin, built):
     bundle, name = built
     said = by_subject(orin(), str(bundle.path))["engines"]
     assert (said.status, said.text.split()[0]) == ("ok", name)
-    for changes, words in (({"says": {"tensorrt": Said(0, "10.7.0")}}, "tensorrt 10.3.0, here it is 10.7.0"), ({"sm": 89}, "compute capability 8.7")):
+    for changes, words in (
+        ({"says": {"tensorrt": Said(0, "10.7.0")}}, "tensorrt 10.3.0, here it is 10.7.0"),
+        ({"sm": 89}, "compute capability 8.7"),
+    ):
         said = by_subject(orin(**changes), str(bundle.path))["engines"]
         assert said.status == "warning" and words in said.text and "ltbm build" in said.text
 
@@ -303,7 +375,10 @@ def test_engines_that_are_lost_or_need_a_gpu_are_told(orin, built, qwen, tmp_pat
     assert "merge.engine is missing" in by_subject(orin(), str(bundle.path))["engines"].text
     assert by_subject(orin(), str(qwen[1]))["engines"].status == "warning"
     without = fake_machine(tmp_path / "cpu", None, {}, {"tensorrt": NO_TENSORRT}, {}, ())
-    assert by_subject(without, str(bundle.path))["engines"].text == "1 built, which need a GPU, TensorRT and the plugin"
+    assert (
+        by_subject(without, str(bundle.path))["engines"].text
+        == "1 built, which need a GPU, TensorRT and the plugin"
+    )
     assert by_subject(without, str(qwen[1]))["engines"].status == "ok"
 
 
@@ -322,7 +397,10 @@ def test_a_bundle_that_does_not_fit_says_so(qwen, orin, total, available, status
 def test_the_command_prints_a_line_each_and_exits_with_1_on_a_problem(qwen, tmp_path, capsys):
     assert main(["doctor", str(qwen[1])]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("onnxruntime", "merge op", "audio files", "export", "every file as its manifest says"))
+    assert all(
+        word in out
+        for word in ("onnxruntime", "merge op", "audio files", "export", "every file as its manifest says")
+    )
     assert main(["doctor", str(tmp_path), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)
     assert [finding["subject"] for finding in findings if finding["status"] == "problem"] == ["bundle"]

@@ -4,7 +4,15 @@ import pytest
 from ltbm.runtime.bundle import AudioSpec
 from ltbm.runtime.stages.features import FeatureWindow, cut_windows, log_mel, mel_filters, token_length
 
-SPEC = AudioSpec(sampling_rate=16_000, n_fft=400, hop_length=160, n_mels=128, window_frames=3000, max_windows=1, encoder_width=32)
+SPEC = AudioSpec(
+    sampling_rate=16_000,
+    n_fft=400,
+    hop_length=160,
+    n_mels=128,
+    window_frames=3000,
+    max_windows=1,
+    encoder_width=32,
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +24,18 @@ def extractor():
 
 @pytest.mark.parametrize("samples", [480, 1600, 16_000 * 5 + 37, 479_840, 479_841, 480_000])
 def test_equals_transformers_numpy_path(extractor, samples):
-    waveform = np.random.default_rng(samples).standard_normal(samples).astype(np.float32) * np.linspace(0, 0.1, samples, dtype=np.float32)
+    waveform = np.random.default_rng(samples).standard_normal(samples).astype(np.float32) * np.linspace(
+        0, 0.1, samples, dtype=np.float32
+    )
     padded = np.zeros((1, 480_000))
     padded[0, :samples] = waveform
     reference = extractor._np_extract_fbank_features(padded, "cpu")[0]
     window = FeatureWindow(waveform, SPEC)
     frames = window.input_features.shape[1]
     assert np.abs(window.input_features - reference[:, :frames]).max() < 2e-7
-    mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")["attention_mask"]
+    mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")[
+        "attention_mask"
+    ]
     assert window.frame_length == mask.sum()
 
 

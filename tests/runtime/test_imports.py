@@ -14,7 +14,9 @@ def loaded_after(code: str) -> list[str]:
     return eval(out.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("module", ["session", "bundle", "audio", "levels", "sampling", "prompt", "ort", "cli"])
+@pytest.mark.parametrize(
+    "module", ["session", "bundle", "stages.audio", "levels", "sampling", "prompt", "backends.ort", "cli"]
+)
 def test_the_runtime_imports_nothing_heavy(module):
     assert loaded_after(f"import ltbm.runtime.{module}") == []
 
@@ -24,6 +26,8 @@ def test_help_imports_nothing_heavy():
 
 
 def test_answering_imports_nothing_heavy(qwen):
-    code = ("import numpy\nfrom ltbm.runtime.session import Session\n"
-            f"Session.open({str(qwen[1])!r}).generate(numpy.ones(16000, numpy.float32), 'hm ?', max_new_tokens=2)")
+    code = (
+        "import numpy\nfrom ltbm.runtime.session import Session\n"
+        f"Session.open({str(qwen[1])!r}).generate(numpy.ones(16000, numpy.float32), 'hm ?', max_new_tokens=2)"
+    )
     assert loaded_after(code) == []

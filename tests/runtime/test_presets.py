@@ -9,7 +9,11 @@ RESULTS = Path(__file__).parents[2] / "examples" / "demo" / "quality" / "results
 
 
 def test_a_task_chooses_where_no_level_is_given():
-    assert [(task, choose(None, task)) for task in TASKS] == [("caption", "keep50"), ("qa", "keep25"), ("transcribe", "full")]
+    assert [(task, choose(None, task)) for task in TASKS] == [
+        ("caption", "keep50"),
+        ("qa", "keep25"),
+        ("transcribe", "full"),
+    ]
     assert choose("keep6", "transcribe") == "keep6" and choose(None, None) == "keep50"
 
 
@@ -21,8 +25,11 @@ def test_an_unknown_task_names_those_there_are():
 @pytest.mark.parametrize("task,measure", [("caption", "exact_match"), ("qa", "question_accuracy")])
 def test_the_reasons_are_what_was_measured(task, measure):
     """Every figure of the demo in a reason is the one in results.json, and the level loses less than half a point."""
-    rows = {row["level"]: row[measure] for row in json.loads(RESULTS.read_text())["rows"]
-            if (row["method"], row["positions"], row["attention"]) == ("ltbm", "original", "proportional")}
+    rows = {
+        row["level"]: row[measure]
+        for row in json.loads(RESULTS.read_text())["rows"]
+        if (row["method"], row["positions"], row["attention"]) == ("ltbm", "original", "proportional")
+    }
     for level, value in rows.items():
         if level != "keep6" or task == "qa":
             assert f"{100 * value:.1f} {level}" in TASKS[task].reason

@@ -46,11 +46,17 @@ def test_another_level_runs_the_encoder_no_more(fresh, alone, make_clip, monkeyp
     assert answer.tokens_out == 16 and answer.reused_tokens < 60
 
 
-@pytest.mark.parametrize("change", [dict(window="global"), dict(positions="compact"), dict(attention="plain"), dict(keep_ratio="0.3")])
+@pytest.mark.parametrize(
+    "change",
+    [dict(window="global"), dict(positions="compact"), dict(attention="plain"), dict(keep_ratio="0.3")],
+)
 def test_every_part_of_a_level_tells_audio_apart(fresh, alone, make_clip, change):
     fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=2)
     answer = fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change)
-    assert answer.token_ids == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change).token_ids
+    assert (
+        answer.token_ids
+        == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change).token_ids
+    )
 
 
 def test_another_clip_is_another_clip(fresh, alone, make_clip):
@@ -80,7 +86,12 @@ def test_a_cache_that_grows_keeps_what_is_in_it(fresh, alone, make_clip):
 
 def test_a_conversation_remembers(fresh, alone, make_clip):
     conversation, reference = fresh.converse("keep25"), alone.converse("keep25")
-    for prompt, audio in ((PROMPT, make_clip(5)), (OTHER, None), ("And now?", make_clip(2, seed=3)), (OTHER, None)):
+    for prompt, audio in (
+        (PROMPT, make_clip(5)),
+        (OTHER, None),
+        ("And now?", make_clip(2, seed=3)),
+        (OTHER, None),
+    ):
         said = conversation.ask(prompt, audio, max_new_tokens=6)
         expected = reference.ask(prompt, audio, max_new_tokens=6)
         assert said.token_ids == expected.token_ids
@@ -109,12 +120,17 @@ def test_an_answer_does_not_go_on_after_the_next_request(fresh, make_clip):
 
 def test_low_memory_holds_hearing_and_the_llm_in_turn(qwen, alone, make_clip):
     with Session.open(qwen[1], low_memory=True) as session:
-        answers = [session.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6) for seconds in (3, 3, 5)]
+        answers = [
+            session.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6) for seconds in (3, 3, 5)
+        ]
         assert set(session._engines._open) == {"decoder"}
         assert session.encoder is not None
         assert set(session._engines._open) == {"encoder"} and session._context is None
     for answer, seconds in zip(answers, (3, 3, 5)):
-        assert answer.token_ids == alone.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6).token_ids
+        assert (
+            answer.token_ids
+            == alone.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6).token_ids
+        )
     assert answers[1].reused_tokens == len(answers[1].prompt_token_ids) - 1
     assert answers[2].reused_tokens == 0
 
@@ -125,7 +141,7 @@ def test_text_alone(fresh):
 
 
 def test_what_was_heard_longest_ago_goes_first(qwen, make_clip):
-    from ltbm.runtime.engines import Engines
+    from ltbm.runtime.backends.engines import Engines
     from ltbm.runtime.hearing import Hearing, content_of
 
     with Session.open(qwen[1]) as session:
@@ -155,7 +171,7 @@ def test_capacity_comes_in_buckets(fresh, make_clip):
 
 
 def test_embeddings_of_bfloat16_tables(tmp_path):
-    from ltbm.runtime.embeddings import Embeddings
+    from ltbm.runtime.stages.embeddings import Embeddings
 
     bits = np.array([[0x3F80, 0xC000], [0x3F00, 0x7F80]], np.uint16)
     np.save(tmp_path / "table.npy", bits)
@@ -165,7 +181,7 @@ def test_embeddings_of_bfloat16_tables(tmp_path):
 
 
 def test_embeddings_are_the_rows_asked_for(tmp_path):
-    from ltbm.runtime.embeddings import Embeddings
+    from ltbm.runtime.stages.embeddings import Embeddings
 
     rows = np.random.default_rng(0).standard_normal((50, 24)).astype(np.float16)
     np.save(tmp_path / "table.npy", rows)

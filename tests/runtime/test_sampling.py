@@ -13,14 +13,29 @@ def test_greedy_is_the_lowest_index_of_the_largest():
 
 
 def test_the_same_seed_draws_the_same():
-    draws = [[Sampler(Sampling(temperature=1.0, seed=seed), NONE).next_token(LOGITS) for _ in range(1)] for seed in (3, 3)]
+    draws = [
+        [Sampler(Sampling(temperature=1.0, seed=seed), NONE).next_token(LOGITS) for _ in range(1)]
+        for seed in (3, 3)
+    ]
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("options", [dict(temperature=0.7), dict(temperature=1.5, top_k=5), dict(temperature=1.0, top_p=0.8),
-                                     dict(temperature=0.9, top_k=12, top_p=0.6), dict(temperature=1.0, top_p=1e-6)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(temperature=0.7),
+        dict(temperature=1.5, top_k=5),
+        dict(temperature=1.0, top_p=0.8),
+        dict(temperature=0.9, top_k=12, top_p=0.6),
+        dict(temperature=1.0, top_p=1e-6),
+    ],
+)
 def test_draws_follow_transformers_distribution(options):
-    from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers.generation.logits_process import (
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
 
     scores = TemperatureLogitsWarper(options["temperature"])(None, torch.from_numpy(LOGITS)[None])
     if options.get("top_k"):
@@ -38,7 +53,9 @@ def test_repetition_penalty_equals_transformers():
     from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
     prompt = np.array([4, 7, 7, 9])
-    scores = RepetitionPenaltyLogitsProcessor(1.7)(torch.from_numpy(prompt)[None], torch.from_numpy(LOGITS)[None])[0].numpy()
+    scores = RepetitionPenaltyLogitsProcessor(1.7)(
+        torch.from_numpy(prompt)[None], torch.from_numpy(LOGITS)[None]
+    )[0].numpy()
     sampler = Sampler(Sampling(repetition_penalty=1.7), prompt)
     sampler._work = np.empty_like(LOGITS)
     assert np.array_equal(sampler._penalised(LOGITS), scores)
@@ -61,7 +78,10 @@ def test_refuses_logits_that_are_not_finite():
         Sampler(Sampling(), NONE).next_token(np.full(4, np.nan, np.float32))
 
 
-@pytest.mark.parametrize("options", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(repetition_penalty=0)])
+@pytest.mark.parametrize(
+    "options",
+    [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(repetition_penalty=0)],
+)
 def test_refuses_options_out_of_range(options):
     with pytest.raises(ValueError):
         Sampling(**options)

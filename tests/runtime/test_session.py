@@ -9,8 +9,10 @@ PROMPT = "What do you hear?"
 
 def test_levels_are_chosen_per_call(session, make_clip):
     clip = make_clip(5)
-    kept = {level: session.generate(clip, PROMPT, level, max_new_tokens=1).tokens_out
-            for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6")}
+    kept = {
+        level: session.generate(clip, PROMPT, level, max_new_tokens=1).tokens_out
+        for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6")
+    }
     assert kept == {"full": 125, "keep75": 94, "keep50": 63, "keep25": 32, "keep12": 16, "keep6": 8}
 
 
@@ -24,23 +26,41 @@ def test_a_budget_of_tokens(session, make_clip):
     assert (answer.tokens_out, answer.applied) == (20, True)
 
 
-@pytest.mark.parametrize("options,words", [(dict(level="full"), "keeps every token"), (dict(audio_tokens=500), "not below the clip's 125"),
-                                           (dict(keep_ratio="0.999"), "rounded up")])
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        (dict(level="full"), "keeps every token"),
+        (dict(audio_tokens=500), "not below the clip's 125"),
+        (dict(keep_ratio="0.999"), "rounded up"),
+    ],
+)
 def test_a_level_that_changes_nothing_says_why(session, make_clip, options, words):
     answer = session.generate(make_clip(5), PROMPT, max_new_tokens=1, **options)
     assert not answer.applied and words in answer.reason and answer.tokens_out == answer.tokens_in == 125
 
 
 def test_at_full_every_mode_is_the_same(session, make_clip):
-    answers = [session.generate(make_clip(2), PROMPT, "full", positions=positions, attention=attention, max_new_tokens=6).token_ids
-               for positions in ("original", "compact") for attention in ("proportional", "plain")]
+    answers = [
+        session.generate(
+            make_clip(2), PROMPT, "full", positions=positions, attention=attention, max_new_tokens=6
+        ).token_ids
+        for positions in ("original", "compact")
+        for attention in ("proportional", "plain")
+    ]
     assert all(answer == answers[0] for answer in answers)
 
 
 def test_windows_and_modes_reach_the_answer(session, make_clip):
     base = dict(level="keep12", max_new_tokens=8)
-    answers = {name: session.generate(make_clip(5), PROMPT, **base, **options).token_ids for name, options in {
-        "default": {}, "global": dict(window="global"), "compact": dict(positions="compact"), "plain": dict(attention="plain")}.items()}
+    answers = {
+        name: session.generate(make_clip(5), PROMPT, **base, **options).token_ids
+        for name, options in {
+            "default": {},
+            "global": dict(window="global"),
+            "compact": dict(positions="compact"),
+            "plain": dict(attention="plain"),
+        }.items()
+    }
     assert len({tuple(ids) for ids in answers.values()}) == 4
 
 
@@ -59,7 +79,9 @@ def test_the_stream_can_be_left_early(session, make_clip):
 
 def test_sampling_is_repeatable_by_seed(session, make_clip):
     def draw(seed):
-        return session.generate(make_clip(2), PROMPT, max_new_tokens=12, sampling=Sampling(temperature=1.5, seed=seed)).token_ids
+        return session.generate(
+            make_clip(2), PROMPT, max_new_tokens=12, sampling=Sampling(temperature=1.5, seed=seed)
+        ).token_ids
 
     assert draw(1) == draw(1) != draw(2)
 
@@ -67,7 +89,9 @@ def test_sampling_is_repeatable_by_seed(session, make_clip):
 def test_it_stops_at_the_end_token(session, make_clip):
     eos = session.manifest.prompt.eos_token_ids
     for seed in range(40):
-        answer = session.generate(make_clip(1), PROMPT, max_new_tokens=60, sampling=Sampling(temperature=3.0, seed=seed))
+        answer = session.generate(
+            make_clip(1), PROMPT, max_new_tokens=60, sampling=Sampling(temperature=3.0, seed=seed)
+        )
         if answer.finish_reason == "stop":
             break
     assert answer.token_ids[-1] in eos and not set(answer.token_ids[:-1]) & set(eos)
@@ -82,8 +106,21 @@ def test_the_kv_cache_follows_the_tokens(session, make_clip):
 
 def test_stages_are_timed(session, make_clip):
     timings = session.generate(make_clip(5), PROMPT, max_new_tokens=4).timings
-    assert set(timings) == {"load", "features", "prompt", "encoder", "merge", "splice", "prefill", "ttft", "decode", "total"}
-    stages = sum(timings[name] for name in ("load", "features", "prompt", "encoder", "merge", "splice", "prefill"))
+    assert set(timings) == {
+        "load",
+        "features",
+        "prompt",
+        "encoder",
+        "merge",
+        "splice",
+        "prefill",
+        "ttft",
+        "decode",
+        "total",
+    }
+    stages = sum(
+        timings[name] for name in ("load", "features", "prompt", "encoder", "merge", "splice", "prefill")
+    )
     assert stages <= timings["ttft"] <= timings["total"]
 
 
@@ -102,11 +139,16 @@ def test_several_audios_of_one_prompt(session, make_clip):
     assert answer.tokens_in == 75
 
 
-@pytest.mark.parametrize("clip,words", [
-    (np.zeros(0, np.float32), "zero length"), (np.zeros(300, np.float32), "too short"),
-    (np.full(1600, np.nan, np.float32), "NaN"), (np.zeros((2, 2, 2), np.float32), "shape"),
-    (np.zeros(1600, np.complex64), "type complex64"),
-])
+@pytest.mark.parametrize(
+    "clip,words",
+    [
+        (np.zeros(0, np.float32), "zero length"),
+        (np.zeros(300, np.float32), "too short"),
+        (np.full(1600, np.nan, np.float32), "NaN"),
+        (np.zeros((2, 2, 2), np.float32), "shape"),
+        (np.zeros(1600, np.complex64), "type complex64"),
+    ],
+)
 def test_refuses_bad_arrays(session, clip, words):
     with pytest.raises(ValueError, match=words):
         session.generate(clip, PROMPT)
@@ -164,21 +206,31 @@ def test_audio_flamingo_takes_ten_minutes_and_refuses_more(make_bundle):
 
 def test_cuda_gets_the_decoder_that_takes_a_key_bias_there(qwen, session, make_clip, monkeypatch):
     """The flavour meant for CUDA, here on the CPU, answers as the other does."""
-    from ltbm.runtime import engine
+    from ltbm.runtime.backends import opening
 
-    assert engine.decoder_flavour("onnxruntime", "cuda") == "std24"
-    monkeypatch.setitem(engine.BACKENDS["onnxruntime"], "cpu", "std24")
+    assert opening.decoder_flavour("onnxruntime", "cuda") == "std24"
+    monkeypatch.setitem(opening.BACKENDS["onnxruntime"], "cpu", "std24")
     with Session.open(qwen[1]) as standard:
         assert (standard.flavour, session.flavour) == ("std24", "gqa")
-        answers = [opened.generate(make_clip(4), PROMPT, "keep12", max_new_tokens=10).token_ids for opened in (standard, session)]
+        answers = [
+            opened.generate(make_clip(4), PROMPT, "keep12", max_new_tokens=10).token_ids
+            for opened in (standard, session)
+        ]
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("precision,options,reason", [
-    ("bfloat16", {}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
-    ("float32", {"lm_head_precision": "bfloat16"}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
-    ("int4", {"target": "tensorrt"}, "does not run on the CPU: its codes are for TensorRT"),
-])
+@pytest.mark.parametrize(
+    "precision,options,reason",
+    [
+        ("bfloat16", {}, "does not run on the CPU: ONNX Runtime computes no bfloat16"),
+        (
+            "float32",
+            {"lm_head_precision": "bfloat16"},
+            "does not run on the CPU: ONNX Runtime computes no bfloat16",
+        ),
+        ("int4", {"target": "tensorrt"}, "does not run on the CPU: its codes are for TensorRT"),
+    ],
+)
 def test_a_bundle_for_other_devices_is_refused_in_one_line(make_bundle, precision, options, reason, capsys):
     from ltbm.runtime.cli import main
 

@@ -11,7 +11,13 @@ TABLE = np.arange(20, dtype=np.float32)[:, None] * np.ones(3, np.float32)
 
 def audio(anchors, sizes, tokens_in):
     embeds = 100 + np.arange(len(anchors), dtype=np.float32)[:, None] * np.ones(3, np.float32)
-    return MergedAudio(embeds, np.array(sizes, np.int32), np.array(anchors, np.int32), np.zeros(tokens_in, np.int32), (Row(tokens_in, len(sizes)),))
+    return MergedAudio(
+        embeds,
+        np.array(sizes, np.int32),
+        np.array(anchors, np.int32),
+        np.zeros(tokens_in, np.int32),
+        (Row(tokens_in, len(sizes)),),
+    )
 
 
 CLIP = audio([0, 3, 5], [2, 2, 3], 7)
@@ -26,7 +32,9 @@ def test_original_positions_leave_the_text_where_it_was():
 
 
 def test_compact_and_plain():
-    prefix = splice([1, AUDIO, 2], [CLIP], AUDIO, TABLE, parse_level("keep50", positions="compact", attention="plain"))
+    prefix = splice(
+        [1, AUDIO, 2], [CLIP], AUDIO, TABLE, parse_level("keep50", positions="compact", attention="plain")
+    )
     assert prefix.position_ids.tolist() == [0, 1, 2, 3, 4] and prefix.next_position == 5
     assert not prefix.key_bias.any()
 

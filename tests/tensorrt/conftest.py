@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
-MODULES_OVER_FAKES = ("ltbm.runtime.cuda", "ltbm.runtime.trt", "ltbm.export.engine")
+MODULES_OVER_FAKES = ("ltbm.runtime.backends.cuda", "ltbm.runtime.backends.trt", "ltbm.export.engine")
 
 
 def _load(name: str):
@@ -45,7 +45,9 @@ class Device:
     def gpu(self, name: str, integrated: bool = True) -> None:
         from ltbm.runtime import machine
 
-        self._monkeypatch.setattr(machine, "find_gpu", lambda _: machine.Gpu(name, (8, 7), 2**33, integrated, (12, 6)))
+        self._monkeypatch.setattr(
+            machine, "find_gpu", lambda _: machine.Gpu(name, (8, 7), 2**33, integrated, (12, 6))
+        )
         self._monkeypatch.delitem(sys.modules, "ltbm.export.engine", raising=False)
 
     def build(self, path, **options):

@@ -60,7 +60,7 @@ class Driver:
         """Bytes of device memory; an access outside what is allocated is an error of the code under test."""
         for start, block in self._device.items():
             if start <= pointer and pointer + nbytes <= start + block.nbytes:
-                return block[pointer - start:pointer - start + nbytes]
+                return block[pointer - start : pointer - start + nbytes]
         raise AssertionError(f"{nbytes} bytes at {pointer:#x} are no memory of the device, or freed")
 
     def enqueue(self, work) -> None:
@@ -101,7 +101,7 @@ class Driver:
             return cudaError_t.cudaErrorMemoryAllocation
         block = np.full(size + ALIGNMENT, GARBAGE, np.uint8)
         skip = -block.ctypes.data % ALIGNMENT
-        block = block[skip:skip + size]
+        block = block[skip : skip + size]
         self._device[block.ctypes.data] = block
         return block.ctypes.data
 
@@ -120,7 +120,9 @@ class Driver:
 
     def cudaMemcpy2DAsync(self, to, to_pitch, source, source_pitch, width, rows, kind, stream):
         assert 0 < width <= min(to_pitch, source_pitch) and rows > 0
-        self.events.append(Event("copy", {"kind": kind.name.removeprefix("cudaMemcpy"), "bytes": width * rows}))
+        self.events.append(
+            Event("copy", {"kind": kind.name.removeprefix("cudaMemcpy"), "bytes": width * rows})
+        )
 
         def work():
             for row in range(rows):
@@ -130,7 +132,10 @@ class Driver:
 
     def _read(self, source, width, kind, to):
         if kind == cudaMemcpyKind.cudaMemcpyHostToDevice:
-            assert any(start <= source and source + width <= start + block.nbytes for start, block in self._host.items()), "source is not pinned"
+            assert any(
+                start <= source and source + width <= start + block.nbytes
+                for start, block in self._host.items()
+            ), "source is not pinned"
             self.view(to, width)[:] = host(source, width)
         elif kind == cudaMemcpyKind.cudaMemcpyDeviceToHost:
             host(to, width)[:] = self.view(source, width)

@@ -17,8 +17,12 @@ import onnxruntime
 from ltbm.plugins import library
 
 SCRATCH = 4096  # bytes that every engine asks for
-NUMPY = {"tensor(float)": ("FLOAT", np.float32), "tensor(float16)": ("HALF", np.float16), "tensor(int32)": ("INT32", np.int32),
-         "tensor(int64)": ("INT64", np.int64)}
+NUMPY = {
+    "tensor(float)": ("FLOAT", np.float32),
+    "tensor(float16)": ("HALF", np.float16),
+    "tensor(int32)": ("INT32", np.int32),
+    "tensor(int64)": ("INT64", np.int64),
+}
 
 
 class Plan(bytes):
@@ -59,10 +63,14 @@ def tensorrt_module(driver, version: str) -> types.ModuleType:
     trt = types.ModuleType("tensorrt")
     trt.__version__, trt.fail, trt.built, trt.alive = version, set(), [], {"engines": 0, "contexts": 0}
     trt.driver, trt.in_place = driver, tuple(map(int, version.split(".")[:2])) >= (10, 15)
-    for name, members in {"TensorIOMode": "INPUT OUTPUT", "TensorLocation": "DEVICE HOST", "MemoryPoolType": "WORKSPACE",
-                          "ExecutionContextAllocationStrategy": "STATIC USER_MANAGED",
-                          "NetworkDefinitionCreationFlag": "EXPLICIT_BATCH STRONGLY_TYPED",
-                          "DataType": "FLOAT HALF BF16 INT32 INT64 INT8 UINT8 BOOL"}.items():
+    for name, members in {
+        "TensorIOMode": "INPUT OUTPUT",
+        "TensorLocation": "DEVICE HOST",
+        "MemoryPoolType": "WORKSPACE",
+        "ExecutionContextAllocationStrategy": "STATIC USER_MANAGED",
+        "NetworkDefinitionCreationFlag": "EXPLICIT_BATCH STRONGLY_TYPED",
+        "DataType": "FLOAT HALF BF16 INT32 INT64 INT8 UINT8 BOOL",
+    }.items():
         setattr(trt, name, enum.IntEnum(name, members, start=0))
 
     trt.ILogger, trt.IProgressMonitor = ILogger, IProgressMonitor  # to be derived from
@@ -105,9 +113,15 @@ class OnnxParser:
 
     def parse_from_file(self, path):
         if Path(path).name == "merge.trt.onnx" and not self.network.registry.libraries:
-            self.errors.append(ParserError("LTBM_0", "LTBM", "Plugin not found, are the plugin name, version, and namespace correct?"))
+            self.errors.append(
+                ParserError(
+                    "LTBM_0", "LTBM", "Plugin not found, are the plugin name, version, and namespace correct?"
+                )
+            )
         if "parse_from_file" in self.trt.fail:
-            self.errors.append(ParserError("Attention_7", "Attention", "No importer registered for op: Attention"))
+            self.errors.append(
+                ParserError("Attention_7", "Attention", "No importer registered for op: Attention")
+            )
         self.network.graph = Graph(Path(path))
         return not self.errors
 
@@ -178,11 +192,17 @@ class Builder:
 
     def build_serialized_network(self, network, config):
         graph = network.graph
-        varying = {name for name, value in graph.inputs.items() if any(not isinstance(d, int) for d in value.shape)}
+        varying = {
+            name for name, value in graph.inputs.items() if any(not isinstance(d, int) for d in value.shape)
+        }
         for profile in config.profiles:
-            assert set(profile.shapes) == varying, f"profile lacks {varying - set(profile.shapes)}, has too much {set(profile.shapes) - varying}"
+            assert set(profile.shapes) == varying, (
+                f"profile lacks {varying - set(profile.shapes)}, has too much {set(profile.shapes) - varying}"
+            )
             for least, usual, most in profile.shapes.values():
-                assert all(low <= n <= high for low, n, high in zip(least, usual, most)), "a profile's opt is not between min and max"
+                assert all(low <= n <= high for low, n, high in zip(least, usual, most)), (
+                    "a profile's opt is not between min and max"
+                )
         monitor = config.progress_monitor
         monitor.phase_start("Build", None, 20)
         assert all(monitor.step_complete("Build", step) for step in range(20))
@@ -191,8 +211,11 @@ class Builder:
             self.logger.log(ILogger.ERROR, "out of memory in tactic selection")
             return None
         self.trt.built.append(graph.path.name)
-        facts = {"graph": str(graph.path), "profiles": [{"shapes": p.shapes, "values": p.values} for p in config.profiles],
-                 "version": self.trt.__version__}
+        facts = {
+            "graph": str(graph.path),
+            "profiles": [{"shapes": p.shapes, "values": p.values} for p in config.profiles],
+            "version": self.trt.__version__,
+        }
         return Plan(json.dumps(facts).encode())
 
 
@@ -217,7 +240,12 @@ class Engine:
     device_memory_size_v2 = SCRATCH
 
     def __init__(self, runtime, facts):
-        self.trt, self.runtime, self.graph, self.profiles = runtime.trt, runtime, Graph(Path(facts["graph"])), facts["profiles"]
+        self.trt, self.runtime, self.graph, self.profiles = (
+            runtime.trt,
+            runtime,
+            Graph(Path(facts["graph"])),
+            facts["profiles"],
+        )
         self.shape_inputs = set(self.profiles[0]["values"])
         self.trt.alive["engines"] += 1
 
@@ -254,12 +282,22 @@ class InPlaceEngine(Engine):
     """From TensorRT 10.15 on."""
 
     def get_aliased_input_tensor(self, name):
-        return name.replace("present.", "past.") if name.startswith("present.") and "past_len" in self.graph.inputs else None
+        return (
+            name.replace("present.", "past.")
+            if name.startswith("present.") and "past_len" in self.graph.inputs
+            else None
+        )
 
 
 class Context:
     def __init__(self, engine):
-        self.trt, self.engine, self.graph, self.profile, self.scratch = engine.trt, engine, engine.graph, None, None
+        self.trt, self.engine, self.graph, self.profile, self.scratch = (
+            engine.trt,
+            engine,
+            engine.graph,
+            None,
+            None,
+        )
         self.shapes, self.addresses, self.ran = {}, {}, False
         self.trt.alive["contexts"] += 1
 
@@ -281,14 +319,18 @@ class Context:
             return False
         if name in self.profile["shapes"]:
             least, _, most = self.profile["shapes"][name]
-            assert all(low <= n <= high for low, n, high in zip(least, shape, most)), f"{name} {shape} is outside the profile"
+            assert all(low <= n <= high for low, n, high in zip(least, shape, most)), (
+                f"{name} {shape} is outside the profile"
+            )
         if self.shapes.get(name) != tuple(shape):
             self.ran = False
         self.shapes[name] = tuple(shape)
         return True
 
     def set_tensor_address(self, name, pointer):
-        assert name in self.engine.shape_inputs or pointer % 256 == 0, f"{name} at {pointer:#x} does not begin at 256 bytes"
+        assert name in self.engine.shape_inputs or pointer % 256 == 0, (
+            f"{name} at {pointer:#x} does not begin at 256 bytes"
+        )
         self.addresses[name] = pointer
         return "set_tensor_address" not in self.trt.fail
 
@@ -303,7 +345,9 @@ class Context:
             return None
         (name,) = self.engine.shape_inputs
         pointer = self.addresses[name]
-        assert not any(start <= pointer < start + block.nbytes for start, block in self.trt.driver._device.items()), f"{name} is read on the host"
+        assert not any(
+            start <= pointer < start + block.nbytes for start, block in self.trt.driver._device.items()
+        ), f"{name} is read on the host"
         value = int(host_int64(pointer))
         least, _, most = self.profile["values"][name]
         assert least[0] <= value <= most[0]
@@ -325,12 +369,20 @@ class Context:
 
         def memory(name, shape):
             dtype = np.dtype(NUMPY[graph.tensors[name].type][1])
-            return self.trt.driver.view(addresses[name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+            return (
+                self.trt.driver.view(addresses[name], int(np.prod(shape)) * dtype.itemsize)
+                .view(dtype)
+                .reshape(shape)
+            )
 
         def work():
             self.trt.driver.view(scratch, SCRATCH).fill(0xCD)
-            inputs = {name: np.array([keep], np.int64) if name in engine.shape_inputs else memory(name, shapes[name]).copy()
-                      for name in graph.inputs}
+            inputs = {
+                name: np.array([keep], np.int64)
+                if name in engine.shape_inputs
+                else memory(name, shapes[name]).copy()
+                for name in graph.inputs
+            }
             for name, value in zip(graph.outputs, graph.session.run(list(graph.outputs), inputs)):
                 memory(name, value.shape)[...] = value
 
@@ -339,8 +391,13 @@ class Context:
 
 def event(driver, context):
     kind = type(driver.events[0]) if driver.events else None
-    facts = {"stage": context.graph.path.name, "profile": context.index, "addresses": dict(context.addresses), "captured": driver.capturing,
-             "allocated": driver.allocated}
+    facts = {
+        "stage": context.graph.path.name,
+        "profile": context.index,
+        "addresses": dict(context.addresses),
+        "captured": driver.capturing,
+        "allocated": driver.allocated,
+    }
     return kind("execute", facts)
 
 

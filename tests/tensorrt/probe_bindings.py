@@ -36,8 +36,15 @@ def tensorrt_problems(module, uses):
         if lookup(module, name) is None:
             yield f"trt.{name} is not there"
     for base, defined in uses["subclasses"].items():
-        wanted = [n for n, f in vars(getattr(module, base)).items() if not n.startswith("_") and callable(f) and not isinstance(f, (type, enum.Enum))
-                  and type(f).__name__ in ("instancemethod", "function", "builtin_function_or_method", "method_descriptor", "nb_method")]
+        wanted = [
+            n
+            for n, f in vars(getattr(module, base)).items()
+            if not n.startswith("_")
+            and callable(f)
+            and not isinstance(f, (type, enum.Enum))
+            and type(f).__name__
+            in ("instancemethod", "function", "builtin_function_or_method", "method_descriptor", "nb_method")
+        ]
         if not wanted or set(wanted) - set(defined):
             yield f"a subclass of trt.{base} defines {defined}, it takes {wanted}"
     for kind, name, arguments, held in uses["methods"]:
@@ -71,7 +78,7 @@ def returned(text):
 
 def split_arguments(signature):
     """The arguments between the outer brackets."""
-    inner, depth, parts = signature[signature.index("(") + 1:], 0, [""]
+    inner, depth, parts = signature[signature.index("(") + 1 :], 0, [""]
     for letter in inner:
         if letter == ")" and depth == 0:
             break

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
-from ltbm.runtime.shape_ranges import Limits, stage_profiles
 
 GIB = 2**30
 
@@ -17,15 +17,28 @@ def test_three_engines_and_their_record(device, bundle_of):
     folder, said = device.build(path, max_context=500)
     assert device.trt.built == ["encoder.onnx", "merge.trt.onnx", "decoder.std24.onnx"]
     record = json.loads((folder.path / "engines.json").read_text())
-    assert folder.path.parent == path / "engines" and record["key"]["limits"] == {"max_audio_windows": 1, "max_context": 512}
-    assert record["key"]["target"]["tensorrt"] == "10.16.1" and record["key"]["target"]["compute_capability"] == "8.7"
+    assert folder.path.parent == path / "engines" and record["key"]["limits"] == {
+        "max_audio_windows": 1,
+        "max_context": 512,
+    }
+    assert (
+        record["key"]["target"]["tensorrt"] == "10.16.1"
+        and record["key"]["target"]["compute_capability"] == "8.7"
+    )
     assert [profile["name"] for profile in record["stages"]["decoder"]["profiles"]] == ["prefill", "decode"]
     assert record["stages"]["merge"]["profiles"][0]["values"]["keep"] == [[1], [375], [750]]
-    assert sorted(file.name for file in folder.path.iterdir()) == ["decoder.engine", "encoder.engine", "engines.json", "merge.engine"]
-    from ltbm.runtime.trt import process_logger
+    assert sorted(file.name for file in folder.path.iterdir()) == [
+        "decoder.engine",
+        "encoder.engine",
+        "engines.json",
+        "merge.engine",
+    ]
+    from ltbm.runtime.backends.trt import process_logger
 
     assert process_logger().report is None and process_logger() is process_logger()
-    assert any("encoder: Build, 20 steps" in line for line in said) and any("Build 10 of 20" in line for line in said)
+    assert any("encoder: Build, 20 steps" in line for line in said) and any(
+        "Build 10 of 20" in line for line in said
+    )
 
 
 def test_the_older_tensorrt_gets_the_growing_cache(device, bundle_of):
@@ -38,7 +51,10 @@ def test_what_is_there_is_not_built_again_unless_refreshed(device, bundle_of):
     path = bundle_of()
     first, _ = device.build(path, stages=("encoder",))
     _, said = device.build(path)
-    assert device.trt.built == ["encoder.onnx", "merge.trt.onnx", "decoder.std24.onnx"] and "encoder: is there" in said[0]
+    assert (
+        device.trt.built == ["encoder.onnx", "merge.trt.onnx", "decoder.std24.onnx"]
+        and "encoder: is there" in said[0]
+    )
     first.file("merge").write_bytes(b"cut")
     device.build(path)
     assert device.trt.built[3:] == ["merge.trt.onnx"]
@@ -53,30 +69,46 @@ def test_the_timing_cache_is_kept_and_a_foreign_one_replaced(device, bundle_of):
     assert cache.read_bytes() == b"timings"
     cache.write_bytes(b"foreign")
     _, said = device.build(path, stages=("encoder",))
-    assert any("timing cache" in line and "not taken" in line for line in said) and cache.read_bytes() == b"timings"
+    assert (
+        any("timing cache" in line and "not taken" in line for line in said)
+        and cache.read_bytes() == b"timings"
+    )
 
 
 def test_a_parser_error_names_the_node_and_what_to_do(device, bundle_of, monkeypatch):
     path = bundle_of()
     device.trt.fail.add("parse_from_file")
-    with pytest.raises(ValueError, match=r"encoder.onnx: node Attention_7 \(Attention\): No importer.*decoder.concat20 before 10.15"):
+    with pytest.raises(
+        ValueError,
+        match=r"encoder.onnx: node Attention_7 \(Attention\): No importer.*decoder.concat20 before 10.15",
+    ):
         device.build(path)
     device.trt.fail.clear()
     from ltbm.plugins import library
 
     monkeypatch.setattr(library, "load_tensorrt_plugin", lambda registry: None)
-    with pytest.raises(ValueError, match=r"merge.trt.onnx: node LTBM_0 \(LTBM\): Plugin not found.*cmake.define.TENSORRT_INCLUDE_DIR"):
+    with pytest.raises(
+        ValueError,
+        match=r"merge.trt.onnx: node LTBM_0 \(LTBM\): Plugin not found.*cmake.define.TENSORRT_INCLUDE_DIR",
+    ):
         device.build(path)
 
 
-@pytest.mark.parametrize("call, text", [("build_serialized_network", "built no encoder engine; TensorRT says: out of memory"),
-                                        ("add_optimization_profile", "refused the optimisation profile encoder")])
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        ("build_serialized_network", "built no encoder engine; TensorRT says: out of memory"),
+        ("add_optimization_profile", "refused the optimisation profile encoder"),
+    ],
+)
 def test_a_refusing_builder_is_an_error_and_leaves_nothing(device, bundle_of, call, text):
     path = bundle_of()
     device.trt.fail.add(call)
     with pytest.raises(RuntimeError, match=text):
         device.build(path)
-    assert not list((path / "engines").rglob("*.engine")) and not list((path / "engines").rglob("engines.json"))
+    assert not list((path / "engines").rglob("*.engine")) and not list(
+        (path / "engines").rglob("engines.json")
+    )
 
 
 def test_without_a_plugin_the_merge_is_refused_with_how_to_build_it(device, bundle_of, monkeypatch):
@@ -88,10 +120,19 @@ def test_without_a_plugin_the_merge_is_refused_with_how_to_build_it(device, bund
         device.build(bundle_of())
 
 
-@pytest.mark.parametrize("integrated, available, free_device, refused", [
-    (True, 9, 0, False), (True, 4, 9, "5.0 GiB of memory, 4.0 GiB are free"), (False, 9, 1, "2.0 GiB of GPU memory, 1.0 GiB"),
-    (False, 2, 9, "3.0 GiB of host memory, 2.0 GiB"), (False, 4, 3, False)])
-def test_what_will_not_fit_is_refused_before(device, bundle_of, monkeypatch, integrated, available, free_device, refused):
+@pytest.mark.parametrize(
+    "integrated, available, free_device, refused",
+    [
+        (True, 9, 0, False),
+        (True, 4, 9, "5.0 GiB of memory, 4.0 GiB are free"),
+        (False, 9, 1, "2.0 GiB of GPU memory, 1.0 GiB"),
+        (False, 2, 9, "3.0 GiB of host memory, 2.0 GiB"),
+        (False, 4, 3, False),
+    ],
+)
+def test_what_will_not_fit_is_refused_before(
+    device, bundle_of, monkeypatch, integrated, available, free_device, refused
+):
     from ltbm.runtime import machine
     from ltbm.runtime.bundle import FileRecord
 
@@ -124,11 +165,15 @@ def test_quantised_weights_that_tensorrt_cannot_take_are_refused(device, bundle_
     from ltbm.export.engine import build_engines
 
     bundle = Bundle.open(bundle_of())
-    manifest = replace(bundle.manifest, precision=replace(bundle.manifest.precision, weights="int4", block_size=32))
+    manifest = replace(
+        bundle.manifest, precision=replace(bundle.manifest.precision, weights="int4", block_size=32)
+    )
     with pytest.raises(ValueError, match="--target tensorrt, or with float16"):
         build_engines(replace(bundle, manifest=manifest))
     manifest = replace(manifest, precision=replace(manifest.precision, signed=True))
-    assert build_engines(replace(bundle, manifest=manifest), progress=lambda line: None).key.precision == str(manifest.precision)
+    assert build_engines(replace(bundle, manifest=manifest), progress=lambda line: None).key.precision == str(
+        manifest.precision
+    )
 
 
 def test_limits_are_checked_and_rounded(bundle_of):
@@ -148,7 +193,9 @@ def test_profiles_are_in_order(bundle_of, flavour, context):
     for stage in ("encoder", "merge", "decoder"):
         for profile in stage_profiles(manifest, stage, flavour, Limits(2, context)):
             for least, usual, most in [*profile.shapes.values(), *profile.values.values()]:
-                assert len(least) == len(usual) == len(most) and all(low <= n <= high for low, n, high in zip(least, usual, most))
+                assert len(least) == len(usual) == len(most) and all(
+                    low <= n <= high for low, n, high in zip(least, usual, most)
+                )
 
 
 def test_the_command_prints_what_was_built(device, bundle_of, capsys):
@@ -158,8 +205,15 @@ def test_the_command_prints_what_was_built(device, bundle_of, capsys):
     assert list(printed["stages"]) == ["encoder", "merge"] and printed["key"]["flavour"] == "std24"
     assert main(["build", str(path)]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[0].startswith("engines  ") and out.count("MiB") == 3 and "decoder: building for TensorRT" in err
-    assert main(["build", str(path), "--stages", "brain"]) == 1 and "give some of encoder, merge, decoder" in capsys.readouterr().err
+    assert (
+        out.splitlines()[0].startswith("engines  ")
+        and out.count("MiB") == 3
+        and "decoder: building for TensorRT" in err
+    )
+    assert (
+        main(["build", str(path), "--stages", "brain"]) == 1
+        and "give some of encoder, merge, decoder" in capsys.readouterr().err
+    )
     assert main(["build", str(path), "--workspace", "0"]) == 2
 
 
@@ -168,11 +222,14 @@ def test_without_tensorrt_every_entry_says_what_to_install(bundle_of, capsys, mo
     from ltbm.runtime.session import Session
 
     path = bundle_of()
-    for name in ("tensorrt", "ltbm.runtime.trt", "ltbm.export.engine", "ltbm.runtime.cuda"):
+    for name in ("tensorrt", "ltbm.runtime.backends.trt", "ltbm.export.engine", "ltbm.runtime.backends.cuda"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     orin = machine.Jetson("Orin", (36, 4))
-    for jetson, wanted in ((None, r"pip install 'ltbm\[tensorrt\]'"), (orin, "JetPack.*python3-libnvinfer.*--system-site-packages")):
+    for jetson, wanted in (
+        (None, r"pip install 'ltbm\[tensorrt\]'"),
+        (orin, "JetPack.*python3-libnvinfer.*--system-site-packages"),
+    ):
         monkeypatch.setattr(machine, "find_jetson", lambda _: jetson)  # noqa: B023
         with pytest.raises(ImportError, match=wanted):
             Session.open(path, backend="tensorrt")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ltbm.runtime.engine_cache import STAGES, Target, graph_file
+from ltbm.runtime.backends.engine_store import STAGES, Target, graph_file
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).with_name("conformance.py"))
 conformance = importlib.util.module_from_spec(_spec)
@@ -32,7 +32,13 @@ def test_int4_for_tensorrt_is_taken_and_other_int4_is_not(make_bundle, tmp_path,
     flavour = Target(version, "8.7", "a GPU", "").flavour
     for target in (None, "tensorrt"):
         options = {"target": target} if target else {}
-        path = export_bundle(make_bundle("qwen2_audio")[0], tmp_path / str(target), "int4", progress=lambda line: None, **options)
+        path = export_bundle(
+            make_bundle("qwen2_audio")[0],
+            tmp_path / str(target),
+            "int4",
+            progress=lambda line: None,
+            **options,
+        )
         said = conformance.findings(path / f"decoder.{flavour}.onnx", version)
         # blocks came with opset 21; the parser of 10.1, whose source can be read, does not look at how new an opset is
         said = [line for line in said if line != "graph: opset 21, the parser takes 20"]
@@ -64,30 +70,87 @@ FLOAT, DOUBLE, INT64, UINT8 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto
 SCALE = helper.make_tensor("s", FLOAT, [], [-0.1])
 SIZE = helper.make_tensor("size", INT64, [1], [4000])
 CASES = {
-    "double": ([helper.make_node("Cast", ["x"], ["y"], "cast", to=DOUBLE)], [value("x", FLOAT, 4)], [value("y", DOUBLE, 4)], [],
-               "cast: Cast gives y of type DOUBLE"),
-    "operator": ([helper.make_node("Det", ["x"], ["y"], "det")], [value("x", FLOAT, 4, 4)], [value("y", FLOAT)], [], "det: operator ai.onnx::Det"),
-    "types": ([helper.make_node("Log", ["x"], ["y"], "log")], [value("x", DOUBLE, 4)], [value("y", DOUBLE, 4)], [],
-              "log: Log of x, which is DOUBLE, takes FLOAT"),
-    "large TopK": ([helper.make_node("TopK", ["x", "size"], ["y", "i"], "top")], [value("x", FLOAT, 9000)],
-                   [value("y", FLOAT, 4000), value("i", INT64, 4000)], [SIZE], "top: TopK of 3840"),
-    "data as a shape": ([helper.make_node("Reshape", ["x", "s"], ["y"], "reshape")], [value("x", FLOAT, 4), value("s", INT64, 2)],
-                        [value("y", FLOAT, "a", "b")], [], "reshape: Reshape's input 1 is not worked out from shapes"),
-    "axes of a run": ([helper.make_node("Unsqueeze", ["x", "a"], ["y"], "unsqueeze")], [value("x", FLOAT, 4), value("a", INT64, 1)],
-                      [value("y", FLOAT, "a", "b")], [], "unsqueeze: Unsqueeze's input 1 is not constant"),
-    "a cache in Attention": ([helper.make_node("Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "nk", "nv"], "attention", is_causal=1)],
-                             [value(name, FLOAT, 1, 2, 3, 4) for name in ("q", "k", "v", "pk", "pv")],
-                             [value("y", FLOAT, 1, 2, 3, 4), value("nk", FLOAT, 1, 2, 6, 4), value("nv", FLOAT, 1, 2, 6, 4)], [],
-                             "attention: Attention with a cache of its own"),
-    "3D Attention": ([helper.make_node("Attention", ["q", "q", "q"], ["y"], "attention", q_num_heads=2, kv_num_heads=2)],
-                     [value("q", FLOAT, 1, 3, 8)], [value("y", FLOAT, 1, 3, 8)], [], "attention: Attention's q is not 4D"),
-    "zero points": ([helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], "dequantize")],
-                    [value("x", UINT8, 4), value("z", UINT8)], [value("y", FLOAT, 4)], [SCALE],
-                    "dequantize: DequantizeLinear with a zero point"),
-    "negative scales": ([helper.make_node("DequantizeLinear", ["x", "s"], ["y"], "dequantize")], [value("x", TensorProto.INT8, 4)],
-                        [value("y", FLOAT, 4)], [SCALE], "dequantize: DequantizeLinear with scales that are not"),
-    "int8 in blocks": ([helper.make_node("DequantizeLinear", ["x", "s"], ["y"], "dequantize", block_size=2)], [value("x", TensorProto.INT8, 4)],
-                       [value("y", FLOAT, 4)], [SCALE], "dequantize: DequantizeLinear of INT8 in blocks"),
+    "double": (
+        [helper.make_node("Cast", ["x"], ["y"], "cast", to=DOUBLE)],
+        [value("x", FLOAT, 4)],
+        [value("y", DOUBLE, 4)],
+        [],
+        "cast: Cast gives y of type DOUBLE",
+    ),
+    "operator": (
+        [helper.make_node("Det", ["x"], ["y"], "det")],
+        [value("x", FLOAT, 4, 4)],
+        [value("y", FLOAT)],
+        [],
+        "det: operator ai.onnx::Det",
+    ),
+    "types": (
+        [helper.make_node("Log", ["x"], ["y"], "log")],
+        [value("x", DOUBLE, 4)],
+        [value("y", DOUBLE, 4)],
+        [],
+        "log: Log of x, which is DOUBLE, takes FLOAT",
+    ),
+    "large TopK": (
+        [helper.make_node("TopK", ["x", "size"], ["y", "i"], "top")],
+        [value("x", FLOAT, 9000)],
+        [value("y", FLOAT, 4000), value("i", INT64, 4000)],
+        [SIZE],
+        "top: TopK of 3840",
+    ),
+    "data as a shape": (
+        [helper.make_node("Reshape", ["x", "s"], ["y"], "reshape")],
+        [value("x", FLOAT, 4), value("s", INT64, 2)],
+        [value("y", FLOAT, "a", "b")],
+        [],
+        "reshape: Reshape's input 1 is not worked out from shapes",
+    ),
+    "axes of a run": (
+        [helper.make_node("Unsqueeze", ["x", "a"], ["y"], "unsqueeze")],
+        [value("x", FLOAT, 4), value("a", INT64, 1)],
+        [value("y", FLOAT, "a", "b")],
+        [],
+        "unsqueeze: Unsqueeze's input 1 is not constant",
+    ),
+    "a cache in Attention": (
+        [
+            helper.make_node(
+                "Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "nk", "nv"], "attention", is_causal=1
+            )
+        ],
+        [value(name, FLOAT, 1, 2, 3, 4) for name in ("q", "k", "v", "pk", "pv")],
+        [value("y", FLOAT, 1, 2, 3, 4), value("nk", FLOAT, 1, 2, 6, 4), value("nv", FLOAT, 1, 2, 6, 4)],
+        [],
+        "attention: Attention with a cache of its own",
+    ),
+    "3D Attention": (
+        [helper.make_node("Attention", ["q", "q", "q"], ["y"], "attention", q_num_heads=2, kv_num_heads=2)],
+        [value("q", FLOAT, 1, 3, 8)],
+        [value("y", FLOAT, 1, 3, 8)],
+        [],
+        "attention: Attention's q is not 4D",
+    ),
+    "zero points": (
+        [helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], "dequantize")],
+        [value("x", UINT8, 4), value("z", UINT8)],
+        [value("y", FLOAT, 4)],
+        [SCALE],
+        "dequantize: DequantizeLinear with a zero point",
+    ),
+    "negative scales": (
+        [helper.make_node("DequantizeLinear", ["x", "s"], ["y"], "dequantize")],
+        [value("x", TensorProto.INT8, 4)],
+        [value("y", FLOAT, 4)],
+        [SCALE],
+        "dequantize: DequantizeLinear with scales that are not",
+    ),
+    "int8 in blocks": (
+        [helper.make_node("DequantizeLinear", ["x", "s"], ["y"], "dequantize", block_size=2)],
+        [value("x", TensorProto.INT8, 4)],
+        [value("y", FLOAT, 4)],
+        [SCALE],
+        "dequantize: DequantizeLinear of INT8 in blocks",
+    ),
 }
 
 

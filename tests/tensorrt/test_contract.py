@@ -20,9 +20,18 @@ _spec = importlib.util.spec_from_file_location("tensorrt_uses", HERE / "uses.py"
 finder = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = finder
 _spec.loader.exec_module(finder)
-TENSORRT = {"10.3.0": "JetPack 6.2, the oldest we support", "10.16.1.11": "JetPack 7.2", "11.4.0.106": "the newest"}
+TENSORRT = {
+    "10.3.0": "JetPack 6.2, the oldest we support",
+    "10.16.1.11": "JetPack 7.2",
+    "11.4.0.106": "the newest",
+}
 CUDA = ["12.9.4", "13.5.0"]
 ENTRY_POINTS = r"create\w+_INTERNAL|getBuilderPluginRegistry|getPluginRegistry|initLibNvInferPlugins|getNvOnnxParserVersion"
+
+
+def python_path(*folders) -> str:
+    """PYTHONPATH with `folders` before what it holds."""
+    return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
 
 
 def cached(requirement: str, *also: str) -> Path:
@@ -33,11 +42,24 @@ def cached(requirement: str, *also: str) -> Path:
         return folder
     root.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=root))
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", scratch]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--target",
+        scratch,
+    ]
     got = subprocess.run([*install, requirement, *also], capture_output=True, text=True, timeout=300)
     if got.returncode:
         shutil.rmtree(scratch)
-        pytest.skip(f"{requirement} cannot be had for this Python or from here: {got.stderr.strip().splitlines()[-1]}")
+        pytest.skip(
+            f"{requirement} cannot be had for this Python or from here: {got.stderr.strip().splitlines()[-1]}"
+        )
     scratch.chmod(0o755)
     try:
         scratch.rename(folder)
@@ -49,31 +71,55 @@ def cached(requirement: str, *also: str) -> Path:
 def stub_libraries(bindings: Path, folder: Path) -> Path:
     """Libraries under the names that the bindings need, with the symbols that nothing else gives them."""
     binary = bindings / "tensorrt_bindings" / "tensorrt.so"
-    compiler, tools = shutil.which("cc") or shutil.which("gcc"), [shutil.which(name) for name in ("nm", "readelf")]
+    compiler, tools = (
+        shutil.which("cc") or shutil.which("gcc"),
+        [shutil.which(name) for name in ("nm", "readelf")],
+    )
     if not compiler or not all(tools):
         pytest.skip("no C compiler with nm and readelf to make the stub libraries")
-    undefined = subprocess.run(["nm", "-D", "--undefined-only", binary], capture_output=True, text=True, check=True).stdout.split()
+    undefined = subprocess.run(
+        ["nm", "-D", "--undefined-only", binary], capture_output=True, text=True, check=True
+    ).stdout.split()
     symbols = [name for name in undefined if re.fullmatch(ENTRY_POINTS, name)]
     needed = subprocess.run(["readelf", "-d", binary], capture_output=True, text=True, check=True).stdout
     source = folder / "stub.c"
     source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in symbols))
     for name in re.findall(r"\[(libnv\w+\.so\.\d+)\]", needed):
-        subprocess.run([compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True)
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name, source], check=True
+        )
     return folder
 
 
 def ask(facts: dict, packages: Path, libraries: Path | None = None) -> dict:
-    environment = os.environ | {"PYTHONPATH": str(packages)} | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
-    got = subprocess.run([sys.executable, HERE / "probe_bindings.py"], input=json.dumps(facts), env=environment, capture_output=True, text=True,
-                         timeout=120)
+    environment = (
+        os.environ
+        | {"PYTHONPATH": python_path(packages)}
+        | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
+    )
+    got = subprocess.run(
+        [sys.executable, HERE / "probe_bindings.py"],
+        input=json.dumps(facts),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert got.returncode == 0, got.stderr
     return json.loads(got.stdout.splitlines()[-1])
 
 
 def tensorrt_facts(version: str, **changes) -> dict:
     uses = finder.find_uses()
-    return {"module": "tensorrt", "newest": version == list(TENSORRT)[-1], "trt": sorted(uses.trt), "methods": sorted(uses.methods, key=str),
-            "optional": sorted(uses.optional), "subclasses": uses.subclasses, "unnamed": sorted(uses.unnamed)} | changes
+    return {
+        "module": "tensorrt",
+        "newest": version == list(TENSORRT)[-1],
+        "trt": sorted(uses.trt),
+        "methods": sorted(uses.methods, key=str),
+        "optional": sorted(uses.optional),
+        "subclasses": uses.subclasses,
+        "unnamed": sorted(uses.unnamed),
+    } | changes
 
 
 @pytest.fixture(scope="module", params=TENSORRT)
@@ -92,18 +138,34 @@ def test_tensorrt_has_all_that_we_use(bindings):
 
 def test_what_is_not_there_is_found(bindings):
     version, answer = bindings
-    wrong = answer(tensorrt_facts(version, trt=["BuilderFlag.TURBO"], subclasses={"IProgressMonitor": ["phase_start"]}, optional=[],
-                                  unnamed=[("Builder", "create_builder_config", "settings")],
-                                  methods=[("ICudaEngine", "warp", 0, None), ("IExecutionContext", "execute_async_v3", 2, None),
-                                           ("Builder", "create_network", 1, "ICudaEngine")]))["problems"]
-    for part in ("trt.BuilderFlag.TURBO", "subclass of trt.IProgressMonitor", "ICudaEngine.warp", "execute_async_v3 is called with 2",
-                 "we hold it as ICudaEngine", "held as settings"):
+    wrong = answer(
+        tensorrt_facts(
+            version,
+            trt=["BuilderFlag.TURBO"],
+            subclasses={"IProgressMonitor": ["phase_start"]},
+            optional=[],
+            unnamed=[("Builder", "create_builder_config", "settings")],
+            methods=[
+                ("ICudaEngine", "warp", 0, None),
+                ("IExecutionContext", "execute_async_v3", 2, None),
+                ("Builder", "create_network", 1, "ICudaEngine"),
+            ],
+        )
+    )["problems"]
+    for part in (
+        "trt.BuilderFlag.TURBO",
+        "subclass of trt.IProgressMonitor",
+        "ICudaEngine.warp",
+        "execute_async_v3 is called with 2",
+        "we hold it as ICudaEngine",
+        "held as settings",
+    ):
         assert any(part in line for line in wrong), (part, wrong)
     assert len(wrong) == 6
 
 
 USE = """
-from ltbm.runtime.trt import NUMPY_TYPES, process_logger, trt
+from ltbm.runtime.backends.trt import NUMPY_TYPES, process_logger, trt
 from ltbm.export.engine import Monitor
 heard, logger = [], process_logger()
 logger.report = heard.append
@@ -124,11 +186,20 @@ print("used")
 def test_our_modules_run_on_the_real_classes(bindings, tmp_path):
     """As far as no library is asked: subclasses are made and called, enumerations compared."""
     version, _ = bindings
-    (tmp_path / "tensorrt.py").write_text("from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n")
-    packages = cached(f"tensorrt-cu12-bindings=={version}"), cached(f"cuda-bindings=={CUDA[0]}", "cuda-pathfinder")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [tmp_path, *packages])),
-                                "LD_LIBRARY_PATH": str(stub_libraries(packages[0], tmp_path))}
-    got = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, timeout=120)
+    (tmp_path / "tensorrt.py").write_text(
+        "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
+    )
+    packages = (
+        cached(f"tensorrt-cu12-bindings=={version}"),
+        cached(f"cuda-bindings=={CUDA[0]}", "cuda-pathfinder"),
+    )
+    environment = os.environ | {
+        "PYTHONPATH": python_path(tmp_path, *packages),
+        "LD_LIBRARY_PATH": str(stub_libraries(packages[0], tmp_path)),
+    }
+    got = subprocess.run(
+        [sys.executable, "-c", USE], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert got.stdout == "used\n", got.stderr
 
 
@@ -137,7 +208,9 @@ def test_cuda_bindings_have_all_that_we_use(version):
     packages = cached(f"cuda-bindings=={version}", "cuda-pathfinder")
     used = sorted(finder.find_uses().cudart, key=str)
     assert ask({"module": "cudart", "cudart": used}, packages)["problems"] == []
-    wrong = ask({"module": "cudart", "cudart": [("cudaTeleport", 1), ("cudaMalloc", 2)]}, packages)["problems"]
+    wrong = ask({"module": "cudart", "cudart": [("cudaTeleport", 1), ("cudaMalloc", 2)]}, packages)[
+        "problems"
+    ]
     assert len(wrong) == 2
 
 
@@ -145,7 +218,9 @@ def test_our_uses_are_found():
     uses = finder.find_uses()
     assert {"Runtime", "Builder", "OnnxParser", "TensorIOMode.INPUT", "ILogger", "__version__"} <= uses.trt
     assert ("ICudaEngine", "get_aliased_input_tensor") in uses.optional
-    assert {kind for kind, *_ in uses.methods} | {"INetworkDefinition"} == set(finder.CLASSES.values())  # a network is only passed on
+    assert {kind for kind, *_ in uses.methods} | {"INetworkDefinition"} == set(
+        finder.CLASSES.values()
+    )  # a network is only passed on
     assert ("cudaMalloc", 1) in uses.cudart and ("cudaFreeHost", None) in uses.cudart
     assert set(uses.subclasses) == {"ILogger", "IProgressMonitor"}
 
@@ -153,9 +228,17 @@ def test_our_uses_are_found():
 def test_a_machine_without_a_gpu_says_so():
     """The real bindings, whose every call fails here."""
     packages = cached(f"cuda-bindings=={CUDA[0]}", "cuda-pathfinder")
-    code = ("from cuda.bindings import runtime\nif runtime.cudaGetDeviceCount()[0] == 0: print('a GPU'); raise SystemExit\n"
-            "from ltbm.runtime.cuda import Stream\nStream()")
-    got = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(packages)}, capture_output=True, text=True, timeout=120)
+    code = (
+        "from cuda.bindings import runtime\nif runtime.cudaGetDeviceCount()[0] == 0: print('a GPU'); raise SystemExit\n"
+        "from ltbm.runtime.backends.cuda import Stream\nStream()"
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": python_path(packages)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     if "a GPU" in got.stdout:
         pytest.skip("this machine has a GPU")
     assert "RuntimeError: CUDA call failed" in got.stderr and "ltbm doctor" in got.stderr

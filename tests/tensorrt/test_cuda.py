@@ -6,14 +6,29 @@ import numpy as np
 import pytest
 
 VALUES = np.arange(5 * 6 * 4, dtype=np.float32).reshape(5, 6, 4)
-VIEWS = [lambda a: a[2], lambda a: a[-1], lambda a: a[1:4], lambda a: a[:], lambda a: a[4:], lambda a: a[:, :3], lambda a: a[:, 2:5],
-         lambda a: a[1:3, 1:2], lambda a: a[1:3][:, 4:], lambda a: a[:, :3][2], lambda a: a[:1, 2:4], lambda a: a.reshape(10, -1)[3:5],
-         lambda a: a.reshape(-1)[7:9], lambda a: a[5:], lambda a: a.reshape(2, 15, 4)[:, :0], lambda a: a[2][1:3]]
+VIEWS = [
+    lambda a: a[2],
+    lambda a: a[-1],
+    lambda a: a[1:4],
+    lambda a: a[:],
+    lambda a: a[4:],
+    lambda a: a[:, :3],
+    lambda a: a[:, 2:5],
+    lambda a: a[1:3, 1:2],
+    lambda a: a[1:3][:, 4:],
+    lambda a: a[:, :3][2],
+    lambda a: a[:1, 2:4],
+    lambda a: a.reshape(10, -1)[3:5],
+    lambda a: a.reshape(-1)[7:9],
+    lambda a: a[5:],
+    lambda a: a.reshape(2, 15, 4)[:, :0],
+    lambda a: a[2][1:3],
+]
 
 
 @pytest.fixture
 def stream(device):
-    from ltbm.runtime.cuda import Stream
+    from ltbm.runtime.backends.cuda import Stream
 
     return Stream()
 
@@ -33,7 +48,11 @@ def test_views_read_and_write_what_numpys_do(stream, view):
 @pytest.mark.parametrize("view", VIEWS)
 def test_copies_on_the_device_keep_pitch(stream, view, device):
     """From a view into a view, and between a view and a tight array."""
-    source, target, copy = stream.upload(VALUES), stream.zeros(VALUES.shape, np.float32), np.zeros_like(VALUES)
+    source, target, copy = (
+        stream.upload(VALUES),
+        stream.zeros(VALUES.shape, np.float32),
+        np.zeros_like(VALUES),
+    )
     tight = stream.zeros(view(copy).shape, np.float32)
     tight[:] = view(source)
     view(target)[:] = tight
@@ -53,7 +72,7 @@ def test_a_source_may_change_at_once(stream):
 
 
 def test_uploads_larger_than_the_staging_memory(stream, device, monkeypatch):
-    from ltbm.runtime import cuda
+    from ltbm.runtime.backends import cuda
 
     large = np.random.default_rng(0).integers(0, 255, 3 * cuda.STAGING_BYTES + 17, np.uint8)
     small = np.arange(7, dtype=np.int16)
@@ -112,7 +131,7 @@ def test_retired_memory_is_used_again_in_order(stream, device):
 
 
 def test_retired_memory_is_freed_when_it_is_much_or_needed(stream, device, monkeypatch):
-    from ltbm.runtime import cuda
+    from ltbm.runtime.backends import cuda
 
     monkeypatch.setattr(cuda, "RETIRED_BYTES", 1000)
     stream.zeros((600,), np.uint8)

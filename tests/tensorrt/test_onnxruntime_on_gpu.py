@@ -14,8 +14,8 @@ PROMPT = "What do you hear?"
 @pytest.fixture
 def gpu_session(device, monkeypatch):
     """Opens a session on `cuda` or `tensorrt` whose provider is the CPU's, reading the device's memory by its addresses."""
-    monkeypatch.delitem(sys.modules, "ltbm.runtime.ort", raising=False)
-    ort = importlib.import_module("ltbm.runtime.ort")
+    monkeypatch.delitem(sys.modules, "ltbm.runtime.backends.ort", raising=False)
+    ort = importlib.import_module("ltbm.runtime.backends.ort")
     given, place = [], ort._place
 
     def providers(path, name, stream, profile):
@@ -31,7 +31,7 @@ def gpu_session(device, monkeypatch):
     monkeypatch.setattr(ort, "_place", lambda name, array: ("cpu", place(name, array)[1]))
     monkeypatch.setattr(ort.OrtBinding, "run", run)
     yield lambda path, name: (Session.open(path, device=name), given)
-    sys.modules.pop("ltbm.runtime.ort", None)
+    sys.modules.pop("ltbm.runtime.backends.ort", None)
 
 
 @pytest.mark.parametrize("name, flavour", [("cuda", "std24"), ("tensorrt", "concat20")])
@@ -49,17 +49,23 @@ def test_answers_and_copies(gpu_session, device, bundle_of, make_clip, name, fla
     assert waits == "1"
     to_host = [copy["bytes"] for copy in device.driver.named("copy") if copy["kind"] == "DeviceToHost"]
     assert to_host == [logits] * len(got.token_ids)
-    assert len({stream for _, _, stream, _ in given}) == 1 and None not in {stream for _, _, stream, _ in given}
+    assert len({stream for _, _, stream, _ in given}) == 1 and None not in {
+        stream for _, _, stream, _ in given
+    }
     profiles = {file: profile for file, _, _, profile in given}
     assert profiles["merge.onnx"] is None
-    assert (profiles[f"decoder.{flavour}.onnx"] is None) == (profiles["encoder.onnx"] is None) == (name == "cuda")
+    assert (
+        (profiles[f"decoder.{flavour}.onnx"] is None)
+        == (profiles["encoder.onnx"] is None)
+        == (name == "cuda")
+    )
 
 
 def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):
+    from ltbm.runtime.backends.cuda import Stream
+    from ltbm.runtime.backends.ort import _providers, tensorrt_options
+    from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
     from ltbm.runtime.bundle import Bundle
-    from ltbm.runtime.cuda import Stream
-    from ltbm.runtime.ort import _providers, tensorrt_options
-    from ltbm.runtime.shape_ranges import Limits, stage_profiles
 
     path = bundle_of()
     manifest = Bundle.open(path).manifest
@@ -67,29 +73,38 @@ def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):
     options = tensorrt_options(path / "encoder.onnx", profile)
     assert options["trt_profile_min_shapes"] == "input_features:1x128x4,frame_lengths:1"
     assert options["trt_profile_max_shapes"] == "input_features:1x128x3000,frame_lengths:1"
-    assert options["trt_engine_cache_path"] == str(path / "engines" / f"onnxruntime-{onnxruntime.__version__}")
+    assert options["trt_engine_cache_path"] == str(
+        path / "engines" / f"onnxruntime-{onnxruntime.__version__}"
+    )
     with pytest.raises(RuntimeError, match="no CUDAExecutionProvider.*ltbm.gpu"):
         _providers(path, "cuda", Stream(), None)
 
 
 def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
-    from ltbm.runtime import ort
-    from ltbm.runtime.cuda import Stream
-    from ltbm.runtime.shape_ranges import Profile
+    from ltbm.runtime.backends import ort
+    from ltbm.runtime.backends.cuda import Stream
+    from ltbm.runtime.backends.shape_ranges import Profile
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ort.PROVIDERS.values()))
     stream = Stream()
-    names = {name: [provider for provider, _ in ort._providers(tmp_path / "x.onnx", name, stream, profile)]
-             for name, profile in (("cpu", None), ("cuda", None), ("tensorrt", Profile("x", {})))}
-    assert names == {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-                     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]}
+    names = {
+        name: [provider for provider, _ in ort._providers(tmp_path / "x.onnx", name, stream, profile)]
+        for name, profile in (("cpu", None), ("cuda", None), ("tensorrt", Profile("x", {})))
+    }
+    assert names == {
+        "cpu": ["CPUExecutionProvider"],
+        "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+    }
     for _, options in ort._providers(tmp_path / "x.onnx", "tensorrt", stream, Profile("x", {}))[:2]:
         assert options["user_compute_stream"] == str(stream.handle)
-    assert [name for name, _ in ort._providers(tmp_path / "merge.onnx", "tensorrt", stream, None)][0] == "CUDAExecutionProvider"
+    assert [name for name, _ in ort._providers(tmp_path / "merge.onnx", "tensorrt", stream, None)][
+        0
+    ] == "CUDAExecutionProvider"
 
 
 def test_quantised_weights_take_onnxruntimes_product_on_cuda():
-    from ltbm.runtime.engine import check_device, decoder_flavour
+    from ltbm.runtime.backends.opening import check_device, decoder_flavour
 
     assert decoder_flavour("onnxruntime", "cuda", quantised=True) == "ort24"
     assert decoder_flavour("onnxruntime", "cpu", quantised=True) == "gqa"

@@ -10,11 +10,23 @@ from ltbm.runtime.session import Session
 
 PROMPT, OTHER = "What do you hear?", "And how often is it heard?"
 VERSIONS = {"std24": "10.16.1", "concat20": "10.3.0"}
-CUDA_CALLS = ["cudaStreamCreateWithFlags", "cudaHostAlloc", "cudaMalloc", "cudaMemsetAsync", "cudaMemcpyAsync", "cudaStreamSynchronize",
-              "cudaGraphLaunch"]
-TRT_CALLS = {"deserialize_cuda_engine": "does not load", "create_execution_context": "no execution context",
-             "set_optimization_profile_async": "optimisation profile 0", "set_input_shape": "refused the shape of input_features, 1x128x304",
-             "set_tensor_address": "refused the address of input_features", "execute_async_v3": "refused the run; TensorRT says: an illegal address"}
+CUDA_CALLS = [
+    "cudaStreamCreateWithFlags",
+    "cudaHostAlloc",
+    "cudaMalloc",
+    "cudaMemsetAsync",
+    "cudaMemcpyAsync",
+    "cudaStreamSynchronize",
+    "cudaGraphLaunch",
+]
+TRT_CALLS = {
+    "deserialize_cuda_engine": "does not load",
+    "create_execution_context": "no execution context",
+    "set_optimization_profile_async": "optimisation profile 0",
+    "set_input_shape": "refused the shape of input_features, 1x128x304",
+    "set_tensor_address": "refused the address of input_features",
+    "execute_async_v3": "refused the run; TensorRT says: an illegal address",
+}
 
 
 @pytest.fixture
@@ -49,7 +61,7 @@ def test_float16_without_onnxruntime(device, bundle_of, make_clip, monkeypatch):
     with Session.open(path) as plain:
         wanted = plain.generate(make_clip(3), PROMPT, max_new_tokens=6)
     device.build(path)
-    monkeypatch.setitem(sys.modules, "ltbm.runtime.ort", None)
+    monkeypatch.setitem(sys.modules, "ltbm.runtime.backends.ort", None)
     with Session.open(path, backend="tensorrt") as session:
         assert session.decoder.inputs["past.0.key"].dtype == np.float16
         assert session.generate(make_clip(3), PROMPT, max_new_tokens=6).token_ids == wanted.token_ids
@@ -61,7 +73,7 @@ def test_nothing_waits_before_the_first_logits(device, built, make_clip):
         session.generate(make_clip(3), PROMPT, "keep50", max_new_tokens=2)
     calls = [event.call for event in device.driver.events]
     runs = [place for place, event in enumerate(device.driver.events) if event.call == "execute"]
-    between = calls[runs[0]:runs[2]]  # encoder, merge, prefill
+    between = calls[runs[0] : runs[2]]  # encoder, merge, prefill
     assert len(runs) >= 3 and not {"cudaStreamSynchronize", "cudaFree"} & set(between)
 
 
@@ -74,9 +86,15 @@ def test_only_logits_come_to_the_host(device, bundle_of, make_clip, flavour):
         answer = session.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=5)
         copies = device.driver.named("copy")
         logits, width = 4 * session.manifest.decoder.vocab_size, session.manifest.decoder.hidden_size
-    assert [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToHost"] == [logits] * len(answer.token_ids)
+    assert [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToHost"] == [logits] * len(
+        answer.token_ids
+    )
     on_device = [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToDevice"]
-    assert answer.tokens_out * width * 4 in on_device and answer.tokens_out * 8 in on_device and answer.tokens_out * 4 in on_device
+    assert (
+        answer.tokens_out * width * 4 in on_device
+        and answer.tokens_out * 8 in on_device
+        and answer.tokens_out * 4 in on_device
+    )
 
 
 def test_a_cache_in_place_has_one_address_and_a_growing_one_two(device, bundle_of, make_clip):
@@ -88,7 +106,11 @@ def test_a_cache_in_place_has_one_address_and_a_growing_one_two(device, bundle_o
         with Session.open(path, backend="tensorrt") as session:
             session.generate(make_clip(3), PROMPT, max_new_tokens=4)
         for run in decoder_runs(device):
-            pairs = [(pointer, run["addresses"][name.replace("past.", "present.")]) for name, pointer in run["addresses"].items() if "past." in name]
+            pairs = [
+                (pointer, run["addresses"][name.replace("past.", "present.")])
+                for name, pointer in run["addresses"].items()
+                if "past." in name
+            ]
             assert pairs and all((past == present) == (flavour == "std24") for past, present in pairs)
         keys = [run["addresses"]["past.0.key"] for run in decoder_runs(device)]
         assert len(set(keys)) == (1 if flavour == "std24" else 2)
@@ -98,7 +120,11 @@ def test_prefill_and_decode_have_their_profiles_and_decode_its_graph(device, bui
     with Session.open(built, backend="tensorrt") as session:
         tokens = len(session.generate(make_clip(3), PROMPT, max_new_tokens=8).token_ids)
     assert tokens == 8
-    assert [(run["profile"], run["captured"]) for run in decoder_runs(device)] == [(0, False), (1, False), (1, True)]
+    assert [(run["profile"], run["captured"]) for run in decoder_runs(device)] == [
+        (0, False),
+        (1, False),
+        (1, True),
+    ]
     assert len(device.driver.named("cudaGraphLaunch")) == tokens - 2
 
 
@@ -106,7 +132,11 @@ def test_a_moved_cache_is_captured_anew(device, built, make_clip):
     """The second answer needs more room, so its steps have other addresses."""
     with Session.open(built) as plain, Session.open(built, backend="tensorrt") as session:
         wanted, got = (s.converse("keep25") for s in (plain, session))
-        for question, audio, count in ((PROMPT, make_clip(3), 4), (OTHER, None, 90), (PROMPT, make_clip(4, seed=2), 4)):
+        for question, audio, count in (
+            (PROMPT, make_clip(3), 4),
+            (OTHER, None, 90),
+            (PROMPT, make_clip(4, seed=2), 4),
+        ):
             answers = [talk.ask(question, audio, max_new_tokens=count) for talk in (wanted, got)]
             assert answers[0].token_ids == answers[1].token_ids
         assert answers[1].reused_tokens > 0
@@ -126,7 +156,7 @@ def test_without_a_graph_the_answer_is_the_same_and_a_remark_says_so(device, bui
 
 def test_a_replaced_cache_goes_before_the_next_is_allocated(device, built, make_clip, monkeypatch):
     """No binding, and no context that had it, keeps the former one."""
-    from ltbm.runtime import cuda
+    from ltbm.runtime.backends import cuda
 
     monkeypatch.setattr(cuda, "RETIRED_BYTES", 0)
     with Session.open(built, backend="tensorrt", reuse=False) as session:
@@ -136,13 +166,19 @@ def test_a_replaced_cache_goes_before_the_next_is_allocated(device, built, make_
         small = session._context.nbytes
         assert small < large / 4
     assert max(facts["allocated"] for facts in device.driver.named("execute")[-2:]) < large
-    assert [facts["allocated"] > large for facts in device.driver.named("execute")[:3]] == [False, False, True]
+    assert [facts["allocated"] > large for facts in device.driver.named("execute")[:3]] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_low_memory_holds_the_stages_in_turn(device, built, make_clip):
     with Session.open(built) as plain, Session.open(built, backend="tensorrt", low_memory=True) as session:
         for seed in (0, 1):
-            got, wanted = (s.generate(make_clip(3, seed=seed), PROMPT, max_new_tokens=4) for s in (session, plain))
+            got, wanted = (
+                s.generate(make_clip(3, seed=seed), PROMPT, max_new_tokens=4) for s in (session, plain)
+            )
             assert got.token_ids == wanted.token_ids
         gc.collect()
         assert device.trt.alive["engines"] == 1
@@ -190,7 +226,9 @@ def test_a_failing_tensorrt_call_is_an_error(device, built, make_clip, call):
 def test_a_full_gpu_says_what_to_do(device, built, make_clip):
     with Session.open(built, backend="tensorrt") as session:
         device.driver.capacity = device.driver.allocated + 40_000
-        with pytest.raises(MemoryError, match="no room for a KV cache of .* lower max_new_tokens|GPU has no memory left"):
+        with pytest.raises(
+            MemoryError, match="no room for a KV cache of .* lower max_new_tokens|GPU has no memory left"
+        ):
             session.generate(make_clip(3), PROMPT, max_new_tokens=900)
 
 
@@ -199,7 +237,10 @@ def test_what_engines_were_not_built_for_is_refused(device, bundle_of, make_clip
     device.build(path, max_audio_windows=1, max_context=128)
     with Session.open(path, backend="tensorrt") as session:
         assert session.generate(make_clip(3), PROMPT, "keep25", max_new_tokens=4).token_ids
-        with pytest.raises(ValueError, match="past.0.key is .* the engine takes 1x2x64x16 to 1x2x128x16.*ltbm build --max-context"):
+        with pytest.raises(
+            ValueError,
+            match="past.0.key is .* the engine takes 1x2x64x16 to 1x2x128x16.*ltbm build --max-context",
+        ):
             session.generate(make_clip(3), PROMPT, "full", max_new_tokens=100)
         with pytest.raises(ValueError, match="input_features is 2x128x3000.* --max-audio-windows"):
             session.generate(make_clip(60), PROMPT, "keep6", max_new_tokens=2)
@@ -212,18 +253,31 @@ def test_an_engine_runs_on_host_arrays_too(device, built, make_clip):
         wanted, got = (s.encoder.run(inputs)["audio_embeds"] for s in (plain, session))
         np.testing.assert_allclose(got, wanted, atol=1e-6)
         d = session.manifest.decoder
-        arrays = {name: np.zeros([n or 1 for n in spec.shape], spec.dtype) for name, spec in session.decoder.inputs.items()}
-        arrays |= {name: np.zeros((1, d.kv_heads, 64, d.head_dim), np.float32) for name in arrays if name.startswith("past.")}
+        arrays = {
+            name: np.zeros([n or 1 for n in spec.shape], spec.dtype)
+            for name, spec in session.decoder.inputs.items()
+        }
+        arrays |= {
+            name: np.zeros((1, d.kv_heads, 64, d.head_dim), np.float32)
+            for name in arrays
+            if name.startswith("past.")
+        }
         arrays["key_bias"] = np.zeros((1, 64), np.float32)
         outputs = session.decoder.run(arrays)
-        assert np.abs(outputs["present.0.key"][:, :, 0]).max() > 0 and outputs["logits"].shape == (1, d.vocab_size)
+        assert np.abs(outputs["present.0.key"][:, :, 0]).max() > 0 and outputs["logits"].shape == (
+            1,
+            d.vocab_size,
+        )
 
 
 def test_outputs_have_the_shapes_that_inputs_give(device, built):
     with Session.open(built, backend="tensorrt") as session:
         engine = session.encoder
-        arrays = {"input_features": np.zeros((1, 128, 400), np.float32), "frame_lengths": np.array([400], np.int32),
-                  "audio_embeds": engine.zeros((1, 99, 32), np.float32)}
+        arrays = {
+            "input_features": np.zeros((1, 128, 400), np.float32),
+            "frame_lengths": np.array([400], np.int32),
+            "audio_embeds": engine.zeros((1, 99, 32), np.float32),
+        }
         with pytest.raises(ValueError, match="audio_embeds is 1x99x32, these inputs give 1x100x32"):
             engine.bind(arrays).run()
 
@@ -231,8 +285,15 @@ def test_outputs_have_the_shapes_that_inputs_give(device, built):
 def test_in_place_tensors_must_be_one_array(device, built):
     with Session.open(built, backend="tensorrt") as session:
         engine, d = session.decoder, session.manifest.decoder
-        arrays = {name: engine.zeros([n or 1 for n in spec.shape], spec.dtype) for name, spec in (engine.inputs | engine.outputs).items()}
-        arrays |= {name: engine.zeros((1, d.kv_heads, 64, d.head_dim), np.float32) for name in arrays if "past." in name or "present." in name}
+        arrays = {
+            name: engine.zeros([n or 1 for n in spec.shape], spec.dtype)
+            for name, spec in (engine.inputs | engine.outputs).items()
+        }
+        arrays |= {
+            name: engine.zeros((1, d.kv_heads, 64, d.head_dim), np.float32)
+            for name in arrays
+            if "past." in name or "present." in name
+        }
         arrays["key_bias"] = engine.zeros((1, 64), np.float32)
         with pytest.raises(ValueError, match="past.0.key and present.0.key are updated in place"):
             engine.bind(arrays)

@@ -9,10 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILES = ["runtime/trt.py", "runtime/cuda.py", "runtime/engine_cache.py", "export/engine.py", "plugins/library.py"]
-CLASSES = {"runtime": "Runtime", "engine": "ICudaEngine", "context": "IExecutionContext", "builder": "Builder", "network": "INetworkDefinition",
-           "parser": "OnnxParser", "error": "ParserError", "config": "IBuilderConfig", "profile": "IOptimizationProfile", "plan": "IHostMemory",
-           "cache": "ITimingCache", "registry": "IPluginRegistry"}
+FILES = [
+    "runtime/backends/trt.py",
+    "runtime/backends/cuda.py",
+    "runtime/backends/engine_store.py",
+    "export/engine.py",
+    "plugins/library.py",
+]
+CLASSES = {
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "error": "ParserError",
+    "config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+    "plan": "IHostMemory",
+    "cache": "ITimingCache",
+    "registry": "IPluginRegistry",
+}
 HOLDS_ERRORS = "export/engine.py"  # elsewhere `error` is an exception
 
 
@@ -45,8 +62,15 @@ def _visit(uses: Uses, node: ast.AST, file: str) -> None:
         for base in node.bases:
             chain = _chain(base)
             if chain and chain[0] == "trt":
-                uses.subclasses[".".join(chain[1:])] = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr" and isinstance(node.args[1], ast.Constant):
+                uses.subclasses[".".join(chain[1:])] = [
+                    part.name for part in node.body if isinstance(part, ast.FunctionDef)
+                ]
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "getattr"
+        and isinstance(node.args[1], ast.Constant)
+    ):
         kind = _class_of(node.args[0], file)
         if kind:
             uses.optional.add((kind, node.args[1].value))
@@ -89,7 +113,9 @@ def _class_of(value: ast.AST, file: str) -> str | None:
 
 def _last(value: ast.AST) -> str | None:
     """`x` of x, self._x and owner._x."""
-    name = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else None
+    name = (
+        value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else None
+    )
     return name.lstrip("_") if name else None
 
 

@@ -32,12 +32,27 @@ def test_pairs_of_all_passes_are_added():
 
 def test_cases_are_every_combination_of_a_level():
     assert cases_of([750], [64], ["1/4", "1/16"], ["auto", "global"], ["float16"]) == [
-        Case(750, 64, 188, 8, "float16"), Case(750, 64, 188, -1, "float16"),
-        Case(750, 64, 47, 32, "float16"), Case(750, 64, 47, -1, "float16")]
+        Case(750, 64, 188, 8, "float16"),
+        Case(750, 64, 188, -1, "float16"),
+        Case(750, 64, 47, 32, "float16"),
+        Case(750, 64, 47, -1, "float16"),
+    ]
 
 
 def test_the_command_prints_one_line_a_body(capsys):
-    arguments = "--tokens 40 --dim 8 --keep-ratio 1/4 --rounds 2 --bodies numpy function".split()
+    arguments = [
+        "--tokens",
+        "40",
+        "--dim",
+        "8",
+        "--keep-ratio",
+        "1/4",
+        "--rounds",
+        "2",
+        "--bodies",
+        "numpy",
+        "function",
+    ]
     main(arguments)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[5] for line in lines if line.startswith("| 40 ")] == ["numpy", "function"]

@@ -5,7 +5,12 @@ import pytest
 from ltbm.profiles.quality.items import Item, check_item, import_items, item_line, parse_item, read_items
 
 CAPTION = {"id": "1", "audio": "1.wav", "references": ["a dog barks"]}
-QUESTION = CAPTION | {"references": ["Man"], "question": "Who speaks?", "choices": ["Man", "Child"], "group": "speech"}
+QUESTION = CAPTION | {
+    "references": ["Man"],
+    "question": "Who speaks?",
+    "choices": ["Man", "Child"],
+    "group": "speech",
+}
 
 
 @pytest.fixture
@@ -33,20 +38,23 @@ def test_a_manifest_is_read_with_audio_beside_it(write):
 
 def test_an_item_survives_its_line(write):
     """U+2028 ends a line for some readers, not for JSON lines."""
-    item = parse_item(json.dumps(QUESTION | {"question": "say \u2028 \"what\"?", "audio": str(write("1.wav"))}))
+    item = parse_item(json.dumps(QUESTION | {"question": 'say \u2028 "what"?', "audio": str(write("1.wav"))}))
     assert read_items(write("items.jsonl", item_line(item) + "\r\n"), "mcq") == [item]
 
 
-@pytest.mark.parametrize("benchmark,change,words", [
-    ("caption", {"references": []}, "no reference caption"),
-    ("caption", {"references": "a dog barks"}, "lists of strings"),
-    ("caption", {"captions": ["x"]}, "unknown here: \\['captions'\\]"),
-    ("caption", {"references": [""]}, "not empty"),
-    ("asr", {"references": ["a", "b"]}, "asr takes one"),
-    ("mcq", {"choices": ["Man"]}, "at least two choices"),
-    ("mcq", {"references": ["Robot"]}, "among them"),
-    ("mcq", {"question": ""}, "a question"),
-])
+@pytest.mark.parametrize(
+    "benchmark,change,words",
+    [
+        ("caption", {"references": []}, "no reference caption"),
+        ("caption", {"references": "a dog barks"}, "lists of strings"),
+        ("caption", {"captions": ["x"]}, "unknown here: \\['captions'\\]"),
+        ("caption", {"references": [""]}, "not empty"),
+        ("asr", {"references": ["a", "b"]}, "asr takes one"),
+        ("mcq", {"choices": ["Man"]}, "at least two choices"),
+        ("mcq", {"references": ["Robot"]}, "among them"),
+        ("mcq", {"question": ""}, "a question"),
+    ],
+)
 def test_items_that_do_not_fit_are_refused_by_line(write, benchmark, change, words):
     write("1.wav")
     with pytest.raises(ValueError, match=f"line 2: .*{words}"):
@@ -64,13 +72,23 @@ def test_double_ids_and_missing_audio_are_refused(write):
 
 
 def test_audiocaps_joins_the_captions_of_a_clip_and_finds_it_by_any_name(write):
-    rows = ["audiocap_id,youtube_id,start_time,caption", "11,-aB,30,\"Food is frying, and a woman talks\"", "12,cD_,0,A horn", "13,-aB,30,A pan",
-            "14,eF,5,Rain"]
+    rows = [
+        "audiocap_id,youtube_id,start_time,caption",
+        '11,-aB,30,"Food is frying, and a woman talks"',
+        "12,cD_,0,A horn",
+        "13,-aB,30,A pan",
+        "14,eF,5,Rain",
+    ]
     source = write("test.csv", "\n".join(rows) + "\n")
     write("clips/-aB_30.flac"), write("clips/YcD_.wav")
     items, missing = import_items("audiocaps", source, source.parent / "clips")
-    assert [(item.id, item.references) for item in items] == [("-aB_30", ("Food is frying, and a woman talks", "A pan")), ("cD__0", ("A horn",))]
-    assert [item.audio.rsplit("/", 1)[1] for item in items] == ["-aB_30.flac", "YcD_.wav"] and missing == ["eF_5"]
+    assert [(item.id, item.references) for item in items] == [
+        ("-aB_30", ("Food is frying, and a woman talks", "A pan")),
+        ("cD__0", ("A horn",)),
+    ]
+    assert [item.audio.rsplit("/", 1)[1] for item in items] == ["-aB_30.flac", "YcD_.wav"] and missing == [
+        "eF_5"
+    ]
 
 
 def test_clotho(write):
@@ -82,8 +100,15 @@ def test_clotho(write):
 
 
 def test_mmau(write):
-    record = {"id": "3f", "audio_id": "./test-mini-audios/3f.wav", "question": "Who?", "choices": ["Man", "Woman"], "answer": "Man",
-              "task": "sound", "difficulty": "hard"}
+    record = {
+        "id": "3f",
+        "audio_id": "./test-mini-audios/3f.wav",
+        "question": "Who?",
+        "choices": ["Man", "Woman"],
+        "answer": "Man",
+        "task": "sound",
+        "difficulty": "hard",
+    }
     source = write("mmau.json", json.dumps([record]))
     assert import_items("mmau", source) == ([], ["./test-mini-audios/3f.wav"])
     write("test-mini-audios/3f.wav")

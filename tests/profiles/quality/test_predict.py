@@ -6,7 +6,16 @@ import soundfile
 
 from ltbm.profiles.quality import predict as predicting
 from ltbm.profiles.quality.items import Item
-from ltbm.profiles.quality.predict import ANSWERS, AnswerLog, Settings, begin, bundle_hash, fill, items_hash, predict
+from ltbm.profiles.quality.predict import (
+    ANSWERS,
+    AnswerLog,
+    Settings,
+    begin,
+    bundle_hash,
+    fill,
+    items_hash,
+    predict,
+)
 from ltbm.profiles.quality.variants import Variant, variants
 
 CHOSEN = variants(["full", "keep25"], ["ltbm", "pool"], [("original", "proportional")])
@@ -22,7 +31,9 @@ def items(make_clip, tmp_path_factory):
 
 @pytest.fixture
 def settings(items, session):
-    return Settings("caption", "hm ?", 12, "error", "onnxruntime", "cpu", items_hash(items), bundle_hash(session.bundle))
+    return Settings(
+        "caption", "hm ?", 12, "error", "onnxruntime", "cpu", items_hash(items), bundle_hash(session.bundle)
+    )
 
 
 def lines(out) -> list[dict]:
@@ -30,19 +41,40 @@ def lines(out) -> list[dict]:
 
 
 def test_answers_are_the_sessions_own(session, items, settings, tmp_path):
-    chosen, seen = variants(["full", "keep25"], ["ltbm", "pool"], [("original", "proportional"), ("compact", "plain")]), []
+    chosen, seen = (
+        variants(["full", "keep25"], ["ltbm", "pool"], [("original", "proportional"), ("compact", "plain")]),
+        [],
+    )
     with begin(tmp_path, settings, items) as log:
         predict(session, items, chosen, settings, log, lambda done, total: seen.append((done, total)))
-    found = {(line["item"], Variant(*(line[name] for name in vars(chosen[0])))): line for line in lines(tmp_path)}
-    assert set(found) == {(item.id, variant) for item in items for variant in chosen} and seen == [(done, 15) for done in range(1, 16)]
+    found = {
+        (line["item"], Variant(*(line[name] for name in vars(chosen[0])))): line for line in lines(tmp_path)
+    }
+    assert set(found) == {(item.id, variant) for item in items for variant in chosen} and seen == [
+        (done, 15) for done in range(1, 16)
+    ]
     for (name, variant), line in found.items():
         if variant.method == "ltbm":
-            answer = session.generate(items[int(name[-1])].audio, "hm ?", variant.level, positions=variant.positions,
-                                      attention=variant.attention, max_new_tokens=12)
+            answer = session.generate(
+                items[int(name[-1])].audio,
+                "hm ?",
+                variant.level,
+                positions=variant.positions,
+                attention=variant.attention,
+                max_new_tokens=12,
+            )
             assert (line["text"], line["tokens_in"], line["tokens_out"], line["finish_reason"]) == (
-                answer.text, answer.tokens_in, answer.tokens_out, answer.finish_reason)
-    assert any(found[item.id, variant]["text"] != found[item.id, replace(variant, method="ltbm")]["text"] for item in items
-               for variant in chosen if variant.method == "pool")
+                answer.text,
+                answer.tokens_in,
+                answer.tokens_out,
+                answer.finish_reason,
+            )
+    assert any(
+        found[item.id, variant]["text"] != found[item.id, replace(variant, method="ltbm")]["text"]
+        for item in items
+        for variant in chosen
+        if variant.method == "pool"
+    )
 
 
 def test_a_killed_run_goes_on_where_it_stopped(session, items, settings, tmp_path):
@@ -59,18 +91,27 @@ def test_a_killed_run_goes_on_where_it_stopped(session, items, settings, tmp_pat
         assert log.torn == len(before.splitlines()[-1]) - 6 and len(log.answers) == 4
         predict(session, items, CHOSEN, settings, log, lambda done, total: counts.append(total))
     assert counts == [5] * 5 and (tmp_path / ANSWERS).read_bytes().startswith(before)
-    assert len({(line["item"], line["level"], line["method"]) for line in lines(tmp_path)}) == len(lines(tmp_path)) == 9
+    assert (
+        len({(line["item"], line["level"], line["method"]) for line in lines(tmp_path)})
+        == len(lines(tmp_path))
+        == 9
+    )
 
 
 def test_further_levels_and_items_join_the_same_answers(session, items, settings, tmp_path):
     with begin(tmp_path, settings, items) as log:
         predict(session, items[:1], CHOSEN, settings, log)
     with begin(tmp_path, settings, items) as log:
-        predict(session, items, [*CHOSEN, Variant("keep6", "ltbm", "original", "proportional")], settings, log)
+        predict(
+            session, items, [*CHOSEN, Variant("keep6", "ltbm", "original", "proportional")], settings, log
+        )
     assert len(lines(tmp_path)) == 12
 
 
-@pytest.mark.parametrize("change", [{"prompt": "what ?"}, {"max_new_tokens": 13}, {"items": "0"}, {"bundle": "0"}, {"device": "cuda"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": "what ?"}, {"max_new_tokens": 13}, {"items": "0"}, {"bundle": "0"}, {"device": "cuda"}],
+)
 def test_other_settings_are_refused(items, settings, tmp_path, change):
     begin(tmp_path, settings, items)
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))} was .*--out"):
@@ -88,7 +129,9 @@ def test_a_broken_line_is_named(tmp_path):
         AnswerLog(tmp_path / ANSWERS)
 
 
-def test_the_encoder_runs_once_an_item_and_equal_prefixes_are_answered_once(session, items, settings, tmp_path, monkeypatch):
+def test_the_encoder_runs_once_an_item_and_equal_prefixes_are_answered_once(
+    session, items, settings, tmp_path, monkeypatch
+):
     ran = {"encode": 0, "greedy": 0}
 
     def counted(name):
@@ -118,8 +161,14 @@ def test_prompts_are_filled_in_once():
     assert fill("{question} | {choices}", item) == "is {choices} a word ? | x\n{question}"
 
 
-@pytest.mark.parametrize("change,words", [({"benchmark": "mcq"}, "needs {question}"), ({"benchmark": "magic"}, "known are caption, mcq, asr"),
-                                          ({"max_new_tokens": 0}, "below 1")])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"benchmark": "mcq"}, "needs {question}"),
+        ({"benchmark": "magic"}, "known are caption, mcq, asr"),
+        ({"max_new_tokens": 0}, "below 1"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings, change, words):
     with pytest.raises(ValueError, match=words):
         replace(settings, **change)

@@ -15,7 +15,10 @@ CHOICES = ("dog", "cat")
 
 
 def questions(count: int) -> list[Item]:
-    return [Item(str(i), f"{i}.wav", ("dog",), "which ?", CHOICES, ("sound", "music")[i % 2]) for i in range(count)]
+    return [
+        Item(str(i), f"{i}.wav", ("dog",), "which ?", CHOICES, ("sound", "music")[i % 2])
+        for i in range(count)
+    ]
 
 
 @pytest.fixture
@@ -23,20 +26,32 @@ def answered(tmp_path):
     """(benchmark, items, variant -> texts) -> the folder of these answers; None is an answer not given."""
 
     def make(benchmark: str, items: list[Item], texts: dict):
-        settings = Settings(benchmark, "{question}{choices}", 8, "error", "onnxruntime", "cpu", items_hash(items), "")
+        settings = Settings(
+            benchmark, "{question}{choices}", 8, "error", "onnxruntime", "cpu", items_hash(items), ""
+        )
         with begin(tmp_path / benchmark, settings, items) as log:
             for variant, given in texts.items():
                 for item, text in zip(items, given):
                     if text is not None:
-                        log.append({"item": item.id, **vars(variant), "text": text, "finish_reason": "stop" if text else "length",
-                                    "tokens_in": 40, "tokens_out": 40 if variant == FULL else 10})
+                        log.append(
+                            {
+                                "item": item.id,
+                                **vars(variant),
+                                "text": text,
+                                "finish_reason": "stop" if text else "length",
+                                "tokens_in": 40,
+                                "tokens_out": 40 if variant == FULL else 10,
+                            }
+                        )
         return tmp_path / benchmark
 
     return make
 
 
 def test_choices_are_counted_over_all_and_by_group(answered):
-    result = score(answered("mcq", questions(8), {FULL: ["dog"] * 6 + ["cat"] * 2, LTBM: ["the dog"] * 4 + [""] * 4}))
+    result = score(
+        answered("mcq", questions(8), {FULL: ["dog"] * 6 + ["cat"] * 2, LTBM: ["the dog"] * 4 + [""] * 4})
+    )
     full, ltbm = result["rows"]
     assert (full["accuracy"], full["sound"], full["music"]) == (0.75, 0.75, 0.75) and ltbm["accuracy"] == 0.5
     assert (ltbm["tokens_in"], ltbm["tokens_out"], ltbm["cut_off"]) == (320, 80, 4)
@@ -49,18 +64,29 @@ def test_differences_are_paired(answered):
     same = ["dog", "cat"] * 10
     worse = ["dog", "cat"] * 5 + ["cat"] * 10
     result = score(answered("mcq", questions(20), {FULL: same, LTBM: same, GLOBAL: worse}))
-    found = {(row["method"], row["baseline"]): row for row in result["comparisons"] if row["metric"] == "accuracy"}
+    found = {
+        (row["method"], row["baseline"]): row for row in result["comparisons"] if row["metric"] == "accuracy"
+    }
     assert set(found) == {("ltbm", "full"), ("global", "full"), ("ltbm", "global")}
     assert [found["ltbm", "full"][name] for name in ("difference", "low", "high")] == [0, 0, 0]
-    assert found["ltbm", "global"]["difference"] == pytest.approx(0.25) == -found["global", "full"]["difference"]
+    assert (
+        found["ltbm", "global"]["difference"] == pytest.approx(0.25) == -found["global", "full"]["difference"]
+    )
     assert 0 < found["ltbm", "global"]["low"] < 0.25 < found["ltbm", "global"]["high"]
 
 
 def test_captions_and_transcripts(answered):
-    items = [Item(str(i), f"{i}.wav", (text,)) for i, text in enumerate(("a dog barks loudly", "the rain falls down"))]
+    items = [
+        Item(str(i), f"{i}.wav", (text,))
+        for i, text in enumerate(("a dog barks loudly", "the rain falls down"))
+    ]
     texts = {FULL: [item.references[0] for item in items], LTBM: ["a dog barks loudly", "dog"]}
-    captions, transcripts = (score(answered(benchmark, items, texts))["rows"] for benchmark in ("caption", "asr"))
-    assert [row["cider_d"] for row in captions] == pytest.approx([10, 5]) and next(iter(captions[0]["intervals"])) == "cider_d"
+    captions, transcripts = (
+        score(answered(benchmark, items, texts))["rows"] for benchmark in ("caption", "asr")
+    )
+    assert [row["cider_d"] for row in captions] == pytest.approx([10, 5]) and next(
+        iter(captions[0]["intervals"])
+    ) == "cider_d"
     assert [row["wer"] for row in transcripts] == [0, 0.5]  # four errors in eight words
 
 
@@ -69,7 +95,9 @@ def test_the_bootstrap_redraws_items():
     weights = redraw(400)
     assert np.all(weights.sum(axis=1) == 400)
     low, high = np.quantile(weights[:, :100].sum(axis=1) / 400, [0.025, 0.975])
-    assert low == pytest.approx(0.25 - 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.005) and high == pytest.approx(0.5 - low, abs=0.005)
+    assert low == pytest.approx(
+        0.25 - 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.005
+    ) and high == pytest.approx(0.5 - low, abs=0.005)
 
 
 def test_metrics_of_captions_can_be_added(monkeypatch):
@@ -77,7 +105,10 @@ def test_metrics_of_captions_can_be_added(monkeypatch):
 
     monkeypatch.setattr(scoring, "aac_scores", lambda metric, texts, references: np.array([0.5, 0.25]))
     items = [Item(str(i), "", (text,)) for i, text in enumerate("ab")]
-    assert tally("caption", items, ["a", "b"], Options(extra=("fense",)))["fense"].tolist() == [[0.5, 1], [0.25, 1]]
+    assert tally("caption", items, ["a", "b"], Options(extra=("fense",)))["fense"].tolist() == [
+        [0.5, 1],
+        [0.25, 1],
+    ]
 
 
 def test_missing_answers_are_refused_unless_asked_for(answered):
@@ -92,21 +123,37 @@ def test_no_answers_are_an_error(answered, tmp_path):
     with pytest.raises(ValueError, match="no item has answers"):
         score(answered("mcq", questions(2), {}))
     with pytest.raises(ValueError, match="2 have some"):
-        score(answered("mcq", questions(2), {FULL: ["dog", None], LTBM: [None, "dog"]}), Options(partial=True))
+        score(
+            answered("mcq", questions(2), {FULL: ["dog", None], LTBM: [None, "dog"]}), Options(partial=True)
+        )
     with pytest.raises(FileNotFoundError, match="ltbm eval caption"):
         score(tmp_path)
 
 
 def test_the_table_puts_benchmarks_side_by_side(answered):
     compact = Variant("keep25", "ltbm", "compact", "plain")
-    mcq = answered("mcq", questions(4), {LTBM: ["dog"] * 4, FULL: ["dog"] * 4, compact: ["cat"] * 4, GLOBAL: ["dog", "cat"] * 2})
+    mcq = answered(
+        "mcq",
+        questions(4),
+        {LTBM: ["dog"] * 4, FULL: ["dog"] * 4, compact: ["cat"] * 4, GLOBAL: ["dog", "cat"] * 2},
+    )
     asr = answered("asr", [Item("1", "1.wav", ("a b",))], {FULL: ["a b"], LTBM: [""]})
     results = [score(mcq), score(asr)]
     lines = markdown(results).splitlines()
     assert lines[0] == "| level | method | kept | mcq accuracy | mcq sound | mcq music | asr WER |"
-    assert lines[2].startswith("| full | uncompressed | 100.0 % | 100.0 [100.0, 100.0]") and lines[2].endswith("0.0 [0.0, 0.0] |")
-    assert lines[4].startswith("| keep25 | ltbm, compact, plain | 25.0 % | 0.0 [0.0, 0.0]") and lines[4].endswith(" - |")
-    assert "asr: 1 items, transcripts through the plain normalizer; 1 of 2 answers were cut off at 8 tokens." in lines
+    assert lines[2].startswith("| full | uncompressed | 100.0 % | 100.0 [100.0, 100.0]") and lines[
+        2
+    ].endswith("0.0 [0.0, 0.0] |")
+    assert lines[4].startswith("| keep25 | ltbm, compact, plain | 25.0 % | 0.0 [0.0, 0.0]") and lines[
+        4
+    ].endswith(" - |")
+    assert (
+        "asr: 1 items, transcripts through the plain normalizer; 1 of 2 answers were cut off at 8 tokens."
+        in lines
+    )
     assert "| keep25 | ltbm | +50.0 [+0.0, +100.0] | - |" in lines  # minus global
     write_results(mcq, results[0])
-    assert json.loads((mcq / "results.json").read_text())["metric"] == "accuracy" and "mcq sound" in (mcq / "table.md").read_text()
+    assert (
+        json.loads((mcq / "results.json").read_text())["metric"] == "accuracy"
+        and "mcq sound" in (mcq / "table.md").read_text()
+    )

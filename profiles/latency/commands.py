@@ -1,0 +1,183 @@
+"""`ltbm profile` and `ltbm compare`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ...runtime.arguments import UsageError, add_command
+from ...runtime.backends.opening import check_device
+from ...runtime.commands import add_backend_flags
+from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
+
+
+def add_commands(commands) -> None:
+    _add_profile(commands)
+    _add_compare(commands)
+
+
+def _add_profile(commands) -> None:
+    parser = add_command(
+        commands,
+        "profile",
+        run_profile,
+        "measure what every level costs on your clips and device",
+        (
+            "Measure time, memory and fidelity of every level on your clips, each level in processes of its own,\n"
+            "and write profile.json, table.md, table.csv and report.html (one page, to be opened in a browser).\n"
+            "Ctrl-C leaves a report of what was measured so far.\n\n"
+            "  ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25\n"
+            "  ltbm profile --op --tokens 750 --keep-ratio 1/4      # the merge op alone"
+        ),
+    )
+    parser.add_argument("bundle", nargs="?", help="folder that `ltbm export` wrote")
+    parser.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="CLIP",
+        help="WAV, FLAC, OGG or MP3; each is a request of its own",
+    )
+    parser.add_argument("--levels", type=_names, metavar="A,B", help=f"default: {','.join(NAMED_RATIOS)}")
+    parser.add_argument(
+        "--methods",
+        type=_names,
+        metavar="A,B",
+        help="default: ltbm,global,pool,stride,prune,prune-segment; times for ltbm and global, fidelity for all",
+    )
+    parser.add_argument("--positions", choices=POSITIONS, default="original", help="see `ltbm run`")
+    parser.add_argument("--attention", choices=ATTENTION, default="proportional", help="see `ltbm run`")
+    add_backend_flags(parser)
+    parser.add_argument("--prompt", default="What do you hear?", help="what to ask about every clip")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)"
+    )
+    parser.add_argument("--long-audio", choices=("error", "windows"), default="error", help="see `ltbm run`")
+    parser.add_argument(
+        "--turns",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes of each level, in turn with the others' (default 2)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="measured rounds over the clips in each process (default 5)",
+    )
+    parser.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before them (default 1)")
+    parser.add_argument(
+        "--quality",
+        type=Path,
+        metavar="FILE",
+        help="results.json of `ltbm eval`, to plot quality against time",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the report goes (default ./profile-BUNDLE-DATE)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the profile as one object instead of the table"
+    )
+    parser.add_argument(
+        "--op",
+        nargs=argparse.REMAINDER,
+        metavar="FLAG",
+        help="time the merge op alone; flags as of `python -m ltbm.profiles.benchmarks.op --help`",
+    )
+
+
+def run_profile(args) -> int:
+    if args.op is not None:
+        from ..benchmarks.op import main as time_op
+
+        return time_op(args.op) or 0
+    from .profiler import profile
+    from .report import default_folder, markdown, read_quality, write_report
+
+    options, quality = _profile_options(args), args.quality and read_quality(args.quality)
+    out = args.out or default_folder(args.bundle)
+    print(f"the report grows in {out}", file=sys.stderr)
+    found = profile(
+        args.bundle,
+        options,
+        lambda line: print(line, file=sys.stderr),
+        lambda found: write_report(out, found, quality),
+    )
+    print((out / "profile.json").read_text() if args.json else markdown(found), end="")
+    print(f"open {out / 'report.html'} in a browser", file=sys.stderr)
+    return 1 if any("error" in row for row in found["rows"]) else 0
+
+
+def _profile_options(args):
+    from .profiler import LEVELS, METHODS, Options
+
+    if not args.bundle:
+        raise UsageError("name a bundle: ltbm profile ./bundle --audio clip.wav")
+    same = (
+        "positions",
+        "attention",
+        "backend",
+        "threads",
+        "low_memory",
+        "prompt",
+        "max_new_tokens",
+        "long_audio",
+        "turns",
+        "repeats",
+        "warmup",
+    )
+    try:
+        return Options(
+            tuple(args.audio),
+            tuple(args.levels or LEVELS),
+            tuple(args.methods or METHODS),
+            device=check_device(args.backend, args.device),
+            **{name: getattr(args, name) for name in same},
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _add_compare(commands) -> None:
+    parser = add_command(
+        commands,
+        "compare",
+        run_compare,
+        "set two profiles side by side",
+        (
+            "Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; ratios, and whether\n"
+            "a difference is beyond the spreads. What else differs (machine, versions, clips) is said first.\n\n"
+            "  ltbm compare before/profile.json after/profile.json\n"
+            "  ltbm compare orin/profile.json orin/profile.json --levels full,keep25"
+        ),
+    )
+    parser.add_argument("a", help="profile.json, or the folder it is in")
+    parser.add_argument("b", help="the other one")
+    parser.add_argument(
+        "--levels", type=_names, metavar="A,B", help="compare level A of the first with level B of the second"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the output there too")
+    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
+
+
+def run_compare(args) -> None:
+    from ...runtime.files import write_whole
+    from .compare import compare, markdown
+    from .report import read_profile
+
+    if args.levels and len(args.levels) != 2:
+        raise UsageError(f"--levels takes two levels, one of each profile; got {','.join(args.levels)}")
+    found = compare(read_profile(args.a), read_profile(args.b), args.levels)
+    text = json.dumps(found) + "\n" if args.json else markdown(found)
+    if args.out:
+        write_whole(args.out, text.encode())
+    print(text, end="")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("give at least one name")
+    return names

@@ -1,0 +1,114 @@
+"""What merging does to the user's own audio, without weights or answers: error of the tokens, extent of the groups."""
+
+import base64
+
+import numpy as np
+
+from ...plugins.baselines import plan
+from ...plugins.merge import MergePlan, apply_plan
+from ...runtime.levels import Level, parse_level
+from ...runtime.session import Session
+from ...runtime.stages.encoder import encode
+from ...runtime.stages.features import ENCODER_STRIDE, FeatureWindow
+
+MAP_MELS = 64  # rows of a merge map's spectrogram
+MAP_FRAMES = 2  # columns of it for each encoder token
+
+
+def fidelity(job: dict) -> dict:
+    """Rows {level, method, error, span_ms, spill} over all clips, and the merge map of the first clip's first window."""
+    levels = [parse_level(name, window=job["window"]) for name in job["levels"]]
+    with Session.open(
+        job["bundle"],
+        job["backend"],
+        job["device"],
+        job["threads"],
+        reuse=False,
+        low_memory=job["low_memory"],
+    ) as session:
+        spec = session.manifest.audio
+        token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3
+        audios = [session.features(clip, job["long_audio"]) for clip in job["clips"]]
+        tokens = [row for clip in audios for windows in clip for row in encoded_rows(session, windows)]
+    rows = [
+        _fidelity_row(tokens, level, method, token_ms)
+        for level in levels
+        for method in job["methods"]
+        if level.ratio < 1 or method == "ltbm"
+    ]
+    return {"rows": rows, "token_ms": token_ms, "map": merge_map(audios[0][0][0], tokens[0], levels)}
+
+
+def encoded_rows(session: Session, windows: list[FeatureWindow]) -> list[np.ndarray]:
+    """The valid encoder tokens [L, D] of each window of an audio."""
+    return [
+        row[: group.tokens]
+        for group in encode(session.encoder, windows)
+        for row in np.asarray(group.audio_embeds)
+    ]
+
+
+def plan_row(x: np.ndarray, level: Level, method: str) -> MergePlan:
+    return plan(method, x, level.target(len(x)), level.merge_window)
+
+
+def _fidelity_row(tokens: list[np.ndarray], level: Level, method: str, token_ms: float) -> dict:
+    plans = [plan_row(x, level, method) for x in tokens]
+    lost = sum(squared_error(x, chosen) for x, chosen in zip(tokens, plans))
+    spread = sum(float(np.square(x - x.mean(axis=0, dtype=np.float32)).sum(dtype=np.float64)) for x in tokens)
+    spans = np.concatenate([group_spans(chosen) for chosen in plans]) * token_ms
+    return {
+        "level": level.name,
+        "method": method,
+        "error": lost / spread if spread else 0.0,
+        "span_ms": {
+            name: float(value)
+            for name, value in zip(("p50", "p95", "max"), np.percentile(spans, (50, 95, 100)))
+        }
+        if len(spans)
+        else None,
+        "spill": sum(chosen.spill for chosen in plans),
+        "tokens_in": sum(map(len, tokens)),
+        "tokens_out": sum(len(chosen.sizes) for chosen in plans),
+    }
+
+
+def squared_error(x: np.ndarray, chosen: MergePlan) -> float:
+    """Sum of |x - x'|^2 where x' gives every token its group's mean, or, where it was dropped, the nearest kept token."""
+    back = chosen.source_map.copy()
+    dropped = np.flatnonzero(back < 0)
+    back[dropped] = np.abs(dropped[:, None] - chosen.anchors[None, :]).argmin(axis=1)
+    difference = x.astype(np.float32) - apply_plan(chosen, x).astype(np.float32)[back]
+    return float(np.square(difference).sum(dtype=np.float64))
+
+
+def group_spans(chosen: MergePlan) -> np.ndarray:
+    """Tokens from the first to the last member of every group of several."""
+    places = np.arange(len(chosen.source_map))
+    members = [places[chosen.source_map == group] for group in np.flatnonzero(chosen.sizes > 1)]
+    return np.array([place[-1] - place[0] for place in members], np.float64)
+
+
+def merge_map(window: FeatureWindow, x: np.ndarray, levels: list[Level]) -> dict:
+    """Spectrogram and source maps of one window: `mel` is MAP_MELS x columns of bytes, low frequencies first, in base64."""
+    plans = {level.name: plan_row(x, level, "ltbm") for level in levels if level.ratio < 1}
+    mel = shrink(window.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
+    low, high = mel.min(), mel.max()
+    shades = np.rint((mel - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
+    return {
+        "mel": base64.b64encode(shades.tobytes()).decode(),
+        "mel_shape": list(shades.shape),
+        "source_maps": {name: chosen.source_map.tolist() for name, chosen in plans.items()},
+        "anchors": {name: chosen.anchors.tolist() for name, chosen in plans.items()},
+    }
+
+
+def shrink(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """`picture` averaged into at most rows x columns blocks; a last block may be smaller."""
+    for axis, count in enumerate((rows, columns)):
+        starts = np.unique(np.arange(count) * picture.shape[axis] // count)
+        sizes = np.diff(np.append(starts, picture.shape[axis]))
+        picture = np.add.reduceat(picture, starts, axis=axis) / sizes.reshape(
+            (-1, 1) if axis == 0 else (1, -1)
+        )
+    return picture

@@ -1,0 +1,37 @@
+"""The least time each stage could take on this machine: its bytes at the measured bandwidth, its operations at the measured rate.
+
+Weights are counted as the bundle stores them, once a run; what a backend unpacks or copies beyond that is distance from the floor.
+"""
+
+from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, window_lengths
+from ..budgets.model import Model
+
+
+def floors(model: Model, machine: dict, clips: list[dict], seconds: list[float]) -> dict[str, dict]:
+    """Per stage the mean over the clips of {bytes, operations, ms}, and what bounds it; `decode` is of one token.
+
+    clips: prompt_tokens, tokens_out and answer_tokens of each; seconds: their lengths
+    """
+    counted = [_works(model, clip, length) for clip, length in zip(clips, seconds)]
+    return {stage: _floor([works[stage] for works in counted], machine) for stage in counted[0]}
+
+
+def _works(model: Model, clip: dict, seconds: float) -> dict[str, Work]:
+    return {
+        "encoder": encoder_work(model, window_lengths(model, seconds)),
+        "merge": merge_work(model, clip["tokens_out"]),
+        "prefill": prefill_work(model, clip["prompt_tokens"]),
+        "decode": decode_work(model, clip["prompt_tokens"] + clip["answer_tokens"] / 2),
+    }
+
+
+def _floor(works: list[Work], machine: dict) -> dict:
+    moved = sum(work.weight_bytes for work in works) / len(works)
+    operations = sum(work.linear + work.attention for work in works) / len(works)
+    memory_ms, matrix_ms = moved / machine["bandwidth"] * 1e3, operations / machine["matrix_rate"] * 1e3
+    return {
+        "bytes": moved,
+        "operations": operations,
+        "ms": max(memory_ms, matrix_ms),
+        "bound": "memory" if memory_ms >= matrix_ms else "matrix",
+    }

@@ -1,0 +1,200 @@
+"""The ONNX Runtime backend: one InferenceSession a stage, bound to arrays by their addresses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+try:
+    import onnxruntime
+except ImportError:
+    raise ImportError(
+        "the onnxruntime backend needs onnxruntime: pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
+    ) from None
+
+from ...plugins import library
+from ..engine import BFLOAT16, Array, TensorSpec, check_arrays
+from .engine_store import FOLDER, version_tuple
+from .shape_ranges import Profile
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bfloat16)": BFLOAT16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
+
+
+class OrtEngine:
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU all its work is on `stream`.
+
+    profile: the shapes of a graph that TensorRT is to run; what has none runs on CUDA
+    stepping: each run follows the one before at once: the threads stay awake for a moment in between
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        stream=None,
+        profile: Profile | None = None,
+        stepping: bool = False,
+    ):
+        self.device, self._stream = device, stream
+        providers = _providers(path, device, stream, profile)
+        self._session = onnxruntime.InferenceSession(
+            str(path),
+            _options(device, threads, stepping),
+            providers=[name for name, _ in providers],
+            provider_options=[options for _, options in providers],
+        )
+        if self._session.get_providers()[0] != providers[0][0]:
+            raise RuntimeError(
+                f"onnxruntime could not start {providers[0][0]} and fell back to "
+                f"{self._session.get_providers()[0]}; `ltbm doctor` says which library is missing"
+            )
+        self._run_options = onnxruntime.RunOptions()
+        if stream:  # the next stage is behind this one on the stream: nobody needs to wait
+            self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self.inputs = {value.name: _spec(value) for value in self._session.get_inputs()}
+        self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        check_arrays(self.inputs, inputs)
+        return dict(zip(self.outputs, self._session.run(list(self.outputs), dict(inputs))))
+
+    def zeros(self, shape: tuple[int, ...], dtype) -> Array:
+        return self._stream.zeros(shape, dtype) if self._stream else np.zeros(shape, dtype)
+
+    def bind(self, arrays: Mapping[str, Array]) -> "OrtBinding":
+        check_arrays(self.inputs | self.outputs, arrays)
+        return OrtBinding(self._session, self._run_options, self.inputs, arrays)
+
+    def close(self) -> None:
+        self._session = None
+
+
+class OrtBinding:
+    """An OrtEngine with every input and output at a fixed address; holds the arrays, so that they stay."""
+
+    def __init__(self, session, run_options, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
+        self._session, self._run_options, self._io, self._arrays = (
+            session,
+            run_options,
+            session.io_binding(),
+            arrays,
+        )
+        for name, array in arrays.items():
+            bind = self._io.bind_input if name in inputs else self._io.bind_output
+            bind(name, *_place(name, array), _element_type(array.dtype), array.shape, _address(array))
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._io, self._run_options)
+
+
+def _place(name: str, array: Array) -> tuple[str, int]:
+    """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they are bound."""
+    on_host = isinstance(array, np.ndarray)
+    if not (array.flags.c_contiguous if on_host else array.contiguous):
+        raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
+    return ("cpu" if on_host else "cuda"), 0
+
+
+def _address(array: Array) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
+
+
+def _element_type(dtype: np.dtype):
+    return ONNX_BFLOAT16 if dtype == BFLOAT16 else dtype.type
+
+
+STEPPING_SPIN_US = 1000
+"""How long the threads of an engine that steps stay awake after a run: the host's share of a step is a quarter of that."""
+
+
+def _options(device: str, threads: int | None, stepping: bool):
+    options = onnxruntime.SessionOptions()
+    if device == "cpu":  # elsewhere the function body keeps the tokens on the device
+        library.register(options)
+    if stepping:  # waking a thread takes 0.05 ms
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(STEPPING_SPIN_US))
+    else:  # threads that spin would take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.enable_mem_pattern = (
+        False  # every clip has its own shapes: patterns would keep the activations of each twice
+    )
+    options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _providers(path: Path, device: str, stream, profile: Profile | None) -> list[tuple[str, dict]]:
+    """Execution providers with their options, the first first."""
+    check_provider(device)
+    if device == "cpu":
+        return [(PROVIDERS["cpu"], {})]
+    on_stream = {"user_compute_stream": str(stream.handle)}
+    providers = [
+        (PROVIDERS["cuda"], on_stream | {"arena_extend_strategy": "kSameAsRequested"}),
+        (PROVIDERS["cpu"], {}),
+    ]
+    return (
+        [(PROVIDERS["tensorrt"], on_stream | tensorrt_options(path, profile)), *providers]
+        if profile
+        else providers
+    )
+
+
+def check_int8_kv() -> None:
+    """RuntimeError if this onnxruntime has no int8 KV cache."""
+    if version_tuple(onnxruntime.__version__)[:2] < INT8_KV_SINCE:
+        raise RuntimeError(
+            f"an int8 KV cache needs onnxruntime {'.'.join(map(str, INT8_KV_SINCE))} or newer, this is "
+            f"{onnxruntime.__version__}: pip install --upgrade onnxruntime"
+        )
+
+
+def check_provider(device: str) -> None:
+    """ValueError for a device not known, RuntimeError with the pip command where this onnxruntime was built without it."""
+    if device not in PROVIDERS:
+        raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        raise RuntimeError(
+            f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
+        )
+
+
+def tensorrt_options(path: Path, profile: Profile) -> dict[str, str]:
+    """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed, so that only the first opening builds."""
+    cache = path.parent / FOLDER / f"onnxruntime-{onnxruntime.__version__}"
+    cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
+    ranges = {
+        which: ",".join(
+            f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in profile.shapes.items()
+        )
+        for place, which in enumerate(("min", "opt", "max"))
+    }
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_prefix": path.stem,
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(cache),
+    } | {f"trt_profile_{which}_shapes": shapes for which, shapes in ranges.items()}
+
+
+def _spec(value) -> TensorSpec:
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    return TensorSpec(value.name, np.dtype(NUMPY_TYPES[value.type]), shape)

@@ -1,0 +1,48 @@
+"""The LLM's token embeddings: rows read on the host from a table on disk."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class Embeddings:
+    """A table [V, H] on disk whose rows come out as `dtype`; a table of uint16 holds bfloat16 bits.
+
+    Only the rows asked for are read, into the memory given: a mapped table would pay a page fault for each new token.
+    """
+
+    def __init__(self, path: Path, dtype):
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.shape, self.dtype = table.shape, np.dtype(dtype)
+        self._file, self._start, self._row = (
+            open(path, "rb", buffering=0),
+            table.offset,
+            np.empty(table.shape[1], table.dtype),
+        )
+
+    def __getitem__(self, token_ids) -> np.ndarray:
+        """Rows [n, H] of the ids [n]."""
+        rows = np.empty((len(token_ids), self.shape[1]), self.dtype)
+        return self.gather(token_ids, rows)
+
+    def gather(self, token_ids, out: np.ndarray) -> np.ndarray:
+        """Write the rows of the ids [n] into `out` [n, H], which is returned; IndexError for an id that the table has not."""
+        for row, token in zip(out, token_ids):
+            if not 0 <= token < self.shape[0]:
+                raise IndexError(f"token {token} is not among the {self.shape[0]} of the embeddings")
+            if (
+                os.preadv(self._file.fileno(), [self._row], self._start + int(token) * self._row.nbytes)
+                != self._row.nbytes
+            ):
+                raise OSError(f"{self._file.name} ends within token {token}: it was cut since it was opened")
+            row[:] = _widened(self._row) if self._row.dtype == np.uint16 else self._row
+        return out
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _widened(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 bits as float32: the upper half of its bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,88 @@
+"""The KV cache: one array per layer and part on the decoder's device, updated in place, kept between requests."""
+
+import numpy as np
+
+from ..bundle import DecoderSpec
+from ..engine import Array, Engine
+
+BUCKET = 64  # tokens: capacities are multiples, so that requests of similar length share arrays and bindings
+
+
+def bucket(tokens: int) -> int:
+    """The capacity that holds `tokens`: rounded up to the bucket."""
+    return -(-tokens // BUCKET) * BUCKET
+
+
+class KVCache:
+    """Arrays [rows, KV, capacity, head_dim] for every layer's keys and values; `lengths` [rows] counts the tokens written.
+
+    A decoder that has no `past_len` input (flavour concat20) does not update in place: it reads a cache of just the
+    tokens written and writes a longer one, so there are two arrays for each, in turn.
+    """
+
+    def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
+        self.capacity, self.rows, self.lengths = capacity, rows, np.zeros(rows, np.int32)
+        self.grows = "past_len" not in engine.inputs
+        self._engine, self._spec = engine, spec
+        self._dtype = engine.inputs["past.0.key"].dtype
+        self.token_bytes = rows * spec.kv_bytes(1, self._dtype.itemsize)
+        self._present = self._allocate(capacity)
+        self._past = self._allocate(capacity) if self.grows else self._present
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.token_bytes * self.capacity * (2 if self.grows else 1)
+
+    def arrays(self, new: int) -> dict[str, Array]:
+        """What the decoder binds to add `new` tokens to every row."""
+        past, present = (
+            (self._past, self._present)
+            if not self.grows
+            else (
+                self._cut(self._past, int(self.lengths[0])),
+                self._cut(self._present, int(self.lengths[0]) + new),
+            )
+        )
+        return {f"past.{name}": array for name, array in past.items()} | {
+            f"present.{name}": array for name, array in present.items()
+        }
+
+    def advance(self, counts: np.ndarray) -> None:
+        """The decoder has written `counts` [rows] tokens."""
+        self.lengths += counts
+        self._past, self._present = self._present, self._past
+
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` tokens a row, keeping those written."""
+        if self.grows:
+            raise ValueError("a growing cache (decoder flavour concat20) is allocated once; make a new one")
+        wider, used = self._allocate(capacity), int(self.lengths.max())
+        for name, array in self._past.items():
+            old, new = (
+                a.reshape(self.rows * self._spec.kv_heads, -1, self._spec.head_dim)
+                for a in (array, wider[name])
+            )
+            new[:, :used] = old[:, :used]
+        self._past = self._present = wider
+        self.capacity = capacity
+
+    def _cut(self, arrays: dict[str, Array], tokens: int) -> dict[str, Array]:
+        """The first bytes of each array as a cache of exactly `tokens` tokens."""
+        values = self.rows * self._spec.kv_heads * tokens * self._spec.head_dim
+        shape = (self.rows, self._spec.kv_heads, tokens, self._spec.head_dim)
+        return {name: array.reshape(-1)[:values].reshape(*shape) for name, array in arrays.items()}
+
+    def _allocate(self, capacity: int) -> dict[str, Array]:
+        shape = (self.rows, self._spec.kv_heads, capacity, self._spec.head_dim)
+        try:
+            return {
+                f"{layer}.{part}": self._engine.zeros(shape, self._dtype)
+                for layer in range(self._spec.layers)
+                for part in ("key", "value")
+            }
+        except (MemoryError, RuntimeError) as error:
+            raise MemoryError(
+                f"no room for a KV cache of {self.rows} x {capacity} tokens, {self.token_bytes * capacity / 2**20:,.0f} MiB "
+                f"({error}); lower max_new_tokens or keep fewer audio tokens (--level keep25)"
+            ) from None

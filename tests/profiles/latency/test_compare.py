@@ -1,0 +1,94 @@
+"""`ltbm compare` of made-up profiles."""
+
+import json
+
+import pytest
+
+from ltbm.profiles.latency.compare import compare, markdown
+from ltbm.profiles.latency.report import write_report
+from ltbm.runtime.cli import main
+
+
+def test_the_same_profile_does_not_differ(make_profile):
+    found = compare(make_profile(), make_profile())
+    assert found["notes"] == [] and [row["a"] for row in found["rows"]] == ["full", "keep25"]
+    assert all(
+        figure["ratio"] == 1 and not figure.get("beyond_spread")
+        for row in found["rows"]
+        for figure in row["figures"].values()
+    )
+
+
+def test_levels_of_two_profiles_are_set_side_by_side(make_profile):
+    (row,) = compare(make_profile(), make_profile(), ["full", "keep25"])["rows"]
+    ttft, encoder = row["figures"]["TTFT ms"], row["figures"]["encoder ms"]
+    assert (ttft["a"], ttft["b"], ttft["ratio"], ttft["beyond_spread"]) == (1000, 300, 0.3, True)
+    assert not encoder["beyond_spread"]
+    assert "| TTFT ms | 1000 | 300 | 0.30 | yes |" in markdown(
+        compare(make_profile(), make_profile(), ["full", "keep25"])
+    )
+
+
+@pytest.mark.parametrize("change, beyond", [(20.5, False), (21.5, True)])
+def test_a_difference_counts_beyond_both_spreads(make_profile, change, beyond):
+    other = make_profile()
+    other["rows"][0]["figures"]["ttft"] |= {"p50": 1000 - change, "spread": 1.0}  # the first one's is 20
+    assert compare(make_profile(), other)["rows"][0]["figures"]["TTFT ms"]["beyond_spread"] is beyond
+
+
+def test_what_else_differs_is_said(make_profile):
+    other = make_profile()
+    other["machine"]["cpu"], other["versions"]["onnxruntime"], other["options"]["threads"] = (
+        "B CPU",
+        "1.24",
+        1,
+    )
+    other["bundle"]["sha256"], other["clips"][0]["sha256"], other["complete"] = "cd", "22", False
+    other["rows"][1]["load_average"] = 1.6
+    assert compare(make_profile(), other)["notes"] == [
+        "machine differs: A CPU and B CPU",
+        "onnxruntime differs: 1.32 and 1.24",
+        "threads differs: None and 1",
+        "the bundles differ: tiny, float32 and tiny, float32",
+        "the clips differ (1 of 0.5 s and 1 of 0.5 s): only figures per token and the real-time factor mean anything",
+        "the machine was not equally busy: load average 0.5 and 1.6",
+        "the second profile is not complete",
+    ]
+
+
+def test_nothing_in_common_is_refused(make_profile):
+    a, b = make_profile(), make_profile()
+    a["rows"], b["rows"] = a["rows"][:1], b["rows"][1:]
+    with pytest.raises(
+        ValueError, match="no level in common: the first has full, the second keep25; give --levels"
+    ):
+        compare(a, b)
+    with pytest.raises(
+        ValueError, match="level keep25 is not in the profile it was asked of; the first has full"
+    ):
+        compare(a, b, ["keep25", "keep25"])
+
+
+def test_the_command_prints_and_writes(make_profile, tmp_path, capsys):
+    write_report(tmp_path / "a", make_profile())
+    write_report(tmp_path / "b", make_profile())
+    assert (
+        main(
+            [
+                "compare",
+                str(tmp_path / "a"),
+                str(tmp_path / "b" / "profile.json"),
+                "--out",
+                str(tmp_path / "out.md"),
+            ]
+        )
+        == 0
+    )
+    assert (
+        "| full | a | b | b / a | beyond the spreads |" in (out := capsys.readouterr().out)
+        and out == (tmp_path / "out.md").read_text()
+    )
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 2
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--levels", "full"]) == 2
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path)]) == 1
