@@ -28,7 +28,7 @@ def add_commands(commands) -> None:
         help="which to build (default encoder,merge,decoder)",
     )
     parser.add_argument(
-        "--max-audio-windows",
+        "--max-audio-segments",
         type=int,
         metavar="N",
         help="windows of 30 s of one audio to make room for (default: what the model takes, at most 4)",
@@ -64,7 +64,7 @@ def run(args) -> None:
     folder = build_engines(
         Bundle.open(args.bundle),
         stages,
-        args.max_audio_windows,
+        args.max_audio_segments,
         args.max_context,
         args.workspace,
         args.refresh,

@@ -21,7 +21,7 @@ from ..runtime.backends.engine_store import (
     stored,
     this_target,
 )
-from ..runtime.backends.shape_ranges import Limits, Profile, stage_profiles
+from ..runtime.backends.shape_ranges import Limits, OptimisationProfile, optimisation_profiles
 from ..runtime.backends.trt import Logger, process_logger, trt
 from ..runtime.bundle import Bundle
 from ..runtime.files import write_whole
@@ -45,7 +45,7 @@ ADVICE = {  # what a parser error's text holds -> what to do
 def build_engines(
     bundle: Bundle,
     stages: Sequence[str] = STAGES,
-    max_audio_windows: int | None = None,
+    max_audio_segments: int | None = None,
     max_context: int | None = None,
     workspace_gib: float = WORKSPACE_GIB,
     refresh: bool = False,
@@ -62,7 +62,7 @@ def build_engines(
     precision = bundle.manifest.precision
     if precision.for_onnxruntime:
         raise ValueError(f"TensorRT does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}")
-    target, limits = this_target(), Limits.of(bundle.manifest, max_audio_windows, max_context)
+    target, limits = this_target(), Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
     folder = next((one for one in stored(bundle) if one.key == key), None)
@@ -122,7 +122,7 @@ def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, pro
         library.load_tensorrt_plugin(builder.get_plugin_registry())
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(network, logger, bundle.file(graph_file(stage, key.flavour)))
-    profiles = stage_profiles(bundle.manifest, stage, key.flavour, key.limits)
+    profiles = optimisation_profiles(bundle.manifest, stage, key.flavour, key.limits)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_gib * 2**30))
     monitor = Monitor(stage, progress)
@@ -161,7 +161,7 @@ def _parser_error(error) -> str:
     return f"{text} [{advice}]" if advice else text
 
 
-def _add_profile(builder, config, description: Profile, logger: Logger) -> None:
+def _add_profile(builder, config, description: OptimisationProfile, logger: Logger) -> None:
     profile = builder.create_optimization_profile()
     for name, (least, usual, most) in description.shapes.items():
         profile.set_shape(name, least, usual, most)

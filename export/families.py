@@ -141,8 +141,8 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
         n_fft=features["n_fft"],
         hop_length=hop,
         n_mels=encoder.num_mel_bins,
-        window_frames=frames,
-        max_windows=windows,
+        segment_frames=frames,
+        max_segments=windows,
         encoder_width=encoder.hidden_size,
     )
 

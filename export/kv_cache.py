@@ -8,16 +8,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..runtime.backends.opening import INT8_KV
+from ..runtime.backends.opening import decoder_flavour
 from ..runtime.bundle import MANIFEST_NAME, Bundle, FileRecord
 from ..runtime.files import file_sha256, write_whole
 from ..runtime.levels import parse_level
-from ..runtime.session import Session, settle_level
-from ..runtime.stages.decoder import Decoder
+from ..runtime.pipeline import Pipeline
+from ..runtime.prompt import Turn
 from ..runtime.stages.kv_cache import bucket
-from ..runtime.stages.splice import splice
+from ..runtime.stages.splice import Prefix
 
-SOURCE_FLAVOUR, FLAVOUR = "gqa", INT8_KV["onnxruntime", "cpu"]
+SOURCE_FLAVOUR = decoder_flavour("onnxruntime", "cpu")
+FLAVOUR = decoder_flavour("onnxruntime", "cpu", kv_cache="int8")
 LEVELS = ("full", "keep25")  # heard for the ranges: merged tokens are averages, single ones are not
 STEPS = 16  # answer tokens heard after each prompt
 LARGEST = 127  # int8 codes are symmetric
@@ -52,37 +53,31 @@ def measure_ranges(
 ) -> dict[str, np.ndarray]:
     """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value", over clips and levels."""
     ranges: dict[str, np.ndarray] = {}
-    with Session.open(path) as session:
+    with Pipeline.open(path) as pipeline:
         for number, clip in enumerate(clips, 1):
-            audios = session.features(clip)
+            audios = pipeline.segments(clip)
+            encoded = [pipeline.encode(audio) for audio in audios]
+            turns = [Turn("user", prompt, len(audios))]
             for level in LEVELS:
-                for name, largest in _ranges_of(session, audios, prompt, level).items():
+                layout = pipeline.lay_out(turns, audios, parse_level(level), STEPS)
+                merged = [pipeline.merge(rows, layout.level) for rows in encoded]
+                for name, largest in _ranges_of(pipeline, pipeline.prefix(layout, merged)).items():
                     ranges[name] = np.maximum(ranges.get(name, 0.0), largest)
-            progress(f"  clip {number} of {len(clips)} heard")
+            progress(f"  clip {number} of {len(clips)} measured")
     return ranges
 
 
-def _ranges_of(session: Session, audios: list, prompt: str, level: str) -> dict[str, np.ndarray]:
-    settled = settle_level(parse_level(level), audios)[0]
-    prefix = splice(
-        session.prompter.prompt_ids(prompt, len(audios)),
-        session.hear(audios, settled),
-        session.manifest.prompt.audio_token_id,
-        session.embeddings,
-        settled,
-    )
-    decoder = Decoder(session.decoder, session.manifest.decoder, bucket(len(prefix.token_ids) + STEPS))
-    token = decoder.prefill([prefix]).argmax(-1)
-    for _ in range(STEPS):
-        token = decoder.step(session.embeddings[token]).argmax(-1)
+def _ranges_of(pipeline: Pipeline, prefix: Prefix) -> dict[str, np.ndarray]:
+    """Of the prefix and STEPS tokens after it, whether or not the answer has ended."""
+    decoder = pipeline.decoder(bucket(len(prefix) + STEPS))
+    pipeline.decode(decoder, [prefix], STEPS + 1, end_token_ids=())
     used = int(decoder.cache.lengths[0])
-    return {
-        name.removeprefix("past."): largest_magnitudes(
-            np.asarray(array)[0, :, :used].astype(np.float32), name.endswith("key")
-        )
-        for name, array in decoder.cache.arrays(1).items()
-        if name.startswith("past.")
-    }
+    ranges = {}
+    for name, array in decoder.cache.arrays(1).items():
+        if name.startswith("past."):
+            values = np.asarray(array)[0, :, :used].astype(np.float32)
+            ranges[name.removeprefix("past.")] = largest_magnitudes(values, rotated=name.endswith("key"))
+    return ranges
 
 
 def largest_magnitudes(values: np.ndarray, rotated: bool) -> np.ndarray:

@@ -1,21 +1,23 @@
 """Parity: every engine of a bundle against the PyTorch model, as figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..plugins.merge import apply_plan, plan_merge
-from ..runtime.backends.opening import open_engine
+from ..runtime.backends.backend import EngineFiles
+from ..runtime.backends.engines import Engines
+from ..runtime.backends.opening import ONNX_FILES, open_engine
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine
-from ..runtime.levels import Level
-from ..runtime.prompt import Prompter
-from ..runtime.session import settle_level, split_long
+from ..runtime.levels import Budget, Level
+from ..runtime.pipeline import Pipeline
+from ..runtime.prompt import Turn
 from ..runtime.stages.decoder import Decoder
-from ..runtime.stages.encoder import EncodedRows, encode
-from ..runtime.stages.features import cut_windows
-from ..runtime.stages.merge import MergedAudio, Row, merge
+from ..runtime.stages.encoder import EncodedRows
+from ..runtime.stages.layout import Layout
+from ..runtime.stages.merge import MergedAudio
 from ..runtime.stages.splice import Prefix, splice
 from .checkpoint import Checkpoint
 from .flavours import FLAVOURS
@@ -69,7 +71,7 @@ def test_clip(sampling_rate: int, seconds: float = 5.0) -> np.ndarray:
 def check_parity(
     checkpoint: Checkpoint,
     bundle: Bundle,
-    levels: list[Level],
+    levels: Sequence[Level | Budget],
     waveform: np.ndarray | None = None,
     prompt: str = DEFAULT_PROMPT,
     max_new_tokens: int = 8,
@@ -95,7 +97,8 @@ def check_parity(
         return lines
     chain.encoder()
     for level in levels:
-        chain.level(settle_level(level, chain.audios)[0])
+        chain.level(level)
+    chain.pipeline.close()
     for flavour in chain.flavours:
         chain.decoder(flavour)
     if not chain.flavours:
@@ -141,15 +144,10 @@ class _Chain:
             else self.manifest.flavours
         )
         self.cases: list[_Case] = []
-        audio = self.manifest.audio
-        windows = cut_windows(waveform, audio)
-        self.audios = split_long(windows, audio.max_windows, "windows", "the clip", audio.window_seconds)
-        self.windows = [window for part in self.audios for window in part]
-        self.samples = [window.samples for window in self.windows]
-        self.prompt_ids = Prompter(bundle).prompt_ids(prompt, len(self.audios))
-
-    def open(self, name: str) -> Engine:
-        return open_engine(self.bundle.file(f"{name}.onnx"), "onnxruntime", "cpu")
+        self.pipeline = audio_pipeline(bundle)
+        self.audios = self.pipeline.segments(waveform, long_audio="segments")
+        self.samples = [segment.samples for audio in self.audios for segment in audio]
+        self.turns = [Turn("user", prompt, len(self.audios))]
 
     def compare(
         self,
@@ -171,15 +169,13 @@ class _Chain:
 
     def features(self) -> None:
         self.torch_features, self.frame_lengths = self.reference.features(self.samples)
-        for window, want in zip(self.windows, self.torch_features):
-            got = window.input_features
+        features = [mel for audio in self.audios for mel in self.pipeline.features(audio)]
+        for got, want in zip(features, self.torch_features):
             self.compare("features", "", "", got, want[:, : got.shape[1]], 0.0, FEATURES_TOLERANCE)
 
     def encoder(self) -> None:
-        """Valid tokens only, against the tower run on clips padded to the whole window."""
-        engine = self.open("encoder")
-        self.encoded = [encode(engine, part) for part in self.audios]
-        engine.close()
+        """Valid tokens only, against the tower run on clips padded to the whole segment."""
+        self.encoded = [self.pipeline.encode(audio) for audio in self.audios]
         want = self.reference.audio_embeds(self.torch_features, self.frame_lengths)
         got = [
             row[: group.tokens]
@@ -196,17 +192,17 @@ class _Chain:
             TOLERANCE[self.precision.encoder],
         )
 
-    def level(self, level: Level) -> None:
-        engine = self.open("merge")
-        merged = [merge(engine, groups, level) for groups in self.encoded]
-        engine.close()
+    def level(self, unsettled: Level | Budget) -> None:
+        layout = self.pipeline.lay_out(self.turns, self.audios, unsettled, self.max_new_tokens)
+        level = layout.level
+        merged = [self.pipeline.merge(groups, level) for groups in self.encoded]
         reference = [reference_merge(groups, level, self.manifest.merge_step) for groups in self.encoded]
         different = sum(
             int((getattr(a, name) != getattr(b, name)).sum())
             for a, b in zip(merged, reference)
             for name in ("source_map", "sizes", "anchors")
         )
-        tokens = f"{sum(audio.tokens_in for audio in merged)} tokens -> {sum(audio.tokens_out for audio in merged)}"
+        tokens = f"{layout.tokens_in} tokens -> {layout.tokens_out}"
         self.add("merge plan", level.name, "", float(different), 0.0, tokens)
         truth = [
             replace(audio, merged_embeds=self.reference.project(audio.merged_embeds)) for audio in reference
@@ -214,13 +210,12 @@ class _Chain:
         got, want = (np.concatenate([audio.merged_embeds for audio in side]) for side in (merged, truth))
         self.compare("projector", level.name, "", got, want, TOLERANCE[self.precision.encoder])
         if self.flavours:
-            self.cases.append(self._case(level, truth))
+            self.cases.append(self._case(layout, truth))
 
-    def _case(self, level: Level, audios: list[MergedAudio]) -> "_Case":
+    def _case(self, layout: Layout, audios: list[MergedAudio]) -> "_Case":
         """What PyTorch makes of the reference's tokens, greedily."""
-        prefix = splice(
-            self.prompt_ids, audios, self.manifest.prompt.audio_token_id, self.reference.table, level
-        )
+        prefix = splice(layout, audios, self.reference.table)
+        level = layout.level
         eos = self.manifest.prompt.eos_token_ids
         token_ids, logits = self.reference.greedy(prefix, self.max_new_tokens, eos)
         if level.ratio == 1:
@@ -246,7 +241,7 @@ class _Chain:
         )
         if flavour not in FLAVOURS:  # the one with an int8 cache
             share = max(share, TOLERANCE["int8"])
-        engine = self.open(f"decoder.{flavour}")
+        engine = open_engine(self.bundle.file(f"decoder.{flavour}.onnx"), device="cpu")
         for case in self.cases:
             got = case.engine_logits[flavour] = self._engine_logits(engine, case)
             self._steps("", case.level, flavour, got, case.logits, share)
@@ -311,14 +306,17 @@ class _Chain:
         )
 
 
+def audio_pipeline(bundle: Bundle) -> Pipeline:
+    """The encoder and the merge on ONNX Runtime's CPU, whatever the LLM's weights are packed for."""
+    files = EngineFiles("", {stage: bundle.file(name) for stage, name in ONNX_FILES.items()})
+    return Pipeline(
+        bundle, Engines(files, lambda stage, path: open_engine(path, device="cpu"), in_turn=False)
+    )
+
+
 def reference_merge(groups: list[EncodedRows], level: Level, step: tuple[int, int]) -> MergedAudio:
     """The numpy reference over the engine's own encoder output; merged_embeds are [K, D], before the projector."""
     rows = [x[: group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
     plans = [plan_merge(x, level.target(len(x)), level.merge_window, step) for x in rows]
-    sizes, anchors, sources = (
-        np.concatenate([getattr(plan, name) for plan in plans]) for name in ("sizes", "anchors", "source_map")
-    )
     merged = np.concatenate([apply_plan(plan, x) for plan, x in zip(plans, rows)])
-    return MergedAudio(
-        merged, sizes, anchors, sources, tuple(Row(len(x), len(plan.sizes)) for plan, x in zip(plans, rows))
-    )
+    return MergedAudio.of_plans(merged, plans)

@@ -1,6 +1,7 @@
-"""What a request gives back: the text, the tokens, and where the time went."""
+"""What a request gives back: the text as it comes, the tokens, and where the time went."""
 
 import time
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,6 +40,57 @@ class Answer:
     kv_allocated_bytes: int
     timings: dict[str, float]
     step_ms: list[float]
+
+
+class AnswerStream:
+    """The pieces of an answer's text, made as they are asked for; afterwards the whole `Answer`.
+
+        stream = session.stream("clip.wav", "What do you hear?")
+        for piece in stream:
+            print(piece, end="")
+        print(stream.answer.tokens_out)
+
+    Left early, by `close` or at the end of a `with` block, it makes no further token.
+    """
+
+    def __init__(self, pieces: Generator[str, None, Answer]):
+        self._pieces = pieces
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> "AnswerStream":
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as stop:
+            self._answer = stop.value if stop.value is not None else self._answer
+            raise StopIteration from None
+
+    def __enter__(self) -> "AnswerStream":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; RuntimeError before the stream has come to its end, or if it was closed early."""
+        if self._answer is None:
+            raise RuntimeError(
+                "the answer has not ended: iterate over the stream to its end, or call finish()"
+            )
+        return self._answer
+
+    def finish(self) -> Answer:
+        """Run to the end; the whole answer."""
+        for _ in self:
+            pass
+        return self.answer
+
+    def close(self) -> None:
+        """End the answer here: its session is free for the next request at once."""
+        self._pieces.close()
 
 
 @dataclass

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from .files import file_sha256
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
 MANIFEST_NAME = "manifest.json"
 TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
-"""Encoder tokens of a window: the conv with stride 2, then the average pool with stride 2 (`features.token_length`)."""
+"""Encoder tokens of a segment: the conv with stride 2, then the average pool with stride 2 (`features.token_length`)."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,18 @@ class AudioSpec:
     n_fft: int  # samples in one analysis frame
     hop_length: int  # samples between frames
     n_mels: int
-    window_frames: int  # mel frames in one full window
-    max_windows: int  # windows that one audio of a prompt may have
+    segment_frames: int  # mel frames in one full segment
+    max_segments: int  # segments that one audio of a prompt may have
     encoder_width: int  # D
     token_length_rule: str = TOKEN_LENGTH_RULE
 
     @property
-    def window_samples(self) -> int:
-        return self.window_frames * self.hop_length
+    def segment_samples(self) -> int:
+        return self.segment_frames * self.hop_length
 
     @property
-    def window_seconds(self) -> float:
-        return self.window_samples / self.sampling_rate
+    def segment_seconds(self) -> float:
+        return self.segment_samples / self.sampling_rate
 
 
 @dataclass(frozen=True)
@@ -117,17 +118,13 @@ class Precision:
         )
         return f"{backends}; GPUs only, for its bfloat16" if self._on_gpus_only else backends
 
-    def unfit(self, device: str) -> str:
+    def obstacle(self, device: str) -> str:
         """Why no bundle of this precision runs on `device`; empty where one does."""
         if device != "cpu":
             return ""
-        return (
-            "ONNX Runtime computes no bfloat16 on the CPU"
-            if self._on_gpus_only
-            else "its codes are for TensorRT"
-            if self.signed
-            else ""
-        )
+        if self._on_gpus_only:
+            return "ONNX Runtime computes no bfloat16 on the CPU"
+        return "its codes are for TensorRT" if self.signed else ""
 
     @property
     def _on_gpus_only(self) -> bool:
@@ -179,11 +176,13 @@ class Manifest:
             version = raw["format_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{where} is not a bundle manifest ({error}); run `ltbm export` again") from None
-        if version != FORMAT_VERSION:
+        if version == 2:
+            raw = _from_format_2(raw)
+        elif version != FORMAT_VERSION:
             newer = isinstance(version, int) and version > FORMAT_VERSION
             advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
             raise ValueError(
-                f"{where} has bundle format {version}, this ltbm reads format {FORMAT_VERSION}; {advice}"
+                f"{where} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; {advice}"
             )
         try:
             return cls._from_dict(raw)
@@ -204,6 +203,12 @@ class Manifest:
         )
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
         return cls(**values)
+
+
+def _from_format_2(raw: dict) -> dict:
+    """A manifest of format 2 as one of format 3."""
+    audio = {RENAMED_SINCE_2.get(name, name): value for name, value in dict(raw.get("audio") or {}).items()}
+    return raw | {"audio": audio, "format_version": FORMAT_VERSION}
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,28 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from .arguments import UsageError, add_command
-from .backends.opening import BACKENDS
-from .levels import ATTENTION, DEFAULT_LEVEL, NAMED_RATIOS, POSITIONS, Level, parse_level
-from .presets import TASKS, choose
-from .sampling import Sampling
+from .answer import Answer, AnswerStream
+from .arguments import (
+    UsageError,
+    add_backend_flags,
+    add_command,
+    add_level_flags,
+    add_long_audio_flag,
+    add_sampling_flags,
+    level_from,
+    sampling_from,
+    session_options,
+)
+from .levels import NAMED_RATIOS, Level
+from .presets import TASKS
+
+RUN_DESCRIPTION = """\
+Answer a prompt about one or more clips through the bundle's three engines.
+The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin, one a
+line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was encoded is not paid for again.
+
+  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25
+  ltbm run ./bundle clip.wav --chat"""
 
 
 def add_commands(commands) -> None:
@@ -19,19 +36,7 @@ def add_commands(commands) -> None:
 
 
 def _add_run(commands) -> None:
-    parser = add_command(
-        commands,
-        "run",
-        run,
-        "answer a prompt about a clip",
-        (
-            "Answer a prompt about one or more clips through the bundle's three engines.\n"
-            "The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin, one a\n"
-            "line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was heard is not paid for again.\n\n"
-            "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25\n"
-            "  ltbm run ./bundle clip.wav --chat"
-        ),
-    )
+    parser = add_command(commands, "run", run, "answer a prompt about a clip", RUN_DESCRIPTION)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
         "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several are heard in order"
@@ -40,121 +45,20 @@ def _add_run(commands) -> None:
         "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"
     )
     parser.add_argument("--chat", action="store_true", help="keep asking about the clips")
+    levels = ", ".join(f"{name} {task.level}" for name, task in TASKS.items())
     parser.add_argument(
-        "--task",
-        choices=tuple(TASKS),
-        help="choose the level by what was measured: "
-        + ", ".join(f"{name} {task.level}" for name, task in TASKS.items()),
+        "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
     )
     add_level_flags(parser)
     parser.add_argument(
         "--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)"
     )
-    parser.add_argument(
-        "--long-audio",
-        choices=("error", "windows"),
-        default="error",
-        help="audio longer than the model takes: refuse it, or hear it as several audios",
-    )
+    add_long_audio_flag(parser)
     add_sampling_flags(parser)
     add_backend_flags(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one object with the answer, tokens and timings"
     )
-
-
-def add_level_flags(parser) -> None:
-    parser.add_argument(
-        "--level",
-        metavar="LEVEL",
-        help=f"share of audio tokens kept: {', '.join(NAMED_RATIOS)} (default {DEFAULT_LEVEL})",
-    )
-    parser.add_argument(
-        "--keep-ratio", metavar="R", help="any share in (0, 1] instead of a level, such as 0.3 or 3/10"
-    )
-    parser.add_argument(
-        "--audio-tokens",
-        type=int,
-        metavar="N",
-        help="a budget of audio tokens instead of a level (rounded up per window)",
-    )
-    parser.add_argument(
-        "--window",
-        default="auto",
-        metavar="W",
-        help="how far apart merged tokens may stand: auto, global or a number of encoder tokens (40 ms each)",
-    )
-    parser.add_argument(
-        "--positions",
-        choices=POSITIONS,
-        default="original",
-        help="leave merged tokens at their place on the time axis (default), or close the gaps",
-    )
-    parser.add_argument(
-        "--attention",
-        choices=ATTENTION,
-        default="proportional",
-        help="weigh a merged token as many as it holds (default), or as one",
-    )
-
-
-def add_sampling_flags(parser) -> None:
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens (0: all)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="draw among the likeliest tokens that sum to P"
-    )
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1 repeats less"
-    )
-    parser.add_argument("--seed", type=int, metavar="S", help="make sampling repeatable")
-
-
-def add_backend_flags(parser) -> None:
-    parser.add_argument(
-        "--backend", default="onnxruntime", choices=tuple(BACKENDS), help="what runs the engines"
-    )
-    parser.add_argument(
-        "--device",
-        choices=sorted({device for devices in BACKENDS.values() for device in devices}),
-        help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of tensorrt cuda",
-    )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)"
-    )
-    parser.add_argument(
-        "--kv-cache",
-        choices=("int8",),
-        help="a quarter of the memory, for bundles that `ltbm calibrate` prepared (CPU)",
-    )
-    parser.add_argument(
-        "--low-memory",
-        action="store_true",
-        help="load the encoder and the LLM in turn, never both: slower, for small devices",
-    )
-
-
-def level_from(args) -> Level:
-    try:
-        return parse_level(
-            choose(args.level, getattr(args, "task", None)),
-            args.keep_ratio,
-            args.audio_tokens,
-            args.window,
-            args.positions,
-            args.attention,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def sampling_from(args) -> Sampling:
-    try:
-        return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty, args.seed)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def run(args) -> None:
@@ -165,27 +69,15 @@ def run(args) -> None:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
-    with Session.open(
-        args.bundle,
-        args.backend,
-        args.device,
-        args.threads,
-        low_memory=args.low_memory,
-        kv_cache=args.kv_cache,
-    ) as session:
+    options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "long_audio": args.long_audio}
+    with Session.open(args.bundle, **session_options(args)) as session:
         conversation = session.converse(level)
         for prompt, audio in questions(args.prompt, args.audio, sys.stdin if args.chat else ()):
-            _show(
-                conversation.ask(
-                    prompt,
-                    audio or None,
-                    max_new_tokens=args.max_new_tokens,
-                    sampling=sampling,
-                    long_audio=args.long_audio,
-                    on_text=None if args.json else _print_piece,
-                ),
-                args.json,
-            )
+            stream = conversation.stream(prompt, audio or None, **options)
+            if args.json:
+                _print_json(stream.finish())
+            else:
+                _print_text(stream)
 
 
 def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -204,21 +96,23 @@ def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Ite
         audio = []
 
 
-def _show(answer, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(answer), ensure_ascii=False), flush=True)
-        return
+def _print_json(answer: Answer) -> None:
+    print(json.dumps(asdict(answer), ensure_ascii=False), flush=True)
+
+
+def _print_text(stream: AnswerStream) -> None:
+    """The text on stdout as it comes, then one line of figures on stderr."""
+    for piece in stream:
+        print(piece, end="", flush=True)
     print()
+    answer = stream.answer
     note = "" if answer.applied else f" ({answer.reason})"
     times = ", ".join(f"{name} {value:.1f}" for name, value in answer.timings.items())
     print(
-        f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}, {answer.reused_tokens} prompt tokens reused; ms: {times}",
+        f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}, "
+        f"{answer.reused_tokens} prompt tokens reused; ms: {times}",
         file=sys.stderr,
     )
-
-
-def _print_piece(piece: str) -> None:
-    print(piece, end="", flush=True)
 
 
 def _add_inspect(commands) -> None:
@@ -253,7 +147,7 @@ def describe(bundle) -> dict:
     manifest, audio = bundle.manifest, bundle.manifest.audio
     from .stages.features import token_length
 
-    tokens, itemsize = token_length(audio.window_frames), manifest.precision.kv_itemsize
+    tokens, itemsize = token_length(audio.segment_frames), manifest.precision.kv_itemsize
     return {
         "family": manifest.family,
         "source": manifest.source,
@@ -264,10 +158,10 @@ def describe(bundle) -> dict:
         "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, {manifest.decoder.heads} heads, "
         f"{manifest.decoder.kv_heads} KV heads, vocabulary {manifest.decoder.vocab_size}",
         "max_positions": manifest.decoder.max_positions,
-        "longest_audio_seconds": audio.window_seconds * audio.max_windows,
-        "audio_tokens_per_window": tokens,
+        "longest_audio_seconds": audio.segment_seconds * audio.max_segments,
+        "audio_tokens_per_segment": tokens,
         "stage_bytes": bundle.stage_bytes(),
-        "kv_bytes_per_window": {
+        "kv_bytes_per_segment": {
             name: manifest.decoder.kv_bytes(Level(name, ratio).target(tokens), itemsize)
             for name, ratio in NAMED_RATIOS.items()
         },

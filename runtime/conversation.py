@@ -1,46 +1,64 @@
 """A conversation: questions that follow one another, each with the audio and the answers before it in context."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
+from typing import Protocol
 
-from .answer import Answer, Clock
-from .levels import Level
+from .answer import Answer, AnswerStream, Clock
+from .levels import Budget, Level
 from .prompt import Turn
+from .request import DEFAULT_MAX_NEW_TOKENS, Request
+from .sampling import GREEDY, Sampling
+from .stages.segments import Audio
+
+
+class Responder(Protocol):
+    """What a conversation needs of its session."""
+
+    def load(self, audio, long_audio: str, sampling_rate: int | None, clock: Clock) -> list[Audio]: ...
+
+    def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]: ...
 
 
 class Conversation:
     """Turns on one session at one level. What the session's KV cache still holds of them is not read again."""
 
-    def __init__(self, session, level: Level):
-        self.level, self.turns = level, []
-        self._session, self._audios = session, []
+    def __init__(self, session: Responder, level: Level | Budget):
+        self.level = level
+        self.turns: list[Turn] = []
+        self._session = session
+        self._audios: list[Audio] = []
 
-    def ask(
-        self, prompt: str, audio=None, *, on_text: Callable[[str], None] | None = None, **options
-    ) -> Answer:
-        """The answer to `prompt`, after new `audio` if there is any; see `stream`."""
-        from .session import drain
-
-        return drain(self.stream(prompt, audio, **options), on_text)
+    def ask(self, prompt: str, audio=None, **options) -> Answer:
+        """The answer to `prompt`, after new `audio` if there is any; see `stream` for the options."""
+        return self.stream(prompt, audio, **options).finish()
 
     def stream(
         self,
         prompt: str,
         audio=None,
         *,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
         long_audio: str = "error",
         sampling_rate: int | None = None,
-        **options,
-    ) -> Iterator[str]:
-        """The answer's text, piece by piece; the generator returns the whole `Answer`.
+    ) -> AnswerStream:
+        """The answer to `prompt` as it comes.
 
-        audio: as `Session.stream` takes it, or None; options: max_new_tokens and sampling
+        audio: new audio as `Session.stream` takes it, or None
         A question whose answer fails or is left early is not remembered.
         """
-        from .session import Asked
 
-        clock = Clock()
-        audios = [] if audio is None else self._session.features(audio, long_audio, sampling_rate, clock)
-        turns, heard = self.turns + [Turn("user", prompt, len(audios))], self._audios + audios
-        answer = yield from self._session.respond(Asked(turns, heard, self.level, **options), clock)
-        self.turns, self._audios = turns + [Turn("assistant", answer.text)], heard
-        return answer
+        def pieces() -> Generator[str, None, Answer]:
+            clock = Clock()
+            new_audios = []
+            if audio is not None:
+                new_audios = self._session.load(audio, long_audio, sampling_rate, clock)
+            turns = [*self.turns, Turn("user", prompt, len(new_audios))]
+            audios = [*self._audios, *new_audios]
+            request = Request(turns, audios, self.level, max_new_tokens, sampling)
+            answer = yield from self._session.respond(request, clock)
+            self.turns = [*turns, Turn("assistant", answer.text)]
+            self._audios = audios
+            return answer
+
+        return AnswerStream(pieces())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,15 +17,24 @@ class Array(Protocol):
     numpy.asarray gives the values on the host, waiting for the device.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    nbytes: int
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, key) -> "Array": ...
+    @property
+    def dtype(self) -> np.dtype: ...
 
-    def __setitem__(self, key, value) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
 
-    def reshape(self, *shape: int) -> "Array": ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
+
+    def reshape(self, *shape: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,26 @@ class TensorSpec:
     dtype: np.dtype
     shape: tuple[int | None, ...]
 
+    @property
+    def width(self) -> int:
+        """The last dimension, which is fixed in all our graphs."""
+        width = self.shape[-1]
+        assert width is not None, f"{self.name} has no fixed last dimension"
+        return width
+
     def check(self, array: Array) -> None:
-        fits = len(array.shape) == len(self.shape) and all(
-            d in (None, n) for d, n in zip(self.shape, array.shape)
-        )
-        if array.dtype != self.dtype or not fits:
-            wanted = "x".join("?" if d is None else str(d) for d in self.shape)
+        """ValueError unless the array has this type and shape."""
+        if array.dtype != self.dtype or not self._fits(array.shape):
+            expected = "x".join("?" if n is None else str(n) for n in self.shape)
             got = "x".join(map(str, array.shape))
             raise ValueError(
-                f"engine tensor {self.name} is {array.dtype} {got}, expected {self.dtype} {wanted}"
+                f"engine tensor {self.name} is {array.dtype} {got}, expected {self.dtype} {expected}"
             )
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != len(self.shape):
+            return False
+        return all(expected in (None, n) for expected, n in zip(self.shape, shape))
 
 
 class Binding(Protocol):
@@ -53,6 +72,7 @@ class Binding(Protocol):
 
     def run(self) -> None:
         """Read the input arrays as they are now, write the output arrays; on a device, in the order of its stream."""
+        ...
 
 
 class Engine(Protocol):
@@ -63,23 +83,28 @@ class Engine(Protocol):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, on the host. ValueError if an input is missing, unknown, or of the wrong type or shape."""
+        ...
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         """An array of zeros on the engine's device."""
+        ...
 
     def bind(self, arrays: Mapping[str, Array]) -> Binding:
         """Fix every input and output to an array; host arrays among the inputs are read at the time of binding.
 
         One array under the names of an input and an output is updated in place.
         """
+        ...
 
     def close(self) -> None:
         """Free what the engine holds."""
+        ...
 
 
 def check_arrays(specs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]) -> None:
     """ValueError unless `arrays` are those of `specs`, by name, type and shape."""
-    missing, unknown = sorted(specs.keys() - arrays.keys()), sorted(arrays.keys() - specs.keys())
+    missing = sorted(specs.keys() - arrays.keys())
+    unknown = sorted(arrays.keys() - specs.keys())
     if missing or unknown:
         raise ValueError(
             f"engine tensors do not match: missing {missing or 'none'}, unknown {unknown or 'none'}"

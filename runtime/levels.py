@@ -1,9 +1,11 @@
 """Compression levels: how many audio tokens are kept, and how the LLM sees the merged ones (all chosen per request)."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 GLOBAL_WINDOW = -1
+SMALLEST_AUTO_WINDOW = 8  # encoder tokens
 NAMED_RATIOS = {
     "full": Fraction(1),
     "keep75": Fraction(3, 4),
@@ -19,47 +21,26 @@ ATTENTION = ("proportional", "plain")
 
 @dataclass(frozen=True)
 class Level:
-    """One request's compression.
+    """One request's compression, settled.
 
-    ratio: share of the audio tokens kept, an exact fraction in (0, 1]; None when `audio_tokens` sets it per clip
+    ratio: share of the audio tokens kept, an exact fraction in (0, 1]
     window: largest distance between the anchors of a merge, in encoder tokens; -1 is Global Merge, None is auto
-    positions: `original` leaves each merged token at its place on the time axis, `compact` closes the gaps
+    positions: `original` leaves each merged token at its anchor on the time axis, `compact` closes the gaps
     attention: `proportional` adds log(size) to the logits of a merged token's key, `plain` adds nothing
-    audio_tokens: a budget of kept tokens for the whole prompt
     """
 
     name: str
-    ratio: Fraction | None
+    ratio: Fraction
     window: int | None = None
     positions: str = "original"
     attention: str = "proportional"
-    audio_tokens: int | None = None
 
     def __post_init__(self):
-        if (self.ratio is None) == (self.audio_tokens is None):
-            raise ValueError(f"level {self.name!r} needs either a keep ratio or a token budget")
-        if self.ratio is not None and not 0 < self.ratio <= 1:
+        if not 0 < self.ratio <= 1:
             raise ValueError(
                 f"keep ratio {self.ratio} is outside (0, 1]; 0.25 keeps a quarter of the audio tokens"
             )
-        if self.audio_tokens is not None and self.audio_tokens < 1:
-            raise ValueError(f"audio token budget {self.audio_tokens} is below 1")
-        if self.window is not None and self.window < GLOBAL_WINDOW:
-            raise ValueError(
-                f"window {self.window} is below -1; give auto, global or a number of encoder tokens"
-            )
-        if self.positions not in POSITIONS:
-            raise ValueError(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"attention {self.attention!r} is none of {', '.join(ATTENTION)}")
-
-    def for_clip(self, tokens_in: int) -> "Level":
-        """The level with its ratio settled for a prompt of `tokens_in` audio tokens."""
-        if self.ratio is not None:
-            return self
-        return replace(
-            self, ratio=min(Fraction(self.audio_tokens, tokens_in), Fraction(1)), audio_tokens=None
-        )
+        _check_options(self.window, self.positions, self.attention)
 
     def target(self, length: int) -> int:
         """Tokens kept of a row of `length` valid tokens: ceil(length * ratio), 0 for an empty row."""
@@ -70,53 +51,110 @@ class Level:
         """The window as the op takes it; auto is max(8, 2 * ceil(1 / ratio))."""
         if self.window is not None:
             return self.window
-        return max(8, 2 * -(-self.ratio.denominator // self.ratio.numerator))
+        return max(SMALLEST_AUTO_WINDOW, 2 * -(-self.ratio.denominator // self.ratio.numerator))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many audio tokens for the whole prompt (rounded up in every segment of 30 s); the rest as in `Level`."""
+
+    tokens: int
+    window: int | None = None
+    positions: str = "original"
+    attention: str = "proportional"
+
+    def __post_init__(self):
+        if self.tokens < 1:
+            raise ValueError(f"audio token budget {self.tokens} is below 1")
+        _check_options(self.window, self.positions, self.attention)
+
+    @property
+    def name(self) -> str:
+        return f"tokens{self.tokens}"
+
+    def for_clip(self, tokens_in: int) -> Level:
+        """The level that keeps this budget of a prompt with `tokens_in` audio tokens."""
+        ratio = min(Fraction(self.tokens, tokens_in), Fraction(1))
+        return Level(self.name, ratio, self.window, self.positions, self.attention)
+
+
+def _check_options(window: int | None, positions: str, attention: str) -> None:
+    if window is not None and window < GLOBAL_WINDOW:
+        raise ValueError(f"window {window} is below -1; give auto, global or a number of encoder tokens")
+    if positions not in POSITIONS:
+        raise ValueError(f"positions {positions!r} is none of {', '.join(POSITIONS)}")
+    if attention not in ATTENTION:
+        raise ValueError(f"attention {attention!r} is none of {', '.join(ATTENTION)}")
+
+
+def settle(level: Level | Budget, rows: Sequence[int]) -> tuple[Level, str]:
+    """The level for a prompt whose segments have `rows` audio tokens, and why it changes nothing (empty if it does)."""
+    tokens_in = sum(rows)
+    if not tokens_in:
+        return Level(
+            level.name, Fraction(1), level.window, level.positions, level.attention
+        ), "the prompt has no audio"
+    settled = level.for_clip(tokens_in) if isinstance(level, Budget) else level
+    if isinstance(level, Budget) and settled.ratio == 1:
+        return settled, f"the budget of {level.tokens} audio tokens is not below the clip's {tokens_in}"
+    if settled.ratio == 1:
+        return settled, f"level {level.name} keeps every token"
+    if all(settled.target(row) == row for row in rows):
+        return settled, f"keeping {settled.ratio} of {tokens_in} tokens, rounded up, is all of them"
+    return settled, ""
+
+
+def as_level(level: "str | float | Fraction | Level | Budget") -> Level | Budget:
+    """What a caller gives as a level: a Level or a Budget as it is, else what `parse_level` reads."""
+    return level if isinstance(level, (Level, Budget)) else parse_level(level)
+
+
+def level_of_parts(
+    level: str | float | Fraction = DEFAULT_LEVEL,
+    keep_ratio: str | float | Fraction | None = None,
+    audio_tokens: int | None = None,
+    window="auto",
+    positions: str = "original",
+    attention: str = "proportional",
+) -> Level | Budget:
+    """What the flags of a command say together: `keep_ratio` or a budget of `audio_tokens` takes the place of the level."""
+    if keep_ratio is not None and audio_tokens is not None:
+        raise ValueError("give a keep ratio or a budget of audio tokens, not both")
+    if audio_tokens is not None:
+        return Budget(int(audio_tokens), parse_window(window), positions, attention)
+    if keep_ratio is not None:
+        level = parse_ratio(keep_ratio)
+    return parse_level(level, window, positions, attention)
 
 
 def parse_level(
-    level=DEFAULT_LEVEL,
-    keep_ratio=None,
-    audio_tokens=None,
+    level: str | float | Fraction = DEFAULT_LEVEL,
     window="auto",
-    positions="original",
-    attention="proportional",
+    positions: str = "original",
+    attention: str = "proportional",
 ) -> Level:
-    """A Level from what a user writes.
+    """A Level from what a user writes: one of NAMED_RATIOS, or a share of the tokens such as 0.3 or 3/10."""
+    name, ratio = str(level), NAMED_RATIOS.get(str(level))
+    if ratio is None:
+        ratio = _share(level)
+        name = f"ratio{ratio.numerator}/{ratio.denominator}"
+    return Level(name, ratio, parse_window(window), positions, attention)
 
-    `keep_ratio` ("0.3", "3/10" or a number) or `audio_tokens` (a budget) take the place of the named `level`.
-    """
-    if isinstance(level, Level):
-        if (keep_ratio, audio_tokens, window, positions, attention) != (
-            None,
-            None,
-            "auto",
-            "original",
-            "proportional",
-        ):
-            raise ValueError(
-                f"level {level.name!r} is complete: change it with dataclasses.replace, not by further options"
-            )
-        return level
-    if keep_ratio is not None and audio_tokens is not None:
-        raise ValueError("give a keep ratio or a budget of audio tokens, not both")
-    options = dict(window=parse_window(window), positions=positions, attention=attention)
-    if audio_tokens is not None:
-        return Level(f"tokens{audio_tokens}", None, audio_tokens=int(audio_tokens), **options)
-    if keep_ratio is not None:
-        ratio = parse_ratio(keep_ratio)
-        return Level(f"ratio{ratio.numerator}/{ratio.denominator}", ratio, **options)
-    if level not in NAMED_RATIOS:
-        raise ValueError(
-            f"unknown level {level!r}; levels are {', '.join(NAMED_RATIOS)}, or give a keep ratio such as 0.3"
-        )
-    return Level(level, NAMED_RATIOS[level], **options)
+
+def _share(level) -> Fraction:
+    try:
+        return parse_ratio(level)
+    except ValueError:
+        levels = ", ".join(NAMED_RATIOS)
+        raise ValueError(f"unknown level {level!r}; levels are {levels}, or a share such as 0.3") from None
 
 
 def parse_ratio(value) -> Fraction:
+    """An exact share from 0.3, "0.3" or "3/10"."""
     try:
         return Fraction(str(value))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"keep ratio {value!r} is no number; write 0.3 or 3/10") from None
+        raise ValueError(f"keep ratio {value!r} is not a number; write 0.3 or 3/10") from None
 
 
 def parse_window(value) -> int | None:

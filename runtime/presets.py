@@ -1,8 +1,10 @@
 """What to choose for a task: the fewest audio tokens that cost nothing where it was measured; the window is the level's own."""
 
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
 
-from .levels import DEFAULT_LEVEL, Level
+from .levels import DEFAULT_LEVEL, Budget, Level
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,14 @@ TASKS = {
 }
 
 
-def choose(level: str | Level | None, task: str | None) -> str | Level:
+LevelChoice = str | float | Fraction | Level | Budget
+"""What a caller may give as a level: its name, a share, or the level itself."""
+
+
+Choice = TypeVar("Choice", bound=LevelChoice)
+
+
+def choose(level: Choice | None, task: str | None) -> Choice | str:
     """The level that was given, else the task's, else the default; ValueError names the tasks there are."""
     if task is not None and task not in TASKS:
         raise ValueError(f"unknown task {task!r}; tasks are {', '.join(TASKS)}")

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .bundle import Bundle
+
+PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of every clip
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side of a conversation said; `audios` of them come before the text."""
+    """One side's part of a conversation; `audios` of them come before the text."""
 
     role: str  # user or assistant
     text: str
@@ -24,6 +27,7 @@ class Prompter:
         self.spec = bundle.manifest.prompt
         self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
         self._template = _compiled(bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
+        self._cached_ids = lru_cache(maxsize=PROMPTS_KEPT)(self._conversation_ids)
 
     def prompt_ids(self, prompt: str, audios: int) -> list[int]:
         """Token ids of one user turn with `audios` audios before the text, one placeholder each."""
@@ -31,18 +35,22 @@ class Prompter:
 
     def conversation_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of a conversation up to where the next answer begins, one placeholder per audio."""
+        return list(self._cached_ids(tuple(turns)))
+
+    def _conversation_ids(self, turns: tuple[Turn, ...]) -> list[int]:
         for turn in turns:
             if self.spec.audio_token in turn.text:
                 raise ValueError(
-                    f"the prompt contains {self.spec.audio_token!r}, which stands for audio; leave it out, it is placed for you"
+                    f"the prompt contains {self.spec.audio_token!r}, which stands for audio; "
+                    "leave it out, it is inserted for you"
                 )
-        ids = self.tokenizer.encode(
-            self.render([_message(turn) for turn in turns]), add_special_tokens=False
-        ).ids
-        found, audios = ids.count(self.spec.audio_token_id), sum(turn.audios for turn in turns)
-        if found != audios:
+        text = self.render([_message(turn) for turn in turns])
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        audios = sum(turn.audios for turn in turns)
+        if (placeholders := ids.count(self.spec.audio_token_id)) != audios:
             raise ValueError(
-                f"the chat template placed {found} audio tokens for {audios} audios; the bundle's template does not fit its tokenizer"
+                f"the chat template made {placeholders} audio placeholders for {audios} audios; "
+                "the bundle's template does not fit its tokenizer"
             )
         return ids
 

@@ -14,7 +14,7 @@ from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
 from ltbm.runtime.prompt import Prompter
 from ltbm.runtime.stages.audio import load_audio
-from ltbm.runtime.stages.features import cut_windows
+from ltbm.runtime.stages.segments import cut_segments
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
-    parser.add_argument("audio", nargs="?", help="WAV, FLAC, OGG or MP3, one window (30 s) at most")
+    parser.add_argument("audio", nargs="?", help="WAV, FLAC, OGG or MP3, one segment (30 s) at most")
     parser.add_argument("--prompt", default="What do you hear?")
     parser.add_argument("--level", default=DEFAULT_LEVEL)
     parser.add_argument("--max-new-tokens", type=int, default=64)
@@ -44,18 +44,18 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
     audio: a path, or samples [n] float32 at the model's rate
     """
     spec = bundle.manifest.audio
-    windows = cut_windows(load_audio(audio, spec.sampling_rate, spec.sampling_rate), spec)
-    if len(windows) != 1 or not windows[0].tokens:
+    segments = cut_segments(load_audio(audio, spec.sampling_rate, spec.sampling_rate), spec)
+    if len(segments) != 1 or not segments[0].tokens:
         raise ValueError(
-            f"the example hears one window of {spec.window_seconds:g} s at most, the clip has {len(windows)}"
+            f"the example takes one segment of {spec.segment_seconds:g} s at most, the clip has {len(segments)}"
         )
-    window, level = windows[0], level.for_clip(windows[0].tokens)
+    (segment,) = segments
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "input_features.npy", window.input_features[None])
+    np.save(out / "input_features.npy", segment.input_features[None])
     lines = {
-        "frame_length": [window.frame_length],
-        "tokens": [window.tokens],
-        "target": [level.target(window.tokens)],
+        "frame_length": [segment.frame_length],
+        "tokens": [segment.tokens],
+        "target": [level.target(segment.tokens)],
         "window": [level.merge_window],
         "original_positions": [int(level.positions == "original")],
         "proportional_attention": [int(level.attention == "proportional")],

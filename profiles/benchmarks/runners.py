@@ -128,7 +128,7 @@ class Ours:
         )
         self._spec, self._new_tokens = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text())), new_tokens
         self._embeddings = Embeddings(folder / "embeddings.npy", self._engine.inputs["inputs_embeds"].dtype)
-        self._sampler, self._row = Sampler(GREEDY, np.empty(0, np.int64)), self._embeddings[[0]]
+        self._sampler = Sampler(GREEDY, np.empty(0, np.int64))
         self._contexts, self._context = {}, None
 
     def prefill(self, token_ids: list[int]) -> dict:
@@ -138,9 +138,7 @@ class Ours:
 
     def step(self, token: int) -> dict:
         begun, ran = time.perf_counter(), self._engine.seconds
-        token = self._sampler.next_token(
-            self._context.step(token, self._embeddings.gather([token], self._row))
-        )
+        token = self._sampler.next_token(self._context.step(token))
         seconds = time.perf_counter() - begun
         return {"ms": seconds * 1e3, "token": token, "host_ms": (seconds - self._engine.seconds + ran) * 1e3}
 
@@ -159,7 +157,7 @@ class Ours:
         if (
             tokens not in self._contexts
         ):  # one each, as in sessions that stay at a level: no request allocates
-            self._contexts[tokens] = Context(self._engine, self._spec)
+            self._contexts[tokens] = Context(self._engine, self._spec, self._embeddings)
         self._context = self._contexts[tokens]
         prefix = Prefix(
             np.array(token_ids),

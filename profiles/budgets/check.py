@@ -101,7 +101,7 @@ def _measure(
             methods=("ltbm",),
             threads=threads,
             max_new_tokens=max_new_tokens,
-            long_audio="windows",
+            long_audio="segments",
             turns=TURNS,
             repeats=REPEATS,
         )

@@ -32,18 +32,18 @@ class Work:
     moved_bytes: float = 0
 
 
-def window_lengths(model: Model, seconds: float) -> list[int]:
+def segment_lengths(model: Model, seconds: float) -> list[int]:
     """Valid mel frames of each window of an audio."""
     audio = model.audio
     frames = -(-round(seconds * audio.sampling_rate) // audio.hop_length)
-    return [min(audio.window_frames, frames - start) for start in range(0, frames, audio.window_frames)]
+    return [min(audio.segment_frames, frames - start) for start in range(0, frames, audio.segment_frames)]
 
 
 def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     """The audio encoder over all windows of an audio."""
     e = model.encoder
     positions = [
-        min(encoder_frames(length), model.audio.window_frames) // FRAMES_PER_POSITION for length in lengths
+        min(encoder_frames(length), model.audio.segment_frames) // FRAMES_PER_POSITION for length in lengths
     ]
     convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn

@@ -4,10 +4,10 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...runtime.levels import Level
+from ...runtime.levels import Budget, Level, settle
 from ...runtime.stages.features import token_length
 from ...runtime.stages.kv_cache import bucket
-from .counts import Work, decode_work, encoder_work, merge_work, prefill_work, window_lengths
+from .counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from .model import Model
 
 LONGEST_SEARCH = 24 * 3600  # seconds
@@ -82,12 +82,12 @@ class Estimate:
     limited_by: str
 
 
-def estimate(model: Model, rates: Rates, request: Request, level: Level) -> Estimate:
+def estimate(model: Model, rates: Rates, request: Request, level: Level | Budget) -> Estimate:
     rows = _rows(model, request.audio_seconds)
-    level = level.for_clip(sum(rows))
+    level, _ = settle(level, rows)
     kept = sum(map(level.target, rows))
     prompt = request.text_tokens + kept
-    encoder = _ms(encoder_work(model, window_lengths(model, request.audio_seconds)), rates.encoder, rates)
+    encoder = _ms(encoder_work(model, segment_lengths(model, request.audio_seconds)), rates.encoder, rates)
     merge = _ms(merge_work(model, kept), rates.encoder, rates)
     prefill = _ms(prefill_work(model, prompt), rates.llm, rates)
     memory = memory_of(model, rates, request, level)
@@ -108,8 +108,8 @@ def estimate(model: Model, rates: Rates, request: Request, level: Level) -> Esti
 
 
 def _rows(model: Model, seconds: float) -> list[int]:
-    """Encoder tokens of each window."""
-    return [token_length(length) for length in window_lengths(model, seconds)]
+    """Encoder tokens of each segment."""
+    return [token_length(length) for length in segment_lengths(model, seconds)]
 
 
 def _ms(work: Work, rate: float, rates: Rates) -> float:
@@ -125,7 +125,7 @@ def memory_of(model: Model, rates: Rates, request: Request, level: Level) -> Mem
         model.weights.hearing * rates.encoder_resident,
         model.weights.decoder * rates.llm_resident,
     )
-    heard = encoder_work(model, window_lengths(model, request.audio_seconds)).live_bytes
+    heard = encoder_work(model, segment_lengths(model, request.audio_seconds)).live_bytes
     read = prefill_work(model, prompt).live_bytes
     kv_cache = model.kv_bytes(bucket(prompt + request.max_new_tokens))
     return Memory(

@@ -72,7 +72,7 @@ def make_plan(
         reason=reason,
         basis=basis,
         missing="log-mel, merging, sampling and the time to load are not in the times; audio longer than the model takes at once "
-        f"({model.audio.window_seconds * model.audio.max_windows:g} s) is several audios (--long-audio windows)",
+        f"({model.audio.segment_seconds * model.audio.max_segments:g} s) is several audios (--long-audio segments)",
     )
 
 

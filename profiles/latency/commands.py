@@ -5,9 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from ...runtime.arguments import UsageError, add_command
+from ...runtime.arguments import UsageError, add_backend_flags, add_command, add_long_audio_flag
 from ...runtime.backends.opening import check_device
-from ...runtime.commands import add_backend_flags
 from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
 
 
@@ -52,7 +51,7 @@ def _add_profile(commands) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)"
     )
-    parser.add_argument("--long-audio", choices=("error", "windows"), default="error", help="see `ltbm run`")
+    add_long_audio_flag(parser)
     parser.add_argument(
         "--turns",
         type=int,

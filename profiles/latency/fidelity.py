@@ -7,29 +7,32 @@ import numpy as np
 from ...plugins.baselines import plan
 from ...plugins.merge import MergePlan, apply_plan
 from ...runtime.levels import Level, parse_level
-from ...runtime.session import Session
-from ...runtime.stages.encoder import encode
-from ...runtime.stages.features import ENCODER_STRIDE, FeatureWindow
+from ...runtime.pipeline import Pipeline
+from ...runtime.stages.features import ENCODER_STRIDE
+from ...runtime.stages.segments import Segment
+from ..quality.batch import segment_tokens
 
 MAP_MELS = 64  # rows of a merge map's spectrogram
 MAP_FRAMES = 2  # columns of it for each encoder token
 
 
 def fidelity(job: dict) -> dict:
-    """Rows {level, method, error, span_ms, spill} over all clips, and the merge map of the first clip's first window."""
+    """Rows {level, method, error, span_ms, spill} over all clips, and the merge map of the first clip's first segment."""
     levels = [parse_level(name, window=job["window"]) for name in job["levels"]]
-    with Session.open(
+    with Pipeline.open(
         job["bundle"],
-        job["backend"],
-        job["device"],
-        job["threads"],
-        reuse=False,
-        low_memory=job["low_memory"],
-    ) as session:
-        spec = session.manifest.audio
+        backend=job["backend"],
+        device=job["device"],
+        threads=job["threads"],
+        in_turn=job["low_memory"],
+    ) as pipeline:
+        spec = pipeline.manifest.audio
         token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3
-        audios = [session.features(clip, job["long_audio"]) for clip in job["clips"]]
-        tokens = [row for clip in audios for windows in clip for row in encoded_rows(session, windows)]
+        audios = [pipeline.segments(clip, job["long_audio"]) for clip in job["clips"]]
+        tokens: list[np.ndarray] = []
+        for clip in audios:
+            for audio in clip:
+                tokens += segment_tokens(pipeline.encode(audio))
     rows = [
         _fidelity_row(tokens, level, method, token_ms)
         for level in levels
@@ -37,15 +40,6 @@ def fidelity(job: dict) -> dict:
         if level.ratio < 1 or method == "ltbm"
     ]
     return {"rows": rows, "token_ms": token_ms, "map": merge_map(audios[0][0][0], tokens[0], levels)}
-
-
-def encoded_rows(session: Session, windows: list[FeatureWindow]) -> list[np.ndarray]:
-    """The valid encoder tokens [L, D] of each window of an audio."""
-    return [
-        row[: group.tokens]
-        for group in encode(session.encoder, windows)
-        for row in np.asarray(group.audio_embeds)
-    ]
 
 
 def plan_row(x: np.ndarray, level: Level, method: str) -> MergePlan:
@@ -89,10 +83,10 @@ def group_spans(chosen: MergePlan) -> np.ndarray:
     return np.array([place[-1] - place[0] for place in members], np.float64)
 
 
-def merge_map(window: FeatureWindow, x: np.ndarray, levels: list[Level]) -> dict:
-    """Spectrogram and source maps of one window: `mel` is MAP_MELS x columns of bytes, low frequencies first, in base64."""
+def merge_map(segment: Segment, x: np.ndarray, levels: list[Level]) -> dict:
+    """Spectrogram and source maps of one segment: `mel` is MAP_MELS x columns of bytes, low frequencies first, in base64."""
     plans = {level.name: plan_row(x, level, "ltbm") for level in levels if level.ratio < 1}
-    mel = shrink(window.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
+    mel = shrink(segment.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
     low, high = mel.min(), mel.max()
     shades = np.rint((mel - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return {

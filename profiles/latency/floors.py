@@ -3,7 +3,7 @@
 Weights are counted as the bundle stores them, once a run; what a backend unpacks or copies beyond that is distance from the floor.
 """
 
-from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, window_lengths
+from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from ..budgets.model import Model
 
 
@@ -18,7 +18,7 @@ def floors(model: Model, machine: dict, clips: list[dict], seconds: list[float])
 
 def _works(model: Model, clip: dict, seconds: float) -> dict[str, Work]:
     return {
-        "encoder": encoder_work(model, window_lengths(model, seconds)),
+        "encoder": encoder_work(model, segment_lengths(model, seconds)),
         "merge": merge_work(model, clip["tokens_out"]),
         "prefill": prefill_work(model, clip["prompt_tokens"]),
         "decode": decode_work(model, clip["prompt_tokens"] + clip["answer_tokens"] / 2),

@@ -1,4 +1,4 @@
-"""Many short answers at once: greedy decoding of prefixes in batches, for evaluation."""
+"""Many short answers at once: methods compared at equal tokens, prefixes answered in batches, for evaluation."""
 
 from collections.abc import Sequence
 
@@ -7,65 +7,43 @@ import numpy as np
 from ...plugins.baselines import plan
 from ...plugins.merge import apply_plan
 from ...runtime.levels import Level, parse_level
-from ...runtime.session import Session
-from ...runtime.stages.decoder import Decoder
+from ...runtime.pipeline import Pipeline
 from ...runtime.stages.encoder import EncodedRows
-from ...runtime.stages.merge import MergedAudio, Row, merge
+from ...runtime.stages.merge import MergedAudio
 from ...runtime.stages.splice import Prefix
 
 BATCH_ROWS = 50
 UNMERGED = parse_level("full")
 
 
-def compress(session: Session, groups: list[EncodedRows], method: str, level: Level) -> MergedAudio:
+def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level: Level) -> MergedAudio:
     """One audio brought down to `level` by `method` (ltbm.plugins.baselines.METHODS), through the merge engine.
 
     The engine itself merges for ltbm; another method's tokens pass it unmerged, for the projector.
     """
     if method == "ltbm":
-        return merge(session.merge_engine, groups, level)
-    rows = [
-        np.asarray(group.audio_embeds)[row, : group.tokens] for group in groups for row in range(group.rows)
-    ]
+        return pipeline.merge(encoded, level)
+    rows = segment_tokens(encoded)
     plans = [plan(method, tokens, level.target(len(tokens))) for tokens in rows]
-    kept = [
-        EncodedRows(apply_plan(chosen, tokens)[None], len(chosen.sizes))
-        for chosen, tokens in zip(plans, rows)
-    ]
-    sizes, anchors, source_maps = (
-        np.concatenate([getattr(chosen, name) for chosen in plans])
-        for name in ("sizes", "anchors", "source_map")
-    )
-    return MergedAudio(
-        merge(session.merge_engine, kept, UNMERGED).merged_embeds,
-        sizes,
-        anchors,
-        source_maps,
-        tuple(Row(len(tokens), len(chosen.sizes)) for chosen, tokens in zip(plans, rows)),
-    )
+    kept = [EncodedRows(apply_plan(plan, tokens)[None], len(plan.sizes)) for plan, tokens in zip(plans, rows)]
+    return MergedAudio.of_plans(pipeline.merge(kept, UNMERGED).merged_embeds, plans)
 
 
-def answer_all(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
+def segment_tokens(encoded: list[EncodedRows]) -> list[np.ndarray]:
+    """The valid encoder tokens [L, D] of each segment, on the host."""
+    tokens: list[np.ndarray] = []
+    for group in encoded:
+        tokens += [row[: group.tokens] for row in np.asarray(group.audio_embeds)]
+    return tokens
+
+
+def answer_all(pipeline: Pipeline, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
     """The greedy answer to every prefix, in order; those of similar length run together."""
-    order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i].token_ids))
+    by_length = sorted(range(len(prefixes)), key=lambda index: len(prefixes[index]))
     answers = [""] * len(prefixes)
-    for start in range(0, len(order), BATCH_ROWS):
-        rows = order[start : start + BATCH_ROWS]
-        for row, ids in zip(rows, greedy(session, [prefixes[row] for row in rows], max_new_tokens)):
-            answers[row] = session.prompter.decode(ids)
+    for start in range(0, len(by_length), BATCH_ROWS):
+        batch = by_length[start : start + BATCH_ROWS]
+        token_ids = pipeline.greedy([prefixes[index] for index in batch], max_new_tokens)
+        for index, ids in zip(batch, token_ids):
+            answers[index] = pipeline.prompter.decode(ids)
     return answers
-
-
-def greedy(session: Session, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[list[int]]:
-    """Token ids of each prefix's answer up to its end token; rows that have ended go along until all have."""
-    capacity = max(len(prefix.token_ids) for prefix in prefixes) + max_new_tokens
-    decoder = Decoder(session.decoder, session.manifest.decoder, capacity, len(prefixes))
-    ends = np.array(session.manifest.prompt.eos_token_ids)
-    tokens = [decoder.prefill(prefixes).argmax(-1)]
-    ended = np.isin(tokens[0], ends)
-    while not ended.all() and len(tokens) < max_new_tokens:
-        tokens.append(decoder.step(session.embeddings[tokens[-1]]).argmax(-1))
-        ended |= np.isin(tokens[-1], ends)
-    rows = np.stack(tokens, axis=1)
-    stops = [int(np.append(np.flatnonzero(np.isin(row, ends)), len(row))[0]) for row in rows]
-    return [row[:stop].tolist() for row, stop in zip(rows, stops)]

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from ...export.precision import PRECISIONS
-from ...runtime.arguments import UsageError, add_command
-from ...runtime.commands import add_backend_flags
+from ...runtime.arguments import UsageError, add_backend_flags, add_command, add_long_audio_flag
 from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
 from .items import LAYOUTS
 from .transcripts import NORMALIZERS
@@ -139,12 +138,7 @@ def _add_benchmark(evaluations, benchmark: str) -> None:
         metavar="N",
         help=f"longest answer (default {max_new_tokens})",
     )
-    parser.add_argument(
-        "--long-audio",
-        choices=("error", "windows"),
-        default="error",
-        help="audio longer than the model takes: refuse it, or hear it as several audios",
-    )
+    add_long_audio_flag(parser)
     add_backend_flags(parser)
 
 
@@ -258,7 +252,7 @@ def run_demo(args) -> None:
 
 
 def run_benchmark(args) -> None:
-    from ...runtime.session import Session
+    from ...runtime.pipeline import Pipeline
     from .items import read_items
     from .predict import begin, predict
 
@@ -273,10 +267,14 @@ def run_benchmark(args) -> None:
                 f"{log.torn} bytes of a line that was cut off are removed; its answer is given again",
                 file=sys.stderr,
             )
-        with Session.open(
-            args.bundle, settings.backend, settings.device, args.threads, low_memory=args.low_memory
-        ) as session:
-            predict(session, items[: args.limit], chosen, settings, log, _progress("answers"))
+        with Pipeline.open(
+            args.bundle,
+            backend=settings.backend,
+            device=settings.device,
+            threads=args.threads,
+            in_turn=args.low_memory,
+        ) as pipeline:
+            predict(pipeline, items[: args.limit], chosen, settings, log, _progress("answers"))
     print(
         f"{len(log.answers)} answers in {args.out}; score them with: ltbm eval score {args.out}",
         file=sys.stderr,

@@ -7,15 +7,18 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from ltbm.demo.language import CAPTION_PROMPT, questions
 from ltbm.demo.metrics import bootstrap_difference, score_clip, summarise
 from ltbm.demo.scenes import Scene, held_out_scene, split_seeds
 
-from ...runtime.levels import parse_level
-from ...runtime.session import Session
-from ...runtime.stages.encoder import encode
-from ...runtime.stages.splice import splice
+from ...runtime.levels import Level, parse_level
+from ...runtime.pipeline import Pipeline
+from ...runtime.prompt import Turn
+from ...runtime.stages.merge import MergedAudio
+from ...runtime.stages.segments import Audio
+from ...runtime.stages.splice import Prefix
 from .batch import answer_all, compress
 from .variants import Variant, same_prefix
 
@@ -59,53 +62,73 @@ def _run(tasks: list, processes: int) -> Iterator[dict]:
 
 def _evaluate_task(task: tuple) -> dict[Variant, list[dict]]:
     bundle, seeds, chosen = task
-    with Session.open(bundle, threads=1) as session:
-        return evaluate_scenes(session, [held_out_scene(seed) for seed in seeds], chosen)
+    with Pipeline.open(bundle, threads=1) as pipeline:
+        return evaluate_scenes(pipeline, [held_out_scene(seed) for seed in seeds], chosen)
 
 
 def evaluate_scenes(
-    session: Session, scenes: list[Scene], chosen: list[Variant]
+    pipeline: Pipeline, scenes: list[Scene], chosen: list[Variant]
 ) -> dict[Variant, list[dict]]:
     """Counts of each scene per variant; what several variants share (encoder, merge, equal prefixes) runs once."""
-    encoded = [encode(session.encoder, session.features(scene.waveform)[0]) for scene in scenes]
-    asked = [[session.prompter.prompt_ids(prompt, 1) for prompt in prompts(scene)] for scene in scenes]
-    merged, scored = {}, {}
+    audios = [pipeline.segments(scene.waveform) for scene in scenes]
+    encoded = [pipeline.encode(audio) for (audio,) in audios]
+    merged_as, merged = None, []  # of the last level and method only
+    counts: dict[Variant, list[dict]] = {}
     for variant in chosen:
         level = parse_level(variant.level, positions=variant.positions, attention=variant.attention)
-        key = (variant.level, variant.method)
-        if key not in merged:
-            merged = {
-                key: [compress(session, groups, variant.method, level) for groups in encoded]
-            }  # the last one only
-        if same_prefix(variant) not in scored:
-            scored[same_prefix(variant)] = _score(session, scenes, merged[key], asked, level)
-    return {variant: scored[same_prefix(variant)] for variant in chosen}
+        if (variant.level, variant.method) != merged_as:
+            merged_as = (variant.level, variant.method)
+            merged = [compress(pipeline, rows, variant.method, level) for rows in encoded]
+        if same_prefix(variant) not in counts:
+            answers = answer_scenes(pipeline, scenes, audios, merged, level)
+            counts[same_prefix(variant)] = _count(scenes, answers, merged)
+    return {variant: counts[same_prefix(variant)] for variant in chosen}
 
 
 def prompts(scene: Scene) -> list[str]:
-    """What is asked of a scene: its caption, then its questions."""
+    """What a scene's caption and then its questions are asked with."""
     return [CAPTION_PROMPT] + [question.text for question in questions(scene)]
 
 
-def hear(session: Session, merged: list, asked: list[list[list[int]]], level) -> list[list[str]]:
+def answer_scenes(
+    pipeline: Pipeline,
+    scenes: list[Scene],
+    audios: list[list[Audio]],
+    merged: list[MergedAudio],
+    level: Level,
+) -> list[list[str]]:
     """For each scene the answers to its prompts; captions and questions run in batches of their own."""
-    token = session.manifest.prompt.audio_token_id
-    prefixes = [
-        [splice(ids, [audio], token, session.embeddings, level) for ids in rows]
-        for audio, rows in zip(merged, asked)
-    ]
-    captions = answer_all(session, [rows[0] for rows in prefixes], CAPTION_TOKENS)
-    answers = iter(answer_all(session, [prefix for rows in prefixes for prefix in rows[1:]], ANSWER_TOKENS))
-    return [[caption] + [next(answers) for _ in rows[1:]] for caption, rows in zip(captions, prefixes)]
-
-
-def _score(session: Session, scenes: list[Scene], merged: list, asked, level) -> list[dict]:
-    heard = hear(session, merged, asked, level)
-    tokens = [{"tokens_in": audio.tokens_in, "tokens_out": audio.tokens_out} for audio in merged]
+    captions, answers = [], []
+    for scene, audio, tokens in zip(scenes, audios, merged):
+        caption, *others = prompts(scene)
+        captions.append(_prefix(pipeline, caption, audio, tokens, level, CAPTION_TOKENS))
+        answers += [_prefix(pipeline, prompt, audio, tokens, level, ANSWER_TOKENS) for prompt in others]
+    caption_texts = answer_all(pipeline, captions, CAPTION_TOKENS)
+    answer_texts = iter(answer_all(pipeline, answers, ANSWER_TOKENS))
     return [
-        score_clip(scene.events, texts[0], questions(scene), texts[1:]) | count
-        for scene, texts, count in zip(scenes, heard, tokens)
+        [caption, *islice(answer_texts, len(questions(scene)))]
+        for scene, caption in zip(scenes, caption_texts)
     ]
+
+
+def _prefix(
+    pipeline: Pipeline,
+    prompt: str,
+    audio: list[Audio],
+    merged: MergedAudio,
+    level: Level,
+    max_new_tokens: int,
+) -> Prefix:
+    layout = pipeline.lay_out([Turn("user", prompt, 1)], audio, level, max_new_tokens)
+    return pipeline.prefix(layout, [merged])
+
+
+def _count(scenes: list[Scene], answers: list[list[str]], merged: list[MergedAudio]) -> list[dict]:
+    counts = []
+    for scene, (caption, *texts), audio in zip(scenes, answers, merged):
+        tokens = {"tokens_in": audio.tokens_in, "tokens_out": audio.tokens_out}
+        counts.append(score_clip(scene.events, caption, questions(scene), texts) | tokens)
+    return counts
 
 
 def rows_of(counts: dict[Variant, list[dict]]) -> list[dict]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ...runtime.bundle import Bundle
 from ...runtime.levels import parse_level
-from ...runtime.session import Session
-from ...runtime.stages.encoder import encode
-from ...runtime.stages.splice import splice
-from .batch import compress, greedy
+from ...runtime.pipeline import Pipeline
+from ...runtime.prompt import Turn
+from ...runtime.stages.layout import Layout
+from ...runtime.stages.merge import MergedAudio
+from .batch import compress
 from .items import BENCHMARKS, Item, item_line
 from .variants import Variant, same_prefix
 
@@ -155,7 +156,7 @@ def _key(record: dict) -> Key:
 
 
 def predict(
-    session: Session,
+    pipeline: Pipeline,
     items: Sequence[Item],
     chosen: Sequence[Variant],
     settings: Settings,
@@ -163,11 +164,12 @@ def predict(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Answer what the log lacks; `progress` gets the answers given and the answers to give."""
-    todo = {item: [variant for variant in chosen if (item.id, variant) not in log.answers] for item in items}
-    done, total = 0, sum(map(len, todo.values()))
-    for item, lacking in todo.items():
+    missing = {item: _unanswered(item, chosen, log) for item in items}
+    total = sum(map(len, missing.values()))
+    done = 0
+    for item, unanswered in missing.items():
         try:
-            for record in answer_item(session, item, lacking, settings):
+            for record in answer_item(pipeline, item, unanswered, settings):
                 log.append(record)
                 done += 1
                 progress(done, total)
@@ -175,44 +177,41 @@ def predict(
             raise ValueError(f"item {item.id!r}: {error}") from error
 
 
+def _unanswered(item: Item, chosen: Sequence[Variant], log: AnswerLog) -> list[Variant]:
+    return [variant for variant in chosen if (item.id, variant) not in log.answers]
+
+
 def answer_item(
-    session: Session, item: Item, chosen: Sequence[Variant], settings: Settings
+    pipeline: Pipeline, item: Item, chosen: Sequence[Variant], settings: Settings
 ) -> Iterator[dict]:
     """The record of every variant; the encoder runs once, equal prefixes are answered once."""
     if not chosen:
         return
-    audios = session.features(item.audio, settings.long_audio)
-    prompt_ids = session.prompter.prompt_ids(fill(settings.prompt, item), len(audios))
-    encoded = [encode(session.encoder, windows) for windows in audios]
-    heard: dict[Variant, dict] = {}
+    audios = pipeline.segments(item.audio, settings.long_audio)
+    encoded = [pipeline.encode(audio) for audio in audios]
+    turns = [Turn("user", fill(settings.prompt, item), len(audios))]
+    answers: dict[Variant, dict] = {}
     for variant in chosen:
         alike = same_prefix(variant)
-        if alike not in heard:
-            heard[alike] = _answer(session, encoded, prompt_ids, variant, settings.max_new_tokens)
-        yield {"item": item.id} | asdict(variant) | heard[alike]
+        if alike not in answers:
+            level = parse_level(variant.level, positions=variant.positions, attention=variant.attention)
+            layout = pipeline.lay_out(turns, audios, level, settings.max_new_tokens)
+            merged = [compress(pipeline, rows, variant.method, level) for rows in encoded]
+            answers[alike] = _answer(pipeline, layout, merged, settings.max_new_tokens)
+        yield {"item": item.id} | asdict(variant) | answers[alike]
 
 
-def _answer(
-    session: Session, encoded: list, prompt_ids: list[int], variant: Variant, max_new_tokens: int
-) -> dict:
-    level = parse_level(variant.level, positions=variant.positions, attention=variant.attention)
-    merged = [compress(session, groups, variant.method, level) for groups in encoded]
-    prefix = splice(prompt_ids, merged, session.manifest.prompt.audio_token_id, session.embeddings, level)
-    limit = session.manifest.decoder.max_positions
-    if prefix.next_position + max_new_tokens > limit:
-        raise ValueError(
-            f"the prompt takes {prefix.next_position} positions and the answer up to {max_new_tokens} more, the model has {limit}"
-        )
-    (ids,) = greedy(session, [prefix], max_new_tokens)
+def _answer(pipeline: Pipeline, layout: Layout, merged: list[MergedAudio], max_new_tokens: int) -> dict:
+    (ids,) = pipeline.greedy([pipeline.prefix(layout, merged)], max_new_tokens)
     return {
-        "text": session.prompter.decode(ids),
+        "text": pipeline.prompter.decode(ids),
         "finish_reason": "length" if len(ids) == max_new_tokens else "stop",
-        "tokens_in": sum(audio.tokens_in for audio in merged),
-        "tokens_out": sum(audio.tokens_out for audio in merged),
+        "tokens_in": layout.tokens_in,
+        "tokens_out": layout.tokens_out,
     }
 
 
 def fill(prompt: str, item: Item) -> str:
     """The prompt with the item's question and choices in their places."""
     texts = {"{question}": item.question, "{choices}": "\n".join(item.choices)}
-    return re.sub(r"\{question\}|\{choices\}", lambda place: texts[place[0]], prompt)
+    return re.sub(r"\{question\}|\{choices\}", lambda match: texts[match[0]], prompt)

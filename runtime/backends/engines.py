@@ -1,102 +1,81 @@
-"""A bundle's three engines: all loaded at once, or, on small devices, hearing and the LLM in turn."""
+"""A bundle's three engines: all loaded at once, or, on small devices, those for audio and the LLM in turn."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle import Bundle, Manifest
 from ..engine import Engine
-from .opening import decoder_flavour, open_engine, open_stream
+from .backend import EngineFiles, EngineOptions
+from .opening import check_device, find_backend, open_stream
+from .shape_ranges import Limits, OptimisationProfile, optimisation_profiles
 
-HEARING, THINKING = ("encoder", "merge"), ("decoder",)
+AUDIO_STAGES = ("encoder", "merge")
+LLM_STAGES = ("decoder",)
 
 
 class Engines:
-    """Opens the engine of a stage when it is asked for and keeps it.
+    """Opens the engine of a stage when it is first needed and keeps it.
 
-    low_memory: encoder and merge are closed before the LLM is loaded, and the LLM before them; `on_close` hears the
-        stage that goes, so that what was made with its engine goes too
+    open_stage: opens a stage's engine from its file
+    in_turn: the engines for audio are closed before the LLM is loaded, and the LLM before them; what was made with an
+        engine that goes, the KV cache for one, must not be used any more
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        backend: str,
-        device: str,
-        threads: int | None,
-        low_memory: bool,
-        kv_cache: str | None,
-        on_close: Callable[[str], None],
-    ):
-        self._backend, self._device, self._threads = backend, device, threads
-        self.flavour, self._files = engine_files(bundle, backend, device, kv_cache)
-        self._stream = open_stream(
-            backend, device
-        )  # one for all engines: what one stage wrote the next reads, in order
-        self._bundle = bundle
-        self._low_memory, self._on_close = low_memory, on_close
-        self._open: dict[str, Engine] = {}
-        if not low_memory:
-            for stage in self._files:
-                self.get(stage)
+    def __init__(self, files: EngineFiles, open_stage: Callable[[str, Path], Engine], in_turn: bool):
+        self.flavour, self.in_turn = files.flavour, in_turn
+        self._files, self._open_stage = files.stages, open_stage
+        self._engines: dict[str, Engine] = {}
+
+    def open_all(self) -> None:
+        """Load every stage now."""
+        for stage in self._files:
+            self.get(stage)
 
     def get(self, stage: str) -> Engine:
         """The engine of `encoder`, `merge` or `decoder`."""
-        if stage not in self._open:
-            if self._low_memory:
-                self._close(HEARING if stage in THINKING else THINKING)
-            self._open[stage] = open_engine(
-                self._files[stage],
-                self._backend,
-                self._device,
-                self._threads,
-                self._stream,
-                self._profile(stage),
-                stage in THINKING,
-            )
-        return self._open[stage]
-
-    def _profile(self, stage: str):
-        """Shapes for which ONNX Runtime's TensorRT builds once, so that no request builds; the merge stays on CUDA."""
-        if self._device != "tensorrt" or stage == "merge":
-            return None
-        from .shape_ranges import Limits, stage_profiles
-
-        return stage_profiles(self._bundle.manifest, stage, self.flavour, Limits.of(self._bundle.manifest))[0]
+        if stage not in self._engines:
+            if self.in_turn:
+                self._close(AUDIO_STAGES if stage in LLM_STAGES else LLM_STAGES)
+            self._engines[stage] = self._open_stage(stage, self._files[stage])
+        return self._engines[stage]
 
     def close(self) -> None:
-        self._close(HEARING + THINKING)
+        self._close(AUDIO_STAGES + LLM_STAGES)
 
     def _close(self, stages: tuple[str, ...]) -> None:
         for stage in stages:
-            if stage in self._open:
-                self._on_close(stage)
-                self._open.pop(stage).close()
+            if stage in self._engines:
+                self._engines.pop(stage).close()
 
 
-def engine_files(
-    bundle: Bundle, backend: str, device: str, kv_cache: str | None = None
-) -> tuple[str, dict[str, Path]]:
-    """The decoder's flavour, and the file of each stage; FileNotFoundError says how to make what is missing."""
-    if backend == "tensorrt" and kv_cache is None:
-        from .engine_store import STAGES, find_engines, this_target
+def open_engines(
+    bundle: Bundle,
+    backend: str = "onnxruntime",
+    device: str | None = None,
+    threads: int | None = None,
+    in_turn: bool = False,
+    kv_cache: str | None = None,
+) -> Engines:
+    """The engines of a bundle on one device, loaded unless they take turns; `Session.open` says what is raised."""
+    device = check_device(backend, device)
+    chosen = find_backend(backend)
+    files = chosen.files(bundle, device, kv_cache)
+    stream = open_stream(chosen, device)  # one for all engines: what one stage wrote the next reads, in order
 
-        engines = find_engines(bundle, this_target())
-        return engines.key.flavour, {stage: engines.file(stage) for stage in STAGES}
-    precision = bundle.manifest.precision
-    if reason := precision.unfit(device):
-        raise ValueError(
-            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one that does "
-            "(ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend"
-        )
-    flavour = decoder_flavour(backend, device, precision.for_onnxruntime, kv_cache)
-    if kv_cache and flavour not in bundle.manifest.flavours:
-        raise FileNotFoundError(
-            f"bundle {bundle.path} has no decoder with an {kv_cache} KV cache; add it: "
-            f"ltbm calibrate {bundle.path} --audio CLIPS"
-        )
-    if kv_cache:
-        from .ort import check_int8_kv
+    def open_stage(stage: str, path: Path) -> Engine:
+        profile = _provider_profile(bundle.manifest, device, stage, files.flavour)
+        return chosen.open(path, EngineOptions(device, threads, stream, profile, stage in LLM_STAGES))
 
-        check_int8_kv()
-    names = {"encoder": "encoder.onnx", "merge": "merge.onnx", "decoder": f"decoder.{flavour}.onnx"}
-    return flavour, {stage: bundle.file(name) for stage, name in names.items()}
+    engines = Engines(files, open_stage, in_turn)
+    if not in_turn:
+        engines.open_all()
+    return engines
+
+
+def _provider_profile(
+    manifest: Manifest, device: str, stage: str, flavour: str
+) -> OptimisationProfile | None:
+    """Shapes for which ONNX Runtime's TensorRT builds once, so that no request builds; the merge stays on CUDA."""
+    if device != "tensorrt" or stage == "merge":
+        return None
+    return optimisation_profiles(manifest, stage, flavour, Limits.of(manifest))[0]

@@ -1,67 +1,51 @@
-"""Which backends there are, and how an engine of each is opened."""
+"""Which backends there are, one record each, and how an engine of each is opened."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..bundle import Bundle
 from ..engine import Engine
+from .backend import Backend, DecoderFlavours, EngineFiles, EngineOptions
 
-BACKENDS = {
-    "onnxruntime": {"cpu": "gqa", "cuda": "std24", "tensorrt": "concat20"},
-    "tensorrt": {"cuda": "std24"},
-}
-"""Backend -> device, the default first -> the decoder flavour that runs there.
+if TYPE_CHECKING:
+    from .cuda import Stream
 
-ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA. Its TensorRT provider knows no cache in place, nor does
-TensorRT itself before 10.15, whose engines are then of concat20 (`engine_cache`).
-"""
-QUANTISED = {("onnxruntime", "cuda"): "ort24"}
-"""The flavour instead where weights are int4 or int8 as ONNX Runtime's own product reads them."""
-INT8_KV = {("onnxruntime", "cpu"): "gqa8"}
-"""The flavour instead with an int8 KV cache, where `ltbm calibrate` has added it."""
+ONNX_FILES = {"encoder": "encoder.onnx", "merge": "merge.onnx"}  # the decoder's is named by its flavour
 
 
 def open_engine(
     path: Path,
-    backend: str,
-    device: str,
+    backend: str = "onnxruntime",
+    device: str | None = None,
     threads: int | None = None,
-    stream=None,
-    profile=None,
     stepping: bool = False,
 ) -> Engine:
-    """Load the ONNX graph, or for the tensorrt backend the engine, at `path`; ImportError with the pip command for what is missing.
-
-    stream: `ltbm.runtime.backends.cuda.Stream` that orders the work on a GPU; profile: `shape_ranges.Profile` for ONNX Runtime's TensorRT
-    stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's threads on the CPU stay awake for it
-    """
-    check_device(backend, device)
-    stream = stream or open_stream(backend, device)
-    if backend == "tensorrt":
-        from .trt import TensorRTEngine
-
-        return TensorRTEngine(path, stream)
-    from .ort import OrtEngine
-
-    return OrtEngine(path, device, threads, stream, profile, stepping)
+    """One engine from its file, apart from any bundle; see `EngineOptions`."""
+    device = check_device(backend, device)
+    chosen = find_backend(backend)
+    return chosen.open(path, EngineOptions(device, threads, open_stream(chosen, device), stepping=stepping))
 
 
-def open_stream(backend: str, device: str):
+def open_stream(backend: Backend, device: str) -> "Stream | None":
     """The stream for all work on a GPU; None on the CPU. What the backend lacks is said before what CUDA lacks."""
     if device == "cpu":
         return None
-    if backend == "onnxruntime":
-        from .ort import check_provider
-
-        check_provider(device)
+    backend.require(device)
     from .cuda import Stream
 
     return Stream()
 
 
+def find_backend(name: str) -> Backend:
+    """The backend `name`; ValueError names those there are."""
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; backends are {', '.join(BACKENDS)}")
+    return BACKENDS[name]
+
+
 def check_device(backend: str, device: str | None) -> str:
     """The device, or the backend's default for None; ValueError for a backend or device not known."""
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; backends are {', '.join(BACKENDS)}")
-    devices = BACKENDS[backend]
+    devices = find_backend(backend).devices
     if device is not None and device not in devices:
         raise ValueError(f"unknown device {device!r}; devices of {backend} are {', '.join(devices)}")
     return device or next(iter(devices))
@@ -72,12 +56,91 @@ def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache
 
     kv_cache: None, of the type of the activations, or int8
     """
-    check_device(backend, device)
+    flavours = find_backend(backend).devices[check_device(backend, device)]
     if kv_cache is not None:
-        if kv_cache != "int8" or (backend, device) not in INT8_KV:
+        if kv_cache != "int8" or flavours.int8_kv is None:
             raise ValueError(
-                f"a KV cache of {kv_cache} is not there on {backend} {device}; int8 is, on onnxruntime cpu"
+                f"a KV cache of {kv_cache} is not available on {backend} {device}; int8 is, on onnxruntime cpu"
             )
-        return INT8_KV[backend, device]
-    flavour = QUANTISED.get((backend, device))
-    return flavour if quantised and flavour else BACKENDS[backend][device]
+        return flavours.int8_kv
+    return flavours.quantised if quantised and flavours.quantised else flavours.float
+
+
+def _require_onnxruntime(device: str) -> None:
+    from .ort import check_provider
+
+    check_provider(device)
+
+
+def _open_onnxruntime(path: Path, options: EngineOptions) -> Engine:
+    from .ort import OrtEngine
+
+    return OrtEngine(path, options)
+
+
+def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
+    precision = bundle.manifest.precision
+    if reason := precision.obstacle(device):
+        raise ValueError(
+            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one that does "
+            "(ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend"
+        )
+    flavour = decoder_flavour("onnxruntime", device, precision.for_onnxruntime, kv_cache)
+    if kv_cache:
+        _require_int8_kv(bundle, flavour)
+    names = ONNX_FILES | {"decoder": f"decoder.{flavour}.onnx"}
+    return EngineFiles(flavour, {stage: bundle.file(name) for stage, name in names.items()})
+
+
+def _require_int8_kv(bundle: Bundle, flavour: str) -> None:
+    from .ort import check_int8_kv
+
+    if flavour not in bundle.manifest.flavours:
+        raise FileNotFoundError(
+            f"bundle {bundle.path} has no decoder with an int8 KV cache; add it: "
+            f"ltbm calibrate {bundle.path} --audio CLIPS"
+        )
+    check_int8_kv()
+
+
+def _require_nothing(device: str) -> None:
+    """TensorRT says by itself what it lacks when it is imported."""
+
+
+def _open_tensorrt(path: Path, options: EngineOptions) -> Engine:
+    from .trt import TensorRTEngine
+
+    assert options.stream is not None, "TensorRT runs on a GPU, where there is a stream"
+    return TensorRTEngine(path, options.stream)
+
+
+def _tensorrt_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
+    from .engine_store import STAGES, find_engines, this_target
+
+    if kv_cache is not None:
+        decoder_flavour("tensorrt", device, kv_cache=kv_cache)  # says that there is none
+    engines = find_engines(bundle, this_target())
+    return EngineFiles(engines.key.flavour, {stage: engines.file(stage) for stage in STAGES})
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend(
+            "onnxruntime",
+            {
+                "cpu": DecoderFlavours("gqa", int8_kv="gqa8"),
+                "cuda": DecoderFlavours("std24", quantised="ort24"),
+                "tensorrt": DecoderFlavours("concat20"),
+            },
+            _require_onnxruntime,
+            _onnx_files,
+            _open_onnxruntime,
+        ),
+        Backend(
+            "tensorrt", {"cuda": DecoderFlavours("std24")}, _require_nothing, _tensorrt_files, _open_tensorrt
+        ),
+    )
+}
+"""ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA. Its TensorRT provider knows no cache in place, nor does
+TensorRT itself before 10.15, whose engines are then of concat20 (`engine_store`)."""

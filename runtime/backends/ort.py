@@ -14,8 +14,9 @@ except ImportError:
 
 from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, check_arrays
+from .backend import EngineOptions
 from .engine_store import FOLDER, version_tuple
-from .shape_ranges import Profile
+from .shape_ranges import OptimisationProfile
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -36,28 +37,16 @@ INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it 
 
 
 class OrtEngine:
-    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU all its work is on `stream`.
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU all its work is on the options' stream."""
 
-    profile: the shapes of a graph that TensorRT is to run; what has none runs on CUDA
-    stepping: each run follows the one before at once: the threads stay awake for a moment in between
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        device: str = "cpu",
-        threads: int | None = None,
-        stream=None,
-        profile: Profile | None = None,
-        stepping: bool = False,
-    ):
-        self.device, self._stream = device, stream
-        providers = _providers(path, device, stream, profile)
+    def __init__(self, path: Path, options: EngineOptions):
+        self.device, self._stream = options.device, options.stream
+        providers = _providers(path, options)
         self._session = onnxruntime.InferenceSession(
             str(path),
-            _options(device, threads, stepping),
+            _session_options(options),
             providers=[name for name, _ in providers],
-            provider_options=[options for _, options in providers],
+            provider_options=[provider_options for _, provider_options in providers],
         )
         if self._session.get_providers()[0] != providers[0][0]:
             raise RuntimeError(
@@ -65,7 +54,7 @@ class OrtEngine:
                 f"{self._session.get_providers()[0]}; `ltbm doctor` says which library is missing"
             )
         self._run_options = onnxruntime.RunOptions()
-        if stream:  # the next stage is behind this one on the stream: nobody needs to wait
+        if self._stream:  # the next stage is behind this one on the stream: nobody needs to wait
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.inputs = {value.name: _spec(value) for value in self._session.get_inputs()}
         self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
@@ -89,12 +78,8 @@ class OrtBinding:
     """An OrtEngine with every input and output at a fixed address; holds the arrays, so that they stay."""
 
     def __init__(self, session, run_options, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
-        self._session, self._run_options, self._io, self._arrays = (
-            session,
-            run_options,
-            session.io_binding(),
-            arrays,
-        )
+        self._session, self._run_options, self._arrays = session, run_options, arrays
+        self._io = session.io_binding()
         for name, array in arrays.items():
             bind = self._io.bind_input if name in inputs else self._io.bind_output
             bind(name, *_place(name, array), _element_type(array.dtype), array.shape, _address(array))
@@ -123,38 +108,32 @@ STEPPING_SPIN_US = 1000
 """How long the threads of an engine that steps stay awake after a run: the host's share of a step is a quarter of that."""
 
 
-def _options(device: str, threads: int | None, stepping: bool):
+def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    if device == "cpu":  # elsewhere the function body keeps the tokens on the device
+    if engine.device == "cpu":  # elsewhere the function body keeps the tokens on the device
         library.register(options)
-    if stepping:  # waking a thread takes 0.05 ms
+    if engine.stepping:  # waking a thread takes 0.05 ms
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(STEPPING_SPIN_US))
-    else:  # threads that spin would take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
+    else:  # threads that spin take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.enable_mem_pattern = (
-        False  # every clip has its own shapes: patterns would keep the activations of each twice
-    )
+    options.enable_mem_pattern = False  # every clip has its own shapes: patterns would keep activations twice
     options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    if engine.threads is not None:
+        options.intra_op_num_threads = engine.threads
     return options
 
 
-def _providers(path: Path, device: str, stream, profile: Profile | None) -> list[tuple[str, dict]]:
+def _providers(path: Path, options: EngineOptions) -> list[tuple[str, dict]]:
     """Execution providers with their options, the first first."""
-    check_provider(device)
-    if device == "cpu":
+    check_provider(options.device)
+    if options.stream is None:
         return [(PROVIDERS["cpu"], {})]
-    on_stream = {"user_compute_stream": str(stream.handle)}
-    providers = [
-        (PROVIDERS["cuda"], on_stream | {"arena_extend_strategy": "kSameAsRequested"}),
-        (PROVIDERS["cpu"], {}),
-    ]
-    return (
-        [(PROVIDERS["tensorrt"], on_stream | tensorrt_options(path, profile)), *providers]
-        if profile
-        else providers
-    )
+    on_stream = {"user_compute_stream": str(options.stream.handle)}
+    on_cuda = on_stream | {"arena_extend_strategy": "kSameAsRequested"}
+    providers: list[tuple[str, dict]] = [(PROVIDERS["cuda"], on_cuda), (PROVIDERS["cpu"], {})]
+    if options.profile is not None:
+        providers.insert(0, (PROVIDERS["tensorrt"], on_stream | tensorrt_options(path, options.profile)))
+    return providers
 
 
 def check_int8_kv() -> None:
@@ -176,7 +155,7 @@ def check_provider(device: str) -> None:
         )
 
 
-def tensorrt_options(path: Path, profile: Profile) -> dict[str, str]:
+def tensorrt_options(path: Path, profile: OptimisationProfile) -> dict[str, str]:
     """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed, so that only the first opening builds."""
     cache = path.parent / FOLDER / f"onnxruntime-{onnxruntime.__version__}"
     cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only

@@ -8,7 +8,7 @@ from ..stages.encoder import MAX_BATCH
 from ..stages.features import ENCODER_STRIDE, token_length
 from ..stages.kv_cache import BUCKET, bucket
 
-DEFAULT_WINDOWS = 4  # of audio, where the model takes so many: 120 s at level full
+DEFAULT_SEGMENTS = 4  # of audio, where the model takes so many: 120 s at level full
 TEXT_TOKENS = 1024  # of prompt and answer beside the audio
 GROWING = "concat20"  # the decoder flavour without a cache in place
 
@@ -20,33 +20,37 @@ ONE_ROW: Range = ((1,), (1,), (1,))
 class Limits:
     """What engines are built for; a request beyond is refused.
 
-    max_audio_windows: windows of 30 s that are encoded at once, counted into the default of max_context
+    max_audio_segments: segments of 30 s that are encoded at once, counted into the default of max_context
     max_context: tokens of prompt and answer together, a multiple of the KV cache's bucket
     """
 
-    max_audio_windows: int
+    max_audio_segments: int
     max_context: int
 
     @classmethod
     def of(
-        cls, manifest: Manifest, max_audio_windows: int | None = None, max_context: int | None = None
+        cls, manifest: Manifest, max_audio_segments: int | None = None, max_context: int | None = None
     ) -> "Limits":
         """Those given, or the defaults; ValueError for what the model does not have."""
-        audio, most = manifest.audio, manifest.decoder.max_positions // BUCKET * BUCKET
-        windows = min(DEFAULT_WINDOWS, audio.max_windows) if max_audio_windows is None else max_audio_windows
-        if not 1 <= windows <= audio.max_windows:
+        audio = manifest.audio
+        most = manifest.decoder.max_positions // BUCKET * BUCKET
+        segments = max_audio_segments
+        if segments is None:
+            segments = min(DEFAULT_SEGMENTS, audio.max_segments)
+        if not 1 <= segments <= audio.max_segments:
             raise ValueError(
-                f"max audio windows {windows} is not in 1 to {audio.max_windows}, the windows of one audio of this model"
+                f"max audio segments {segments} is not in 1 to {audio.max_segments}, "
+                "the segments of one audio of this model"
             )
-        tokens = windows * token_length(audio.window_frames) + TEXT_TOKENS
+        tokens = segments * token_length(audio.segment_frames) + TEXT_TOKENS
         context = min(bucket(tokens), most) if max_context is None else bucket(max_context)
         if not BUCKET <= context <= most:
             raise ValueError(f"max context {max_context} is not in 1 to {most}, the positions of this model")
-        return cls(windows, context)
+        return cls(segments, context)
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimisationProfile:
     """Ranges of every input with dimensions that vary, and of the values of inputs that are shapes."""
 
     name: str
@@ -54,21 +58,23 @@ class Profile:
     values: Mapping[str, Range] = field(default_factory=dict)
 
 
-def stage_profiles(manifest: Manifest, stage: str, flavour: str, limits: Limits) -> list[Profile]:
+def optimisation_profiles(
+    manifest: Manifest, stage: str, flavour: str, limits: Limits
+) -> list[OptimisationProfile]:
     """The profiles of `encoder`, `merge` or `decoder` (its flavour given): one, or for the decoder prefill and decode."""
     if stage == "decoder":
         return [_decoder(manifest, flavour, limits, prefill) for prefill in (True, False)]
-    frames, rows = manifest.audio.window_frames, min(limits.max_audio_windows, MAX_BATCH)
+    frames, rows = manifest.audio.segment_frames, min(limits.max_audio_segments, MAX_BATCH)
     tokens = frames // ENCODER_STRIDE
     by_row: Range = ((1,), (1,), (rows,))
     if stage == "encoder":
         mels = manifest.audio.n_mels
         features = ((1, mels, ENCODER_STRIDE), (1, mels, frames), (rows, mels, frames))
-        return [Profile(stage, {"input_features": features, "frame_lengths": by_row})]
+        return [OptimisationProfile(stage, {"input_features": features, "frame_lengths": by_row})]
     width = manifest.audio.encoder_width
     embeds = ((1, 1, width), (1, tokens, width), (rows, tokens, width))
     return [
-        Profile(
+        OptimisationProfile(
             stage,
             {"audio_embeds": embeds, "lengths": by_row, "targets": by_row, "first_position": by_row},
             {"keep": ((1,), (max(1, tokens // 2),), (tokens,))},
@@ -76,10 +82,10 @@ def stage_profiles(manifest: Manifest, stage: str, flavour: str, limits: Limits)
     ]
 
 
-def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) -> Profile:
+def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) -> OptimisationProfile:
     """One sequence. A growing cache holds the tokens before (none at prefill), one in place all its capacity."""
     d, most = manifest.decoder, limits.max_context
-    usual = min(most, bucket(token_length(manifest.audio.window_frames) // 2 + BUCKET))
+    usual = min(most, bucket(token_length(manifest.audio.segment_frames) // 2 + BUCKET))
     new = (1, usual, most) if prefill else (1, 1, 1)
     if flavour == GROWING:
         cached = (0, 0, most - 1) if prefill else (1, usual - 1, most - 1)
@@ -95,7 +101,7 @@ def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) ->
     if flavour != GROWING:
         shapes["past_len"] = ONE_ROW
     past = tuple((1, d.kv_heads, n, d.head_dim) for n in cached)
-    return Profile(
+    return OptimisationProfile(
         "prefill" if prefill else "decode",
         shapes | {f"past.{layer}.{part}": past for layer in range(d.layers) for part in ("key", "value")},
     )

@@ -160,7 +160,7 @@ class TensorRTEngine:
                 return lane
         raise ValueError(
             f"{'; '.join(self._lanes[0].misfits(arrays))}: build engines for more with `ltbm build --max-context`, "
-            "or --max-audio-windows"
+            "or --max-audio-segments"
         )
 
     def _placed(self, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -25,14 +25,21 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
     return [whole, *_flavours(facts, opened), _fits(facts, opened), _disk(opened), *_engines(facts, opened)]
 
 
-def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
+def _wanted_flavours(opened: Bundle) -> dict[tuple[str, str], str]:
+    """(backend, device) -> the decoder flavour that runs there, where the bundle's precision does."""
     precision = opened.manifest.precision
-    wanted = {
-        (backend, device): decoder_flavour(backend, device, precision.for_onnxruntime)
-        for backend, devices in BACKENDS.items()
-        for device in devices
-        if not precision.unfit(device)
-    }
+    wanted = {}
+    for backend in BACKENDS.values():
+        for device in backend.devices:
+            if not precision.obstacle(device):
+                wanted[backend.name, device] = decoder_flavour(
+                    backend.name, device, precision.for_onnxruntime
+                )
+    return wanted
+
+
+def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
+    wanted = _wanted_flavours(opened)
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
     runs, lost = (
@@ -58,7 +65,7 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
     stages, audio = opened.stage_bytes(), opened.manifest.audio
     weights = sum(stages.get(name, 0) for name in ("encoder", "merge", "decoder"))
     cache = opened.manifest.decoder.kv_bytes(
-        token_length(audio.window_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
+        token_length(audio.segment_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
     )
     text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one window, level full)"
     total, available = facts.memory.total, facts.memory.available

@@ -1,11 +1,11 @@
 """Stages 5 and 6, prefill and decode: the LLM reads the prefix at once, then one token a step, its KV cache in place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ..bundle import DecoderSpec
-from ..engine import Array, Engine
+from ..engine import Array, Binding, Engine
 from .kv_cache import KVCache
 from .splice import Prefix
 
@@ -22,8 +22,9 @@ class Decoder:
         self.cache = KVCache(engine, spec, capacity, rows)
         self.positions = np.zeros(rows, np.int64)
         self._logits = engine.zeros((rows, spec.vocab_size), np.float32)
-        self._counts = {"past_len": engine.zeros((rows,), np.int32)} if not self.cache.grows else {}
-        self._counts["last_index"] = engine.zeros((rows,), np.int32)
+        self._counts = {"last_index": engine.zeros((rows,), np.int32)}
+        if not self.cache.grows:
+            self._counts["past_len"] = engine.zeros((rows,), np.int32)
         self._token = {
             "inputs_embeds": engine.zeros((rows, 1, spec.hidden_size), engine.inputs["inputs_embeds"].dtype),
             "position_ids": engine.zeros((rows, 1), np.int64),
@@ -50,19 +51,22 @@ class Decoder:
 
         Shorter prefixes are padded at their end.
         """
-        counts = np.array([len(prefix.token_ids) for prefix in prefixes], np.int32)
+        counts = np.array([len(prefix) for prefix in prefixes], np.int32)
         embeds, positions = self._batch(prefixes, int(counts.max()))
         for row, prefix in enumerate(prefixes):
-            start, tokens = int(self.cache.lengths[row]), len(prefix.token_ids)
-            if start + tokens > self.cache.capacity:
-                raise ValueError(
-                    f"{start + tokens} tokens do not fit a KV cache of {self.cache.capacity}; reserve more"
-                )
-            bias = self._key_bias[row]
-            bias[start : start + tokens] = prefix.key_bias
-            bias[start + tokens :] = np.zeros(self.cache.capacity - start - tokens, np.float32)
+            self._write_key_bias(row, prefix)
             self.positions[row] = prefix.next_position
         return self._run({"inputs_embeds": embeds, "position_ids": positions}, counts)
+
+    def _write_key_bias(self, row: int, prefix: Prefix) -> None:
+        """Behind what is cached; zero from there on."""
+        start = int(self.cache.lengths[row])
+        end = start + len(prefix)
+        if end > self.cache.capacity:
+            raise ValueError(f"{end} tokens do not fit a KV cache of {self.cache.capacity}; reserve more")
+        bias = self._key_bias[row]
+        bias[start:end] = prefix.key_bias
+        bias[end:] = np.zeros(self.cache.capacity - end, np.float32)
 
     def step(self, token_embeds: np.ndarray) -> np.ndarray:
         """Logits [B, V] float32 after one more token of each row, given their embeddings [B, H]."""
@@ -76,14 +80,12 @@ class Decoder:
         if len(prefixes) == 1:
             only = prefixes[0]
             return only.inputs_embeds.reshape(1, longest, -1), only.position_ids.reshape(1, longest)
-        width, dtype = prefixes[0].inputs_embeds.shape[1], prefixes[0].inputs_embeds.dtype
-        embeds, positions = (
-            self._engine.zeros((self.rows, longest, width), dtype),
-            self._engine.zeros((self.rows, longest), np.int64),
-        )
+        first = prefixes[0].inputs_embeds
+        embeds = self._engine.zeros((self.rows, longest, first.shape[1]), first.dtype)
+        positions = self._engine.zeros((self.rows, longest), np.int64)
         for row, prefix in enumerate(prefixes):
-            embeds[row][: len(prefix.token_ids)] = prefix.inputs_embeds
-            positions[row][: len(prefix.token_ids)] = prefix.position_ids
+            embeds[row][: len(prefix)] = prefix.inputs_embeds
+            positions[row][: len(prefix)] = prefix.position_ids
         return embeds, positions
 
     def _run(self, tokens: dict[str, Array], counts: np.ndarray) -> np.ndarray:
@@ -96,22 +98,48 @@ class Decoder:
         self.cache.advance(counts)
         return np.asarray(self._logits)
 
-    def _binding(self, tokens: dict[str, Array]):
+    def _binding(self, tokens: dict[str, Array]) -> Binding:
         """A binding for these tokens; that of the single step is kept while the cache stays where it is."""
         step = tokens is self._token and not self.cache.grows
         if step and self._step is not None:
             return self._step
         new = tokens["position_ids"].shape[1]
         used = int(self.cache.lengths[0]) + new
-        bias = self._key_bias.reshape(-1)[:used].reshape(1, used) if self.cache.grows else self._key_bias
-        binding = self._engine.bind(
-            tokens | self._counts | self.cache.arrays(new) | {"key_bias": bias, "logits": self._logits}
-        )
+        bias = self._key_bias
+        if self.cache.grows:
+            bias = bias.reshape(-1)[:used].reshape(1, used)
+        outputs = {"key_bias": bias, "logits": self._logits}
+        binding = self._engine.bind(tokens | self._counts | self.cache.arrays(new) | outputs)
         if step:
             self._step = binding
         return binding
 
     def _reset_bindings(self) -> None:
         self._key_bias = self._engine.zeros((self.rows, self.cache.capacity), np.float32)
-        self._ones, self._last_index = np.ones(self.rows, np.int32), np.zeros(self.rows, np.int32)
-        self._step = None
+        self._ones = np.ones(self.rows, np.int32)
+        self._last_index = np.zeros(self.rows, np.int32)
+        self._step: Binding | None = None
+
+
+def decode_tokens(
+    logits: np.ndarray,
+    choose: Callable[[np.ndarray], list[int]],
+    step: Callable[[list[int]], np.ndarray],
+    end_token_ids: Sequence[int],
+    max_new_tokens: int,
+) -> Iterator[list[int]]:
+    """The answer's tokens [B], one step after another, until every row has ended or has `max_new_tokens`.
+
+    logits: [B, V] after the prefixes; choose: logits [B, V] -> tokens [B]; step: tokens [B] -> the logits after them
+    A row that has ended goes along until all have; what it gives then means nothing.
+    """
+    ended = [False] * len(logits)
+    tokens = choose(logits)
+    yield tokens
+    for _ in range(max_new_tokens - 1):
+        for row, token in enumerate(tokens):
+            ended[row] = ended[row] or token in end_token_ids
+        if all(ended):
+            return
+        tokens = choose(step(tokens))
+        yield tokens

@@ -14,12 +14,11 @@ class Embeddings:
 
     def __init__(self, path: Path, dtype):
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.shape, self.dtype = table.shape, np.dtype(dtype)
-        self._file, self._start, self._row = (
-            open(path, "rb", buffering=0),
-            table.offset,
-            np.empty(table.shape[1], table.dtype),
-        )
+        self.shape: tuple[int, ...] = table.shape
+        self.dtype = np.dtype(dtype)
+        self._first_row = table.offset  # bytes from the start of the file
+        self._row = np.empty(table.shape[1], table.dtype)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  read from until `close`
 
     def __getitem__(self, token_ids) -> np.ndarray:
         """Rows [n, H] of the ids [n]."""
@@ -29,15 +28,16 @@ class Embeddings:
     def gather(self, token_ids, out: np.ndarray) -> np.ndarray:
         """Write the rows of the ids [n] into `out` [n, H], which is returned; IndexError for an id that the table has not."""
         for row, token in zip(out, token_ids):
-            if not 0 <= token < self.shape[0]:
-                raise IndexError(f"token {token} is not among the {self.shape[0]} of the embeddings")
-            if (
-                os.preadv(self._file.fileno(), [self._row], self._start + int(token) * self._row.nbytes)
-                != self._row.nbytes
-            ):
-                raise OSError(f"{self._file.name} ends within token {token}: it was cut since it was opened")
+            self._read(int(token))
             row[:] = _widened(self._row) if self._row.dtype == np.uint16 else self._row
         return out
+
+    def _read(self, token: int) -> None:
+        if not 0 <= token < self.shape[0]:
+            raise IndexError(f"token {token} is not among the {self.shape[0]} of the embeddings")
+        offset = self._first_row + token * self._row.nbytes
+        if os.preadv(self._file.fileno(), [self._row.data], offset) != self._row.nbytes:
+            raise OSError(f"{self._file.name} ends within token {token}: it was cut since it was opened")
 
     def close(self) -> None:
         self._file.close()

@@ -1,8 +1,6 @@
-"""Stage 1, features: a waveform becomes log-mel windows, cut to the clip's own length (Whisper's front end in numpy)."""
+"""Stage 1, features: a waveform becomes log-mels, cut to the clip's own length (Whisper's front end in numpy)."""
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,54 +8,11 @@ from ..bundle import AudioSpec
 
 ENCODER_STRIDE = 4  # mel frames per encoder token: conv stride 2, pool stride 2
 LOG_FLOOR = 1e-10  # Whisper's floor under the mel power
-DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a window
-
-
-@dataclass(frozen=True)
-class FeatureWindow:
-    """One window of an audio (30 s for the models known): a row of the encoder and of the merge.
-
-    samples: [samples] float32 at the model's rate, at most a window
-    """
-
-    samples: np.ndarray
-    spec: AudioSpec
-
-    @property
-    def frame_length(self) -> int:
-        """Valid mel frames."""
-        return -(-len(self.samples) // self.spec.hop_length)
-
-    @property
-    def tokens(self) -> int:
-        """L, encoder tokens that are valid."""
-        return token_length(self.frame_length)
-
-    @property
-    def frames(self) -> int:
-        """Frames that the encoder is given: the valid ones and at least two true padded ones, which its first
-        convolution sees, rounded up to its stride."""
-        return min(encoder_frames(self.frame_length), self.spec.window_frames)
-
-    @cached_property
-    def input_features(self) -> np.ndarray:
-        """[n_mels, frames] float32, computed when first asked for."""
-        return log_mel(self.samples, self.frames, self.spec)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """sha256 of the samples, computed when first asked for: 1.4 ms for 30 s."""
-        return hashlib.sha256(self.samples.data).digest()
-
-
-def cut_windows(waveform: np.ndarray, spec: AudioSpec) -> list[FeatureWindow]:
-    """The windows of a mono waveform [samples] at the model's rate, in temporal order."""
-    size = spec.window_samples
-    return [FeatureWindow(waveform[start : start + size], spec) for start in range(0, len(waveform), size)]
+DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a segment
 
 
 def encoder_frames(frame_length: int) -> int:
-    """Frames the encoder must see for the valid tokens to equal those of a clip padded to the full window."""
+    """Frames the encoder must see for the valid tokens to equal those of a clip padded to the full segment."""
     return -(-(frame_length + 2) // ENCODER_STRIDE) * ENCODER_STRIDE
 
 
@@ -68,25 +23,25 @@ def token_length(frame_length: int) -> int:
 
 
 def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
-    """The first `frames` frames [n_mels, frames] float32 of the log-mel of `samples` padded to the full window.
+    """The first `frames` frames [n_mels, frames] float32 of the log-mel of `samples` padded to the full segment.
 
     Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades, (x + 4) / 4.
-    float64 inside, as transformers' numpy path; only `frames` frames are computed, the rest of the window is silence.
+    float64 inside, as transformers' numpy path; only `frames` frames are computed, the rest of the segment is silence.
     """
-    power = power_spectrum(pad_window(samples, frames, spec), frames, spec)
+    power = power_spectrum(pad_segment(samples, frames, spec), frames, spec)
     mel = np.log10(
         np.maximum(mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate).T @ power.T, LOG_FLOOR)
     )
     return ((np.maximum(mel, mel.max() - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
 
 
-def pad_window(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
-    """The samples under `frames` centred frames: zeros up to the window's end, reflection at its two edges."""
+def pad_segment(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
+    """The samples under `frames` centred frames: zeros up to the segment's end, reflection at its two edges."""
     half = spec.n_fft // 2
-    needed = min(frames * spec.hop_length + half, spec.window_samples)
+    needed = min(frames * spec.hop_length + half, spec.segment_samples)
     padded = np.zeros(needed, dtype=np.float64)
     padded[: len(samples)] = samples
-    right = half if needed == spec.window_samples else 0
+    right = half if needed == spec.segment_samples else 0
     return np.pad(padded, (half, right), mode="reflect")
 
 

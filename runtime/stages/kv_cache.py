@@ -36,17 +36,13 @@ class KVCache:
 
     def arrays(self, new: int) -> dict[str, Array]:
         """What the decoder binds to add `new` tokens to every row."""
-        past, present = (
-            (self._past, self._present)
-            if not self.grows
-            else (
-                self._cut(self._past, int(self.lengths[0])),
-                self._cut(self._present, int(self.lengths[0]) + new),
-            )
-        )
-        return {f"past.{name}": array for name, array in past.items()} | {
-            f"present.{name}": array for name, array in present.items()
-        }
+        past, present = self._past, self._present
+        if self.grows:
+            cached = int(self.lengths[0])
+            past = self._cut(past, cached)
+            present = self._cut(present, cached + new)
+        arrays = {f"past.{name}": array for name, array in past.items()}
+        return arrays | {f"present.{name}": array for name, array in present.items()}
 
     def advance(self, counts: np.ndarray) -> None:
         """The decoder has written `counts` [rows] tokens."""
@@ -57,13 +53,11 @@ class KVCache:
         """Make room for `capacity` tokens a row, keeping those written."""
         if self.grows:
             raise ValueError("a growing cache (decoder flavour concat20) is allocated once; make a new one")
-        wider, used = self._allocate(capacity), int(self.lengths.max())
+        wider = self._allocate(capacity)
+        used = int(self.lengths.max())
+        by_head = (self.rows * self._spec.kv_heads, -1, self._spec.head_dim)
         for name, array in self._past.items():
-            old, new = (
-                a.reshape(self.rows * self._spec.kv_heads, -1, self._spec.head_dim)
-                for a in (array, wider[name])
-            )
-            new[:, :used] = old[:, :used]
+            wider[name].reshape(*by_head)[:, :used] = array.reshape(*by_head)[:, :used]
         self._past = self._present = wider
         self.capacity = capacity
 
@@ -75,14 +69,15 @@ class KVCache:
 
     def _allocate(self, capacity: int) -> dict[str, Array]:
         shape = (self.rows, self._spec.kv_heads, capacity, self._spec.head_dim)
+        arrays: dict[str, Array] = {}
         try:
-            return {
-                f"{layer}.{part}": self._engine.zeros(shape, self._dtype)
-                for layer in range(self._spec.layers)
-                for part in ("key", "value")
-            }
+            for layer in range(self._spec.layers):
+                arrays[f"{layer}.key"] = self._engine.zeros(shape, self._dtype)
+                arrays[f"{layer}.value"] = self._engine.zeros(shape, self._dtype)
         except (MemoryError, RuntimeError) as error:
+            mebibytes = self.token_bytes * capacity / 2**20
             raise MemoryError(
-                f"no room for a KV cache of {self.rows} x {capacity} tokens, {self.token_bytes * capacity / 2**20:,.0f} MiB "
+                f"no room for a KV cache of {self.rows} x {capacity} tokens, {mebibytes:,.0f} MiB "
                 f"({error}); lower max_new_tokens or keep fewer audio tokens (--level keep25)"
             ) from None
+        return arrays

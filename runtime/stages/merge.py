@@ -1,59 +1,69 @@
 """Stage 3, merge: similar neighbouring audio tokens become one (LTBM), then the projector takes them to the LLM's width."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..engine import Array, Engine
 from ..levels import Level
 from .encoder import EncodedRows
+from .layout import TokenCounts
+
+if TYPE_CHECKING:
+    from ...plugins.merge import MergePlan
 
 
 @dataclass(frozen=True)
-class Row:
-    """A window of an audio: its tokens before and after merging."""
+class DecoderInputs:
+    """What the LLM takes of each kept token beside its embedding, for an audio whose first token stands at `first_position`.
 
-    tokens_in: int
-    tokens_out: int
-
-
-@dataclass(frozen=True)
-class Placed:
-    """What the LLM needs of each kept token beside its embedding, if the audio's first token stands at `first_position`.
-
+    positions, attention: of the level that they were written for
     position_ids: [K] int64, rotary positions
     key_bias: [K] float32, added to the attention logits of each token's key
     """
 
     first_position: int
-    positions: str  # of the level, as `attention`
+    positions: str
     attention: str
     position_ids: Array
     key_bias: Array
 
+    def fit(self, first_position: int, level: Level) -> bool:
+        """Whether they are those of an audio at `first_position` and `level`."""
+        written_for = (self.first_position, self.positions, self.attention)
+        return written_for == (first_position, level.positions, level.attention)
+
 
 @dataclass(frozen=True)
 class MergedAudio:
-    """One audio as the LLM will see it; K kept tokens of all its windows in temporal order, on the merge stage's device.
+    """One audio as the LLM takes it; K kept tokens of all its segments in temporal order, on the merge stage's device.
 
     merged_embeds: [K, H] in the bundle's precision
     row_sizes, row_anchors: [K] int32, row_source_map: [tokens_in] int32: the plan of each row, as the op gives it
-    placed: None for a plan made on the host, which `splice` places itself
+    rows: the tokens of each segment
+    decoder_inputs: None for a plan made on the host; `splice` makes them then
     """
 
     merged_embeds: Array
     row_sizes: Array
     row_anchors: Array
     row_source_map: Array
-    rows: tuple[Row, ...]
-    placed: Placed | None = None
+    rows: tuple[TokenCounts, ...]
+    decoder_inputs: DecoderInputs | None = None
 
     @classmethod
-    def of_plan(cls, merged_embeds: np.ndarray, plan) -> "MergedAudio":
-        """One row merged on the host by a `ltbm.plugins.merge.MergePlan`."""
-        row = Row(len(plan.source_map), len(plan.sizes))
-        return cls(merged_embeds, plan.sizes, plan.anchors, plan.source_map, (row,))
+    def of_plans(cls, merged_embeds: Array, plans: "Sequence[MergePlan]") -> "MergedAudio":
+        """Rows merged on the host, a plan (`plugins.merge.MergePlan`) each; their kept tokens one after the other."""
+        return cls(
+            merged_embeds,
+            np.concatenate([plan.sizes for plan in plans]),
+            np.concatenate([plan.anchors for plan in plans]),
+            np.concatenate([plan.source_map for plan in plans]),
+            tuple(TokenCounts(len(plan.source_map), len(plan.sizes)) for plan in plans),
+        )
 
     @property
     def tokens_in(self) -> int:
@@ -65,10 +75,8 @@ class MergedAudio:
 
     @property
     def nbytes(self) -> int:
-        return sum(
-            array.nbytes
-            for array in (self.merged_embeds, self.row_sizes, self.row_anchors, self.row_source_map)
-        )
+        arrays = (self.merged_embeds, self.row_sizes, self.row_anchors, self.row_source_map)
+        return sum(array.nbytes for array in arrays)
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -77,37 +85,44 @@ class MergedAudio:
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """[K] int32 on the host: place of each kept token on the audio's own time axis, in encoder tokens."""
-        starts = np.cumsum([0] + [row.tokens_in for row in self.rows[:-1]])
-        return np.asarray(self.row_anchors) + np.repeat(starts, [row.tokens_out for row in self.rows]).astype(
-            np.int32
-        )
+        """[K] int32 on the host: index of each kept token on the audio's own time axis, in encoder tokens."""
+        starts = _starts([row.tokens_in for row in self.rows])
+        per_token = np.repeat(starts, [row.tokens_out for row in self.rows])
+        return np.asarray(self.row_anchors) + per_token.astype(np.int32)
 
     @cached_property
     def source_map(self) -> np.ndarray:
         """[tokens_in] int32 on the host: the kept token that each encoder token went to, -1 if it was dropped."""
-        starts = np.cumsum([0] + [row.tokens_out for row in self.rows[:-1]])
-        placed = np.asarray(self.row_source_map) + np.repeat(
-            starts, [row.tokens_in for row in self.rows]
-        ).astype(np.int32)
-        return np.where(
-            np.asarray(self.row_source_map) < 0, np.int32(-1), placed
-        )  # a comparator drops tokens
+        starts = _starts([row.tokens_out for row in self.rows])
+        per_token = np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
+        by_row = np.asarray(self.row_source_map)
+        return np.where(by_row < 0, np.int32(-1), by_row + per_token)  # a comparator drops tokens
+
+
+def _starts(lengths: list[int]) -> np.ndarray:
+    """Where each of several runs begins when they follow one another."""
+    return np.cumsum([0, *lengths[:-1]])
 
 
 def merge(engine: Engine, groups: list[EncodedRows], level: Level, first_position: int = 0) -> MergedAudio:
-    """Merge each window on its own (rows never mix) and put their kept tokens one after the other."""
-    rows = tuple(Row(group.tokens, level.target(group.tokens)) for group in groups for _ in range(group.rows))
+    """Merge each segment on its own (rows never mix) and put their kept tokens one after the other."""
+    rows = tuple(_row_counts(groups, level))
     audio = _allocate(engine, rows, level, first_position)
     position, tokens_in, tokens_out = first_position, 0, 0
     for group in groups:
-        kept, original = level.target(group.tokens), level.positions == "original"
-        width = group.tokens if original else kept
+        kept = level.target(group.tokens)
+        width = group.tokens if level.positions == "original" else kept
         firsts = position + width * np.arange(group.rows)
         _merge_rows(engine, group, level, firsts, _Span(audio, tokens_in, tokens_out, group.rows, kept))
         position += width * group.rows
-        tokens_in, tokens_out = tokens_in + group.rows * group.tokens, tokens_out + group.rows * kept
+        tokens_in += group.tokens * group.rows
+        tokens_out += kept * group.rows
     return audio
+
+
+def _row_counts(groups: list[EncodedRows], level: Level) -> Iterator[TokenCounts]:
+    for group in groups:
+        yield from [TokenCounts(group.tokens, level.target(group.tokens))] * group.rows
 
 
 @dataclass(frozen=True)
@@ -121,63 +136,72 @@ class _Span:
     kept: int
 
     def outputs(self) -> dict[str, Array]:
-        audio, after = self.audio, self.tokens_out + self.rows * self.kept
-        by_kept = {
+        audio = self.audio
+        assert audio.decoder_inputs is not None, "allocated with the arrays of the decoder's inputs"
+        arrays = {
             "merged_embeds": audio.merged_embeds,
-            "position_ids": audio.placed.position_ids,
-            "key_bias": audio.placed.key_bias,
+            "position_ids": audio.decoder_inputs.position_ids,
+            "key_bias": audio.decoder_inputs.key_bias,
             "sizes": audio.row_sizes,
             "anchors": audio.row_anchors,
         }
-        return {
-            name: array[self.tokens_out : after].reshape(self.rows, self.kept, *array.shape[1:])
-            for name, array in by_kept.items()
-        }
+        return {name: self._rows_of(array) for name, array in arrays.items()}
+
+    def _rows_of(self, array: Array) -> Array:
+        end = self.tokens_out + self.rows * self.kept
+        return array[self.tokens_out : end].reshape(self.rows, self.kept, *array.shape[1:])
 
 
-def _allocate(engine: Engine, rows: tuple[Row, ...], level: Level, first_position: int) -> MergedAudio:
+def _allocate(
+    engine: Engine, rows: tuple[TokenCounts, ...], level: Level, first_position: int
+) -> MergedAudio:
     embeds = engine.outputs["merged_embeds"]
-    tokens_in, tokens_out = sum(row.tokens_in for row in rows), sum(row.tokens_out for row in rows)
-    placed = Placed(
+    tokens_in = sum(row.tokens_in for row in rows)
+    tokens_out = sum(row.tokens_out for row in rows)
+    decoder_inputs = DecoderInputs(
         first_position,
         level.positions,
         level.attention,
-        engine.zeros((tokens_out,), np.int64),
-        engine.zeros((tokens_out,), np.float32),
-    )
-    sizes, anchors, source_map = (
-        engine.zeros((count,), np.int32) for count in (tokens_out, tokens_out, tokens_in)
+        position_ids=engine.zeros((tokens_out,), np.int64),
+        key_bias=engine.zeros((tokens_out,), np.float32),
     )
     return MergedAudio(
-        engine.zeros((tokens_out, embeds.shape[2]), embeds.dtype), sizes, anchors, source_map, rows, placed
+        merged_embeds=engine.zeros((tokens_out, embeds.width), embeds.dtype),
+        row_sizes=engine.zeros((tokens_out,), np.int32),
+        row_anchors=engine.zeros((tokens_out,), np.int32),
+        row_source_map=engine.zeros((tokens_in,), np.int32),
+        rows=rows,
+        decoder_inputs=decoder_inputs,
     )
 
 
 def _merge_rows(engine: Engine, group: EncodedRows, level: Level, firsts: np.ndarray, span: _Span) -> None:
     """Run the merge over one group; its outputs land in the audio's arrays."""
-    rows, padded = group.rows, group.audio_embeds.shape[1]
-    whole = padded == group.tokens  # then the source map needs no cutting
-    after = span.tokens_in + rows * group.tokens
-    source_map = (
-        span.audio.row_source_map[span.tokens_in : after].reshape(rows, -1)
-        if whole
-        else engine.zeros((rows, padded), np.int32)
-    )
-    engine.bind(
-        {
-            "audio_embeds": group.audio_embeds,
-            "lengths": np.full(rows, group.tokens, np.int32),
-            "targets": np.full(rows, span.kept, np.int32),
-            "keep": np.array([span.kept], np.int64),
-            "window": np.array([level.merge_window], np.int32),
-            "first_position": firsts.astype(np.int64),
-            "original_positions": np.array([level.positions == "original"], np.int32),
-            "proportional_attention": np.array([level.attention == "proportional"], np.int32),
-            "source_map": source_map,
-        }
-        | span.outputs()
-    ).run()
-    if not whole:
-        for row in range(rows):
-            start = span.tokens_in + row * group.tokens
-            span.audio.row_source_map[start : start + group.tokens] = source_map[row][: group.tokens]
+    rows = group.rows
+    padded = group.audio_embeds.shape[1]
+    unpadded = padded == group.tokens  # then the source map is written where it belongs
+    end = span.tokens_in + rows * group.tokens
+    if unpadded:
+        source_map = span.audio.row_source_map[span.tokens_in : end].reshape(rows, -1)
+    else:
+        source_map = engine.zeros((rows, padded), np.int32)
+    inputs = {
+        "audio_embeds": group.audio_embeds,
+        "lengths": np.full(rows, group.tokens, np.int32),
+        "targets": np.full(rows, span.kept, np.int32),
+        "keep": np.array([span.kept], np.int64),
+        "window": np.array([level.merge_window], np.int32),
+        "first_position": firsts.astype(np.int64),
+        "original_positions": np.array([level.positions == "original"], np.int32),
+        "proportional_attention": np.array([level.attention == "proportional"], np.int32),
+    }
+    engine.bind(inputs | {"source_map": source_map} | span.outputs()).run()
+    if not unpadded:
+        _copy_source_map(source_map, group.tokens, span)
+
+
+def _copy_source_map(source_map: Array, tokens: int, span: _Span) -> None:
+    """The valid entries of each padded row, one row after the other."""
+    for row in range(span.rows):
+        start = span.tokens_in + row * tokens
+        span.audio.row_source_map[start : start + tokens] = source_map[row][:tokens]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
+from ltbm.runtime.backends.shape_ranges import Limits, optimisation_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
@@ -117,7 +117,7 @@ class Stages:
     def write_engines(self, folder: Path, max_context: int | None = None) -> Path:
         folder.mkdir(parents=True)
         for name, session in self.sessions.items():
-            profiles = stage_profiles(
+            profiles = optimisation_profiles(
                 self.manifest, name, self.flavour, Limits.of(self.manifest, None, max_context)
             )
             (folder / f"{name}.engine").write_text(describe(name, session, profiles))

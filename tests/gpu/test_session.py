@@ -33,7 +33,7 @@ def open_on(bundle, backend: str, device: str) -> Session:
         from ltbm.export.engine import build_engines
         from ltbm.runtime.bundle import Bundle
 
-        build_engines(Bundle.open(bundle), max_audio_windows=1, max_context=1024)
+        build_engines(Bundle.open(bundle), max_audio_segments=1, max_context=1024)
     return Session.open(bundle, backend, device)
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from ltbm.export.precision import choose_precision
-from ltbm.profiles.budgets.counts import decode_work, encoder_work, merge_work, prefill_work, window_lengths
+from ltbm.profiles.budgets.counts import decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from ltbm.profiles.budgets.device import Figure, device_names, load_device
 from ltbm.profiles.budgets.estimate import Rates, Request, choose, estimate, longest_audio, memory_of
 from ltbm.profiles.budgets.model import Model, StageBytes, counted_bytes, model_of_bundle, model_of_checkpoint
@@ -94,7 +94,7 @@ def test_an_estimate_is_the_roofline_of_its_counts(qwen):
     model = replace(model_of_bundle(Bundle.open(qwen[1])), weights=StageBytes(3e6, 2e6, 7e6))
     found = estimate(model, RATES, Request(10.0, 20, 64), KEEP25)
     assert (found.tokens_in, found.tokens_out) == (250, 63)
-    encoder, prefill = encoder_work(model, window_lengths(model, 10.0)), prefill_work(model, 83)
+    encoder, prefill = encoder_work(model, segment_lengths(model, 10.0)), prefill_work(model, 83)
     assert found.encoder == pytest.approx(
         1e3 * (max(3e6 / 1e9, encoder.linear / 1e12) + encoder.attention / 4e12)
     )
@@ -130,7 +130,7 @@ def test_the_kv_cache_is_what_a_session_allocates(session, make_clip):
 
 def test_windows_beyond_the_first_are_encoded_too(qwen):
     model = model_of_bundle(Bundle.open(qwen[1]))
-    assert window_lengths(model, 65.0) == [3000, 3000, 500]
+    assert segment_lengths(model, 65.0) == [3000, 3000, 500]
     assert encoder_work(model, [3000] * 3).linear == 3 * encoder_work(model, [3000]).linear
     assert (
         encoder_work(model, [3000] * 9).live_bytes == 4 * encoder_work(model, [3000]).live_bytes

@@ -20,7 +20,7 @@ def edit_manifest(folder, change) -> None:
 
 def test_opens_and_verifies(qwen):
     manifest = Bundle.open(qwen[1], verify=True).manifest
-    assert manifest.family == "qwen2_audio" and manifest.audio.window_seconds == 30
+    assert manifest.family == "qwen2_audio" and manifest.audio.segment_seconds == 30
 
 
 def test_the_manifest_survives_a_round_trip(qwen):

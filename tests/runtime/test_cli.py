@@ -115,7 +115,7 @@ def test_inspect_as_table_and_json(qwen, capsys):
     assert "qwen2_audio" in capsys.readouterr().out
     assert main(["inspect", str(qwen[1]), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["kv_bytes_per_window"]["keep25"] * 750 == facts["kv_bytes_per_window"]["full"] * 188
+    assert facts["kv_bytes_per_segment"]["keep25"] * 750 == facts["kv_bytes_per_segment"]["full"] * 188
 
 
 @pytest.mark.parametrize(

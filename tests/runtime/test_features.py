@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.bundle import AudioSpec
-from ltbm.runtime.stages.features import FeatureWindow, cut_windows, log_mel, mel_filters, token_length
+from ltbm.runtime.stages.features import Segment, cut_segments, log_mel, mel_filters, token_length
 
 SPEC = AudioSpec(
     sampling_rate=16_000,
     n_fft=400,
     hop_length=160,
     n_mels=128,
-    window_frames=3000,
-    max_windows=1,
+    segment_frames=3000,
+    max_segments=1,
     encoder_width=32,
 )
 
@@ -30,7 +30,7 @@ def test_equals_transformers_numpy_path(extractor, samples):
     padded = np.zeros((1, 480_000))
     padded[0, :samples] = waveform
     reference = extractor._np_extract_fbank_features(padded, "cpu")[0]
-    window = FeatureWindow(waveform, SPEC)
+    window = Segment(waveform, SPEC)
     frames = window.input_features.shape[1]
     assert np.abs(window.input_features - reference[:, :frames]).max() < 2e-7
     mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")[
@@ -53,6 +53,6 @@ def test_token_length(frames, tokens):
 
 
 def test_windows_cover_the_clip():
-    windows = cut_windows(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
+    windows = cut_segments(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
     assert [window.tokens for window in windows] == [750, 750, 750, 125]
     assert [window.input_features.shape[1] for window in windows] == [3000, 3000, 3000, 504]

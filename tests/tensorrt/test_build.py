@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
+from ltbm.runtime.backends.shape_ranges import Limits, optimisation_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 
@@ -18,7 +18,7 @@ def test_three_engines_and_their_record(device, bundle_of):
     assert device.trt.built == ["encoder.onnx", "merge.trt.onnx", "decoder.std24.onnx"]
     record = json.loads((folder.path / "engines.json").read_text())
     assert folder.path.parent == path / "engines" and record["key"]["limits"] == {
-        "max_audio_windows": 1,
+        "max_audio_segments": 1,
         "max_context": 512,
     }
     assert (
@@ -191,7 +191,7 @@ def test_limits_are_checked_and_rounded(bundle_of):
 def test_profiles_are_in_order(bundle_of, flavour, context):
     manifest = Bundle.open(bundle_of("audioflamingo3")).manifest
     for stage in ("encoder", "merge", "decoder"):
-        for profile in stage_profiles(manifest, stage, flavour, Limits(2, context)):
+        for profile in optimisation_profiles(manifest, stage, flavour, Limits(2, context)):
             for least, usual, most in [*profile.shapes.values(), *profile.values.values()]:
                 assert len(least) == len(usual) == len(most) and all(
                     low <= n <= high for low, n, high in zip(least, usual, most)

@@ -122,7 +122,7 @@ def test_every_part_of_the_key_changes_the_folder(device, built):
         replace(key, flavour="x"),
         replace(key, graphs=key.graphs | {"merge": "x"}),
         replace(key, limits=replace(key.limits, max_context=64)),
-        replace(key, limits=replace(key.limits, max_audio_windows=9)),
+        replace(key, limits=replace(key.limits, max_audio_segments=9)),
     ]
     assert len({one.digest for one in [key, *others]}) == len(others) + 1
     assert folder.path.name == key.digest

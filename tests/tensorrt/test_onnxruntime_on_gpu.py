@@ -64,12 +64,12 @@ def test_answers_and_copies(gpu_session, device, bundle_of, make_clip, name, fla
 def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):
     from ltbm.runtime.backends.cuda import Stream
     from ltbm.runtime.backends.ort import _providers, tensorrt_options
-    from ltbm.runtime.backends.shape_ranges import Limits, stage_profiles
+    from ltbm.runtime.backends.shape_ranges import Limits, optimisation_profiles
     from ltbm.runtime.bundle import Bundle
 
     path = bundle_of()
     manifest = Bundle.open(path).manifest
-    profile = stage_profiles(manifest, "encoder", "concat20", Limits.of(manifest))[0]
+    profile = optimisation_profiles(manifest, "encoder", "concat20", Limits.of(manifest))[0]
     options = tensorrt_options(path / "encoder.onnx", profile)
     assert options["trt_profile_min_shapes"] == "input_features:1x128x4,frame_lengths:1"
     assert options["trt_profile_max_shapes"] == "input_features:1x128x3000,frame_lengths:1"
@@ -83,20 +83,22 @@ def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):
 def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
     from ltbm.runtime.backends import ort
     from ltbm.runtime.backends.cuda import Stream
-    from ltbm.runtime.backends.shape_ranges import Profile
+    from ltbm.runtime.backends.shape_ranges import OptimisationProfile
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ort.PROVIDERS.values()))
     stream = Stream()
     names = {
         name: [provider for provider, _ in ort._providers(tmp_path / "x.onnx", name, stream, profile)]
-        for name, profile in (("cpu", None), ("cuda", None), ("tensorrt", Profile("x", {})))
+        for name, profile in (("cpu", None), ("cuda", None), ("tensorrt", OptimisationProfile("x", {})))
     }
     assert names == {
         "cpu": ["CPUExecutionProvider"],
         "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
         "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
     }
-    for _, options in ort._providers(tmp_path / "x.onnx", "tensorrt", stream, Profile("x", {}))[:2]:
+    for _, options in ort._providers(tmp_path / "x.onnx", "tensorrt", stream, OptimisationProfile("x", {}))[
+        :2
+    ]:
         assert options["user_compute_stream"] == str(stream.handle)
     assert [name for name, _ in ort._providers(tmp_path / "merge.onnx", "tensorrt", stream, None)][
         0

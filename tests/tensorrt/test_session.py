@@ -234,7 +234,7 @@ def test_a_full_gpu_says_what_to_do(device, built, make_clip):
 
 def test_what_engines_were_not_built_for_is_refused(device, bundle_of, make_clip):
     path = bundle_of("audioflamingo3")
-    device.build(path, max_audio_windows=1, max_context=128)
+    device.build(path, max_audio_segments=1, max_context=128)
     with Session.open(path, backend="tensorrt") as session:
         assert session.generate(make_clip(3), PROMPT, "keep25", max_new_tokens=4).token_ids
         with pytest.raises(
@@ -242,7 +242,7 @@ def test_what_engines_were_not_built_for_is_refused(device, bundle_of, make_clip
             match="past.0.key is .* the engine takes 1x2x64x16 to 1x2x128x16.*ltbm build --max-context",
         ):
             session.generate(make_clip(3), PROMPT, "full", max_new_tokens=100)
-        with pytest.raises(ValueError, match="input_features is 2x128x3000.* --max-audio-windows"):
+        with pytest.raises(ValueError, match="input_features is 2x128x3000.* --max-audio-segments"):
             session.generate(make_clip(60), PROMPT, "keep6", max_new_tokens=2)
 
 

@@ -1,0 +1,69 @@
+"""What a backend is: the devices it runs on, the files it takes of a bundle, and how it opens an engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bundle import Bundle
+from ..engine import Engine
+from .shape_ranges import OptimisationProfile
+
+if TYPE_CHECKING:
+    from .cuda import Stream
+
+
+@dataclass(frozen=True)
+class DecoderFlavours:
+    """The decoder graphs of a bundle that run on one device.
+
+    float: of weights that are not quantised
+    quantised: of int4 or int8 weights as ONNX Runtime's own product reads them; None for the same
+    int8_kv: with an int8 KV cache, where `ltbm calibrate` has added it; None where no such cache is possible
+    """
+
+    float: str
+    quantised: str | None = None
+    int8_kv: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """What a backend opens of a bundle: the decoder's flavour, and the file of each stage."""
+
+    flavour: str
+    stages: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How one engine is opened.
+
+    threads: on the CPU, all cores for None
+    stream: orders the work on a GPU; None on the CPU
+    profile: the shapes for ONNX Runtime's TensorRT provider; None for a graph that it does not run
+    stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's threads on the CPU stay awake
+    """
+
+    device: str
+    threads: int | None = None
+    stream: "Stream | None" = None
+    profile: OptimisationProfile | None = None
+    stepping: bool = False
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a bundle's engines.
+
+    devices: what it runs on, the default first, and the decoder flavours there
+    require: raises where this installation lacks what a device needs, with the command that brings it
+    files: the files of a bundle for a device and a KV cache type; FileNotFoundError says how to make what is missing
+    open: an engine from its file
+    """
+
+    name: str
+    devices: Mapping[str, DecoderFlavours]
+    require: Callable[[str], None]
+    files: Callable[[Bundle, str, str | None], EngineFiles]
+    open: Callable[[Path, EngineOptions], Engine]

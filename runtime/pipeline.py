@@ -1,0 +1,143 @@
+"""The way of a clip: features -> encoder -> merge -> splice -> prefill -> decode, a bundle's stages over its engines."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .backends.engines import Engines, open_engines
+from .bundle import Bundle
+from .levels import Budget, Level, settle
+from .prompt import Prompter, Turn
+from .stages.audio import load_audio
+from .stages.decoder import Decoder, decode_tokens
+from .stages.embeddings import Embeddings
+from .stages.encoder import EncodedRows, encode
+from .stages.layout import Layout, TokenCounts, lay_out
+from .stages.merge import MergedAudio, merge
+from .stages.segments import Audio, cut_segments, read_long_audio, split_long
+from .stages.splice import Prefix, splice
+
+
+class Pipeline:
+    """Each stage as a function of what the one before it gave; nothing is kept from one call to the next.
+
+    Several prompts may be answered at once (`greedy`); `Session` answers one after the other and keeps what they share.
+    """
+
+    def __init__(self, bundle: Bundle, engines: Engines):
+        self.bundle, self.manifest = bundle, bundle.manifest
+        self.engines = engines
+        self.prompter = Prompter(bundle)
+        self.embeddings = Embeddings(bundle.file("embeddings.npy"), self.manifest.precision.inputs_embeds)
+
+    @classmethod
+    def open(cls, path, **options) -> "Pipeline":
+        """The bundle at `path`, its engines as `open_engines` takes the options."""
+        bundle = Bundle.open(path)
+        return cls(bundle, open_engines(bundle, **options))
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.engines.close()
+        self.embeddings.close()
+
+    def segments(self, source, long_audio: str = "error", sampling_rate: int | None = None) -> list[Audio]:
+        """Every audio of `source`, a path or an array or a sequence of them, cut into segments of 30 s.
+
+        long_audio: `segments` makes several audios of one that is longer than the model takes; `error` refuses it
+        """
+        long_audio = read_long_audio(long_audio)
+        several = isinstance(source, Sequence) and not isinstance(source, (str, bytes))
+        sources = source if several else [source]
+        if not len(sources):
+            raise ValueError("no audio was given")
+        spec = self.manifest.audio
+        audios: list[Audio] = []
+        for one in sources:
+            segments = cut_segments(load_audio(one, spec.sampling_rate, sampling_rate), spec)
+            audios += split_long(segments, spec.max_segments, long_audio, one, spec.segment_seconds)
+        return audios
+
+    def features(self, audio: Audio) -> list[np.ndarray]:
+        """The log-mels [n_mels, frames] of each segment, which keeps them for the encoder."""
+        return [segment.input_features for segment in audio]
+
+    def encode(self, audio: Audio) -> list[EncodedRows]:
+        """Audio embeddings of every segment, those of equal length together."""
+        return encode(self.engines.get("encoder"), audio)
+
+    def merge(self, encoded: list[EncodedRows], level: Level, first_position: int = 0) -> MergedAudio:
+        """One audio merged and projected; its first token stands at `first_position`."""
+        return merge(self.engines.get("merge"), encoded, level, first_position)
+
+    def lay_out(
+        self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level | Budget, max_new_tokens: int
+    ) -> Layout:
+        """Where everything of a prompt stands; ValueError, before anything is encoded, for what the model cannot hold."""
+        settled, reason = settle(level, [segment.tokens for audio in audios for segment in audio])
+        counts = [_token_counts(audio, settled) for audio in audios]
+        prompt_ids = self.prompter.conversation_ids(turns)
+        layout = lay_out(prompt_ids, counts, self.manifest.prompt.audio_token_id, settled, reason)
+        self._check_positions(layout.next_position, max_new_tokens)
+        return layout
+
+    def prefix(self, layout: Layout, audios: Sequence[MergedAudio], skip: int = 0) -> Prefix:
+        """The prompt's embeddings, positions and key bias from token `skip` on; `audios` are those still to be read."""
+        zeros = self.engines.get("decoder").zeros
+        return splice(layout, audios, self.embeddings, zeros, skip)
+
+    def decoder(self, capacity: int, rows: int = 1) -> Decoder:
+        """The LLM with an empty KV cache of `capacity` tokens for each of `rows` sequences."""
+        return Decoder(self.engines.get("decoder"), self.manifest.decoder, capacity, rows)
+
+    def greedy(self, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[list[int]]:
+        """Token ids of each prefix's most likely answer up to its end token, all of them in one batch."""
+        longest = max(len(prefix) for prefix in prefixes)
+        decoder = self.decoder(longest + max_new_tokens, len(prefixes))
+        ends = self.manifest.prompt.eos_token_ids
+        rows = self.decode(decoder, prefixes, max_new_tokens, ends)
+        return [_until_end(row, ends) for row in rows]
+
+    def decode(
+        self,
+        decoder: Decoder,
+        prefixes: Sequence[Prefix],
+        max_new_tokens: int,
+        end_token_ids: Sequence[int],
+    ) -> list[tuple[int, ...]]:
+        """Prefill, then the most likely tokens of each row until every row has ended; their K/V stay in the decoder."""
+        steps = decode_tokens(
+            decoder.prefill(prefixes),
+            choose=lambda logits: logits.argmax(-1).tolist(),
+            step=lambda tokens: decoder.step(self.embeddings[tokens]),
+            end_token_ids=end_token_ids,
+            max_new_tokens=max_new_tokens,
+        )
+        return list(zip(*steps))
+
+    def _check_positions(self, prompt: int, max_new_tokens: int) -> None:
+        limit = self.manifest.decoder.max_positions
+        if prompt + max_new_tokens > limit:
+            raise ValueError(
+                f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, the model has {limit}; "
+                "shorten the audio or the answer, or use compact positions with a lower level"
+            )
+
+
+def _until_end(token_ids: Sequence[int], end_token_ids: Sequence[int]) -> list[int]:
+    """The tokens before the first end token."""
+    for index, token in enumerate(token_ids):
+        if token in end_token_ids:
+            return list(token_ids[:index])
+    return list(token_ids)
+
+
+def _token_counts(audio: Audio, level: Level) -> TokenCounts:
+    tokens_in = sum(segment.tokens for segment in audio)
+    tokens_out = sum(level.target(segment.tokens) for segment in audio)
+    return TokenCounts(tokens_in, tokens_out)

@@ -1,0 +1,30 @@
+"""A request as it reaches a session: the conversation so far with its audios, and how to answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .levels import Budget, Level
+from .prompt import Turn
+from .sampling import GREEDY, Sampling
+from .stages.segments import Audio
+
+DEFAULT_MAX_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True, eq=False)  # two equal requests are still two
+class Request:
+    """What to answer.
+
+    turns: the conversation, the question last; audios: those of all turns, in order
+    max_new_tokens: tokens of the longest answer
+    """
+
+    turns: Sequence[Turn]
+    audios: Sequence[Audio]
+    level: Level | Budget
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    sampling: Sampling = GREEDY
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens {self.max_new_tokens} is below 1")
