@@ -12,6 +12,7 @@ from ltbm.export.parity import check_parity
 from ltbm.export.reference import TorchReference
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS, parse_level
+from ltbm.runtime.pipeline import Pipeline
 from ltbm.runtime.session import Session
 
 BOUND = 1e-4  # largest absolute difference of encoder and logits in float32
@@ -156,21 +157,18 @@ def test_the_session_answers_as_transformers_does(make_bundle, family, make_clip
 
 
 def test_a_clip_pays_for_its_own_length(make_bundle, family, make_clip):
-    """The encoder sees the clip's frames, not the window's: 504 of 3000 for 5 s."""
-    with Session.open(make_bundle(family)[1]) as session:
-        (windows,) = session.features(make_clip(5))
-        assert [window.input_features.shape for window in windows] == [(128, 504)]
+    """The encoder sees the clip's frames, not the segment's: 504 of 3000 for 5 s."""
+    with Pipeline.open(make_bundle(family)[1]) as pipeline:
+        (audio,) = pipeline.segments(make_clip(5))
+        assert [mel.shape for mel in pipeline.features(audio)] == [(128, 504)]
 
 
 def test_rows_in_one_batch_equal_rows_alone(make_bundle, family, make_clip):
-    from ltbm.runtime.stages.encoder import encode
-
-    with Session.open(make_bundle(family)[1]) as session:
-        windows = [
-            session.features(make_clip(seconds, seed))[0][0] for seed, seconds in enumerate((2.0, 1.99, 2.02))
-        ]
-        together = encode(session.encoder, windows)
-        alone = [encode(session.encoder, [window])[0] for window in windows]
+    with Pipeline.open(make_bundle(family)[1]) as pipeline:
+        clips = [make_clip(seconds, seed) for seed, seconds in enumerate((2.0, 1.99, 2.02))]
+        segments = [segment for (segment,) in pipeline.segments(clips)]
+        together = pipeline.encode(segments)
+        alone = [pipeline.encode([segment])[0] for segment in segments]
     assert len(together) == 1
     for row, single in enumerate(alone):
         length = single.tokens

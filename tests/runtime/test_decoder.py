@@ -3,8 +3,8 @@ import pytest
 
 from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.levels import parse_level
+from ltbm.runtime.prompt import Turn
 from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.splice import splice
 
 FLAVOURS = ("gqa", "std24")
 
@@ -12,11 +12,11 @@ FLAVOURS = ("gqa", "std24")
 @pytest.fixture(scope="module")
 def prefixes(session, make_clip):
     """Three prefixes of different lengths, merged, with gaps in their positions and biases on their keys."""
-    made, level = [], parse_level("keep25")
+    made, level, pipeline = [], parse_level("keep25"), session.pipeline
     for seconds, prompt in ((1, "short ?"), (4, "a longer question ?"), (2.5, "mid ?")):
-        merged = session.hear(session.features(make_clip(seconds)), level)
-        ids = session.prompter.prompt_ids(prompt, 1)
-        made.append(splice(ids, merged, session.manifest.prompt.audio_token_id, session.embeddings, level))
+        (audio,) = audios = pipeline.segments(make_clip(seconds))
+        layout = pipeline.lay_out([Turn("user", prompt, 1)], audios, level, 8)
+        made.append(pipeline.prefix(layout, [pipeline.merge(pipeline.encode(audio), layout.level)]))
     return made
 
 
@@ -26,7 +26,7 @@ def logits_of(session, flavour: str, prefixes, steps: int = 4) -> np.ndarray:
     decoder = Decoder(engine, session.manifest.decoder, 200, rows=len(prefixes))
     out = [decoder.prefill(prefixes).copy()]
     for token in range(20, 20 + steps):
-        out.append(decoder.step(session.embeddings[[token] * len(prefixes)]).copy())
+        out.append(decoder.step(session.pipeline.embeddings[[token] * len(prefixes)]).copy())
     return np.stack(out)
 
 
@@ -50,6 +50,6 @@ def test_the_cache_is_updated_in_place(session, prefixes, flavour):
     keys, length = decoder.cache.arrays(1)["past.0.key"], int(decoder.cache.lengths[0])
     assert keys is decoder.cache.arrays(1)["present.0.key"]
     before = keys.copy()
-    decoder.step(session.embeddings[[20]])
+    decoder.step(session.pipeline.embeddings[[20]])
     changed = np.flatnonzero((keys != before).any(axis=(0, 1, 3)))
     assert changed.tolist() == [length]

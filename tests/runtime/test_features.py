@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.bundle import AudioSpec
-from ltbm.runtime.stages.features import Segment, cut_segments, log_mel, mel_filters, token_length
+from ltbm.runtime.stages.features import log_mel, mel_filters, token_length
+from ltbm.runtime.stages.segments import Segment, cut_segments
 
 SPEC = AudioSpec(
     sampling_rate=16_000,
@@ -30,13 +31,13 @@ def test_equals_transformers_numpy_path(extractor, samples):
     padded = np.zeros((1, 480_000))
     padded[0, :samples] = waveform
     reference = extractor._np_extract_fbank_features(padded, "cpu")[0]
-    window = Segment(waveform, SPEC)
-    frames = window.input_features.shape[1]
-    assert np.abs(window.input_features - reference[:, :frames]).max() < 2e-7
+    segment = Segment(waveform, SPEC)
+    frames = segment.input_features.shape[1]
+    assert np.abs(segment.input_features - reference[:, :frames]).max() < 2e-7
     mask = extractor(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="np")[
         "attention_mask"
     ]
-    assert window.frame_length == mask.sum()
+    assert segment.frame_length == mask.sum()
 
 
 def test_filters_equal_transformers(extractor):
@@ -52,7 +53,7 @@ def test_token_length(frames, tokens):
     assert token_length(frames) == tokens
 
 
-def test_windows_cover_the_clip():
-    windows = cut_segments(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
-    assert [window.tokens for window in windows] == [750, 750, 750, 125]
-    assert [window.input_features.shape[1] for window in windows] == [3000, 3000, 3000, 504]
+def test_segments_cover_the_clip():
+    segments = cut_segments(np.zeros(480_000 * 3 + 80_000, np.float32), SPEC)
+    assert [segment.tokens for segment in segments] == [750, 750, 750, 125]
+    assert [segment.input_features.shape[1] for segment in segments] == [3000, 3000, 3000, 504]

@@ -2,7 +2,15 @@ from fractions import Fraction
 
 import pytest
 
-from ltbm.runtime.levels import NAMED_RATIOS, Level, parse_level
+from ltbm.runtime.levels import (
+    NAMED_RATIOS,
+    Budget,
+    Level,
+    as_level,
+    level_of_parts,
+    parse_level,
+    settle,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,10 +28,11 @@ def test_auto_window(name, window):
     assert parse_level(name).merge_window == window
 
 
-def test_a_decimal_ratio_is_exact():
-    level = parse_level(keep_ratio="0.3")
-    assert level.ratio == Fraction(3, 10) and level.target(750) == 225 and level.merge_window == 8
-    assert parse_level(keep_ratio=0.3).target(10) == 3  # binary 0.3 rounded up would keep 4
+def test_a_share_is_exact():
+    for written in ("0.3", "3/10", 0.3, Fraction(3, 10)):
+        level = parse_level(written)
+        assert level.ratio == Fraction(3, 10) and level.target(750) == 225 and level.merge_window == 8
+    assert parse_level(0.3).target(10) == 3  # binary 0.3 rounded up would keep 4
 
 
 @pytest.mark.parametrize("length", range(0, 40))
@@ -34,8 +43,18 @@ def test_targets_stay_between_one_and_the_length(length):
 
 
 def test_a_budget_is_settled_per_clip():
-    assert parse_level(audio_tokens=100).for_clip(750).target(750) == 100
-    assert parse_level(audio_tokens=900).for_clip(750).ratio == 1
+    assert Budget(100).for_clip(750).target(750) == 100
+    assert Budget(900).for_clip(750).ratio == 1
+
+
+def test_settling_says_why_nothing_changes():
+    assert settle(parse_level("keep50"), [750]) == (parse_level("keep50"), "")
+    level, reason = settle(Budget(800, window=3, positions="compact"), [750])
+    assert "not below the clip's 750" in reason and (level.window, level.positions) == (3, "compact")
+    assert "keeps every token" in settle(parse_level("full"), [750])[1]
+    assert "rounded up" in settle(parse_level("keep75"), [1, 2])[1]
+    level, reason = settle(Budget(5), [])
+    assert level.ratio == 1 and reason == "the prompt has no audio"
 
 
 @pytest.mark.parametrize(
@@ -44,23 +63,23 @@ def test_a_budget_is_settled_per_clip():
         (dict(level="keep40"), "levels are full, keep75"),
         (dict(keep_ratio="0"), "outside"),
         (dict(keep_ratio="1.1"), "outside"),
-        (dict(keep_ratio="half"), "no number"),
-        (dict(keep_ratio="1/0"), "no number"),
+        (dict(keep_ratio="half"), "not a number"),
+        (dict(keep_ratio="1/0"), "not a number"),
         (dict(audio_tokens=0), "below 1"),
         (dict(keep_ratio="0.5", audio_tokens=3), "not both"),
         (dict(window="wide"), "auto, global"),
         (dict(window=-2), "below -1"),
+        (dict(audio_tokens=3, window=-2), "below -1"),
         (dict(positions="old"), "original"),
         (dict(attention="more"), "proportional"),
     ],
 )
 def test_refusals_say_what_is_allowed(options, words):
     with pytest.raises(ValueError, match=words):
-        parse_level(**options)
+        level_of_parts(**options)
 
 
-def test_a_complete_level_takes_no_further_options():
-    level = parse_level("keep25")
-    assert parse_level(level) is level
-    with pytest.raises(ValueError, match="dataclasses.replace"):
-        parse_level(level, window=3)
+def test_a_level_is_a_name_a_share_or_itself():
+    level, budget = parse_level("keep25"), Budget(10)
+    assert as_level(level) is level and as_level(budget) is budget
+    assert as_level("keep25") == level and as_level(0.25).ratio == level.ratio

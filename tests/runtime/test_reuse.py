@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ltbm.runtime.audio_cache import AudioCache, content_key
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
 
@@ -22,41 +23,50 @@ def alone(qwen):
         yield opened
 
 
+def engine(session, stage):
+    return session.pipeline.engines.get(stage)
+
+
 def refuse(*_, **__):
     raise AssertionError("this engine was not to run")
 
 
 def test_a_second_question_pays_neither_encoder_nor_audio_prefill(fresh, alone, make_clip, monkeypatch):
     fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=8)
-    monkeypatch.setattr(fresh.encoder, "bind", refuse)
-    monkeypatch.setattr(fresh.merge_engine, "bind", refuse)
+    monkeypatch.setattr(engine(fresh, "encoder"), "bind", refuse)
+    monkeypatch.setattr(engine(fresh, "merge"), "bind", refuse)
     again = fresh.generate(make_clip(5), OTHER, "keep25", max_new_tokens=8)
     expected = alone.generate(make_clip(5), OTHER, "keep25", max_new_tokens=8)
     assert again.token_ids == expected.token_ids and again.prompt_token_ids == expected.prompt_token_ids
     assert again.reused_tokens > again.tokens_out == 32 and expected.reused_tokens == 0
-    assert len(again.prompt_token_ids) - again.reused_tokens <= len(fresh.prompter.prompt_ids(OTHER, 1))
+    assert len(again.prompt_token_ids) - again.reused_tokens <= len(
+        fresh.pipeline.prompter.prompt_ids(OTHER, 1)
+    )
     assert again.timings["encoder"] == again.timings["merge"] == 0
 
 
 def test_another_level_runs_the_encoder_no_more(fresh, alone, make_clip, monkeypatch):
     fresh.generate(make_clip(5), PROMPT, "full", max_new_tokens=2)
-    monkeypatch.setattr(fresh.encoder, "bind", refuse)
+    monkeypatch.setattr(engine(fresh, "encoder"), "bind", refuse)
     answer = fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8)
     assert answer.token_ids == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8).token_ids
     assert answer.tokens_out == 16 and answer.reused_tokens < 60
 
 
 @pytest.mark.parametrize(
-    "change",
-    [dict(window="global"), dict(positions="compact"), dict(attention="plain"), dict(keep_ratio="0.3")],
+    "level",
+    [
+        parse_level("keep12", window="global"),
+        parse_level("keep12", positions="compact"),
+        parse_level("keep12", attention="plain"),
+        parse_level(0.3),
+    ],
+    ids=["window", "positions", "attention", "ratio"],
 )
-def test_every_part_of_a_level_tells_audio_apart(fresh, alone, make_clip, change):
+def test_every_part_of_a_level_tells_audio_apart(fresh, alone, make_clip, level):
     fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=2)
-    answer = fresh.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change)
-    assert (
-        answer.token_ids
-        == alone.generate(make_clip(5), PROMPT, "keep12", max_new_tokens=8, **change).token_ids
-    )
+    answer = fresh.generate(make_clip(5), PROMPT, level, max_new_tokens=8)
+    assert answer.token_ids == alone.generate(make_clip(5), PROMPT, level, max_new_tokens=8).token_ids
 
 
 def test_another_clip_is_another_clip(fresh, alone, make_clip):
@@ -92,10 +102,10 @@ def test_a_conversation_remembers(fresh, alone, make_clip):
         ("And now?", make_clip(2, seed=3)),
         (OTHER, None),
     ):
-        said = conversation.ask(prompt, audio, max_new_tokens=6)
+        answer = conversation.ask(prompt, audio, max_new_tokens=6)
         expected = reference.ask(prompt, audio, max_new_tokens=6)
-        assert said.token_ids == expected.token_ids
-    assert said.tokens_in == 175 and said.reused_tokens > 60
+        assert answer.token_ids == expected.token_ids
+    assert answer.tokens_in == 175 and answer.reused_tokens > 60
     assert [turn.role for turn in conversation.turns] == ["user", "assistant"] * 4
 
 
@@ -118,21 +128,32 @@ def test_an_answer_does_not_go_on_after_the_next_request(fresh, make_clip):
         next(first)
 
 
-def test_low_memory_holds_hearing_and_the_llm_in_turn(qwen, alone, make_clip):
+def test_low_memory_holds_the_audio_engines_and_the_llm_in_turn(qwen, alone, make_clip):
     with Session.open(qwen[1], low_memory=True) as session:
         answers = [
             session.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6) for seconds in (3, 3, 5)
         ]
-        assert set(session._engines._open) == {"decoder"}
-        assert session.encoder is not None
-        assert set(session._engines._open) == {"encoder"} and session._context is None
+        engines = session.pipeline.engines
+        assert set(engines._engines) == {"decoder"}
+        assert engines.get("encoder") is not None and set(engines._engines) == {"encoder"}
     for answer, seconds in zip(answers, (3, 3, 5)):
-        assert (
-            answer.token_ids
-            == alone.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6).token_ids
-        )
+        expected = alone.generate(make_clip(seconds), PROMPT, "keep25", max_new_tokens=6)
+        assert answer.token_ids == expected.token_ids
     assert answers[1].reused_tokens == len(answers[1].prompt_token_ids) - 1
     assert answers[2].reused_tokens == 0
+
+
+def test_low_memory_keeps_a_conversation_going(qwen, alone, make_clip):
+    """A new clip takes the LLM's memory: the whole conversation is read again, from audio that is still kept."""
+    with Session.open(qwen[1], low_memory=True) as session:
+        conversation = session.converse("keep25")
+        reference = alone.converse("keep25")
+        reused = []
+        for prompt, audio in ((PROMPT, make_clip(3)), (OTHER, None), (PROMPT, make_clip(2)), (OTHER, None)):
+            answer = conversation.ask(prompt, audio, max_new_tokens=4)
+            assert answer.token_ids == reference.ask(prompt, audio, max_new_tokens=4).token_ids
+            reused.append(answer.reused_tokens)
+    assert reused[0] == reused[2] == 0 < reused[1] < reused[3]
 
 
 def test_text_alone(fresh):
@@ -140,26 +161,34 @@ def test_text_alone(fresh):
     assert (answer.tokens_in, answer.applied, answer.reason) == (0, False, "the prompt has no audio")
 
 
-def test_what_was_heard_longest_ago_goes_first(qwen, make_clip):
-    from ltbm.runtime.backends.engines import Engines
-    from ltbm.runtime.hearing import Hearing, content_of
+def test_the_least_recently_used_audio_goes_first():
+    cache = AudioCache(limit=10)
+    for key in "abc":
+        cache.put(key, key.upper(), 4)
+    assert [key in cache for key in "abc"] == [False, True, True]
+    assert cache.get("b") == "B"
+    cache.put("d", "D", 4)
+    assert [key in cache for key in "bcd"] == [True, False, True]
+    cache.put("large", "L", 11)
+    assert "large" not in cache and cache.get("c") is None
 
-    with Session.open(qwen[1]) as session:
-        clips = [session.features(make_clip(seconds))[0] for seconds in (2, 3, 4)]
-        hearing = Hearing(session._engines, limit=40_000)
-        for clip in clips:
-            hearing.hear(clip, parse_level("keep25"))
-        kept = [content_of(clip) in hearing._kept for clip in clips]
-        assert kept[2] and not all(kept) and sum(size for _, size in hearing._kept.values()) <= 40_000
-        assert isinstance(session._engines, Engines)
+
+def test_a_session_keeps_audio_up_to_its_limit(fresh, make_clip, monkeypatch):
+    monkeypatch.setattr(fresh, "_cache", AudioCache(limit=40_000))
+    clips = [make_clip(seconds) for seconds in (2, 3, 4)]
+    for clip in clips:
+        fresh.generate(clip, PROMPT, "keep25", max_new_tokens=1)
+    keys = [content_key(fresh.pipeline.segments(clip)[0]) for clip in clips]
+    kept = [key in fresh._cache for key in keys]
+    assert kept[2] and not all(kept)
 
 
 def test_steps_allocate_no_arrays(fresh, make_clip, monkeypatch):
     """After the first step no array is made and nothing is bound."""
     stream = fresh.stream(make_clip(2), PROMPT, max_new_tokens=20)
     next(stream), next(stream)
-    monkeypatch.setattr(fresh.decoder, "zeros", refuse)
-    monkeypatch.setattr(fresh.decoder, "bind", refuse)
+    monkeypatch.setattr(engine(fresh, "decoder"), "zeros", refuse)
+    monkeypatch.setattr(engine(fresh, "decoder"), "bind", refuse)
     assert len(list(stream)) > 10
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.levels import parse_level
-from ltbm.runtime.stages.merge import MergedAudio, Row
+from ltbm.runtime.stages.layout import TokenCounts, lay_out
+from ltbm.runtime.stages.merge import MergedAudio
 from ltbm.runtime.stages.splice import splice
 
 AUDIO = 9
@@ -16,7 +17,14 @@ def audio(anchors, sizes, tokens_in):
         np.array(sizes, np.int32),
         np.array(anchors, np.int32),
         np.zeros(tokens_in, np.int32),
-        (Row(tokens_in, len(sizes)),),
+        (TokenCounts(tokens_in, len(sizes)),),
+    )
+
+
+def spliced(prompt_ids, audios, level, skip=0, read=None):
+    counts = [TokenCounts(one.tokens_in, one.tokens_out) for one in audios]
+    return splice(
+        lay_out(prompt_ids, counts, AUDIO, level), audios if read is None else read, TABLE, skip=skip
     )
 
 
@@ -24,7 +32,7 @@ CLIP = audio([0, 3, 5], [2, 2, 3], 7)
 
 
 def test_original_positions_leave_the_text_where_it_was():
-    prefix = splice([1, AUDIO, 2, 3], [CLIP], AUDIO, TABLE, parse_level("keep50"))
+    prefix = spliced([1, AUDIO, 2, 3], [CLIP], parse_level("keep50"))
     assert prefix.token_ids.tolist() == [1, 9, 9, 9, 2, 3]
     assert prefix.position_ids.tolist() == [0, 1, 4, 6, 8, 9] and prefix.next_position == 10
     assert np.allclose(prefix.key_bias, [0, np.log(2), np.log(2), np.log(3), 0, 0])
@@ -32,18 +40,37 @@ def test_original_positions_leave_the_text_where_it_was():
 
 
 def test_compact_and_plain():
-    prefix = splice(
-        [1, AUDIO, 2], [CLIP], AUDIO, TABLE, parse_level("keep50", positions="compact", attention="plain")
-    )
+    prefix = spliced([1, AUDIO, 2], [CLIP], parse_level("keep50", positions="compact", attention="plain"))
     assert prefix.position_ids.tolist() == [0, 1, 2, 3, 4] and prefix.next_position == 5
     assert not prefix.key_bias.any()
 
 
 def test_several_audios_follow_one_another():
-    prefix = splice([AUDIO, 1, AUDIO], [CLIP, audio([0, 1], [1, 1], 2)], AUDIO, TABLE, parse_level("keep50"))
+    prefix = spliced([AUDIO, 1, AUDIO], [CLIP, audio([0, 1], [1, 1], 2)], parse_level("keep50"))
     assert prefix.position_ids.tolist() == [0, 3, 5, 7, 8, 9] and prefix.next_position == 10
 
 
 def test_an_audio_without_a_placeholder():
     with pytest.raises(ValueError, match="1 audio placeholders for 2"):
-        splice([AUDIO], [CLIP, CLIP], AUDIO, TABLE, parse_level("full"))
+        spliced([AUDIO], [CLIP, CLIP], parse_level("full"))
+
+
+def test_what_the_cache_holds_is_left_out():
+    """From the second audio on: its positions are those it has in the whole prompt."""
+    other = audio([0, 1], [1, 1], 2)
+    level = parse_level("keep50")
+    whole = spliced([1, AUDIO, 2, AUDIO, 3], [CLIP, other], level)
+    rest = spliced([1, AUDIO, 2, AUDIO, 3], [CLIP, other], level, skip=5, read=[other])
+    assert rest.token_ids.tolist() == whole.token_ids[5:].tolist() == [9, 9, 3]
+    assert rest.position_ids.tolist() == whole.position_ids[5:].tolist() == [9, 10, 11]
+    assert (rest.inputs_embeds == whole.inputs_embeds[5:]).all() and rest.next_position == 12
+
+
+def test_a_part_of_an_audio_cannot_be_left_out():
+    with pytest.raises(ValueError, match="1 of 3 tokens of an audio"):
+        spliced([1, AUDIO, 2], [CLIP], parse_level("keep50"), skip=2)
+
+
+def test_audios_that_are_not_read_are_not_taken():
+    with pytest.raises(ValueError, match="reads 0 audios, 1 were given"):
+        spliced([1, AUDIO, 2], [CLIP], parse_level("keep50"), skip=4)
