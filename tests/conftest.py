@@ -76,6 +76,11 @@ def session(qwen):
 
 
 @pytest.fixture(scope="session")
+def pipeline(session):
+    return session.pipeline
+
+
+@pytest.fixture(scope="session")
 def make_clip():
     """seconds -> a seeded mono waveform [samples] float32 at 16 kHz, with structure a merge can find."""
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from transformers import DynamicCache, Qwen2AudioForConditionalGeneration
 
 from ltbm.plugins.merge import apply_plan, plan_merge
 from ltbm.runtime.levels import NAMED_RATIOS, Level, parse_level
+from ltbm.runtime.stages.layout import TokenCounts, lay_out
 from ltbm.runtime.stages.merge import MergedAudio
 from ltbm.runtime.stages.splice import Prefix, splice
 
@@ -35,24 +37,27 @@ def hear(
     tokenizer = data.make_tokenizer()
     texts = []
     for first in range(0, len(scenes), CLIPS_PER_BATCH):
-        texts += _hear_batch(model, tokenizer, scenes[first : first + CLIPS_PER_BATCH], level)
+        texts += _answer_batch(model, tokenizer, scenes[first : first + CLIPS_PER_BATCH], level)
     return texts
 
 
-def _hear_batch(model, tokenizer, scenes: Sequence[Scene], level: Level) -> list[list[str]]:
-    audios = [_merged_audio(model, data.make_example(scene), level) for scene in scenes]
-    table = model.get_input_embeddings().weight.numpy()
-    prompts = [[prompt for prompt, _ in data.dialogues(scene, draw=0)] for scene in scenes]
-    prefixes = [
-        splice(_prompt_ids(tokenizer, prompt), [audios[k]], model.config.audio_token_id, table, level)
-        for k, asked in enumerate(prompts)
-        for prompt in asked
-    ]
-    said = [
-        tokenizer.decode(ids) for ids in _decode(model, prefixes, tokenizer.token_to_id(language.TURN_END))
-    ]
-    ends = torch.tensor([len(asked) for asked in prompts]).cumsum(0).tolist()
-    return [said[end - len(asked) : end] for asked, end in zip(prompts, ends, strict=True)]
+def _answer_batch(model, tokenizer, scenes: Sequence[Scene], level: Level) -> list[list[str]]:
+    """For each scene the answers to its prompts."""
+    counts, prefixes = [], []
+    for scene in scenes:
+        audio = _merged_audio(model, data.make_example(scene), level)
+        prompts = [prompt for prompt, _ in data.dialogues(scene, draw=0)]
+        counts.append(len(prompts))
+        prefixes += [_prefix(model, tokenizer, prompt, audio, level) for prompt in prompts]
+    token_ids = _decode(model, prefixes, tokenizer.token_to_id(language.TURN_END))
+    texts = iter([tokenizer.decode(ids) for ids in token_ids])
+    return [list(islice(texts, count)) for count in counts]
+
+
+def _prefix(model, tokenizer, prompt: str, audio: MergedAudio, level: Level) -> Prefix:
+    counts = [TokenCounts(audio.tokens_in, audio.tokens_out)]
+    layout = lay_out(_prompt_ids(tokenizer, prompt), counts, model.config.audio_token_id, level)
+    return splice(layout, [audio], model.get_input_embeddings().weight.numpy())
 
 
 def _prompt_ids(tokenizer, prompt: str) -> list[int]:
@@ -65,7 +70,7 @@ def _merged_audio(model, example: data.Example, level: Level) -> MergedAudio:
     tokens = encode_audio(model, features, torch.tensor([example.frames]))[0, : token_count(example.frames)]
     plan = plan_merge(tokens.numpy(), level.target(len(tokens)), level.merge_window)
     merged = model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, tokens.numpy())))
-    return MergedAudio.of_plan(merged.numpy(), plan)
+    return MergedAudio.of_plans(merged.numpy(), [plan])
 
 
 def _decode(model, prefixes: list[Prefix], end: int) -> list[list[int]]:

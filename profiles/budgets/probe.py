@@ -97,10 +97,10 @@ def _measure(width: int, ffn: int, storage: Storage, threads: int | None) -> Mea
 
 def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, threads: int | None) -> Measured:
     """`operations` are those of one token."""
-    from ...runtime.backends.ort import OrtEngine
+    from ...runtime.backends.opening import open_engine
 
     before = process_memory()
-    engine = OrtEngine(path, threads=threads)
+    engine = open_engine(path, device="cpu", threads=threads)
     after = process_memory()
 
     def seconds(tokens: int) -> float:

@@ -18,7 +18,7 @@ class Embeddings:
         self.dtype = np.dtype(dtype)
         self._first_row = table.offset  # bytes from the start of the file
         self._row = np.empty(table.shape[1], table.dtype)
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  read from until `close`
+        self._file = open(path, "rb", buffering=0)
 
     def __getitem__(self, token_ids) -> np.ndarray:
         """Rows [n, H] of the ids [n]."""

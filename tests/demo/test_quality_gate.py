@@ -8,13 +8,13 @@ from ltbm.demo.language import questions
 from ltbm.demo.metrics import score_clip, summarise
 from ltbm.demo.scenes import held_out_scene, split_seeds
 from ltbm.profiles.quality.batch import compress
-from ltbm.profiles.quality.demo import hear, prompts
+from ltbm.profiles.quality.demo import answer_scenes
 from ltbm.runtime.levels import parse_level
-from ltbm.runtime.session import Session
-from ltbm.runtime.stages.encoder import encode
+from ltbm.runtime.pipeline import Pipeline
 
 SCENES, FIRST = 200, 1000  # scenes nobody looked at while the sounds were designed
 LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
+VARIANTS = [*(("ltbm", level) for level in LEVELS), ("pool", "keep12"), ("prune", "keep25")]
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,15 @@ def scenes():
 @pytest.fixture(scope="module")
 def engine_texts(scenes):
     """(method, level) -> for each scene what the engines say to its prompts; defaults for positions and attention."""
-    with demo_bundle() as bundle, Session.open(bundle) as session:
-        encoded = [encode(session.encoder, session.features(scene.waveform)[0]) for scene in scenes]
-        asked = [[session.prompter.prompt_ids(prompt, 1) for prompt in prompts(scene)] for scene in scenes]
-        wanted = [("ltbm", level) for level in LEVELS] + [("pool", "keep12"), ("prune", "keep25")]
-        return {
-            (method, name): hear(
-                session,
-                [compress(session, groups, method, parse_level(name)) for groups in encoded],
-                asked,
-                parse_level(name),
-            )
-            for method, name in wanted
-        }
+    with demo_bundle() as bundle, Pipeline.open(bundle) as pipeline:
+        audios = [pipeline.segments(scene.waveform) for scene in scenes]
+        encoded = [pipeline.encode(audio) for (audio,) in audios]
+        texts = {}
+        for method, name in VARIANTS:
+            level = parse_level(name)
+            merged = [compress(pipeline, rows, method, level) for rows in encoded]
+            texts[method, name] = answer_scenes(pipeline, scenes, audios, merged, level)
+        return texts
 
 
 @pytest.fixture(scope="module")

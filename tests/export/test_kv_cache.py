@@ -9,9 +9,8 @@ from ltbm.export.parity import check_parity
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.levels import parse_level
+from ltbm.runtime.prompt import Turn
 from ltbm.runtime.session import Session
-from ltbm.runtime.stages.decoder import Decoder
-from ltbm.runtime.stages.splice import splice
 
 PROMPT = "What do you hear?"
 
@@ -30,19 +29,15 @@ def calibrated(make_bundle, make_clip, tmp_path_factory):
 
 def logits_of(session, clip, level: str) -> np.ndarray:
     """[steps, V] with the same forced tokens."""
-    level, audios = parse_level(level), session.features(clip)
-    prefix = splice(
-        session.prompter.prompt_ids(PROMPT, 1),
-        session.hear(audios, level),
-        session.manifest.prompt.audio_token_id,
-        session.embeddings,
-        level,
-    )
-    decoder = Decoder(session.decoder, session.manifest.decoder, 256)
-    return np.stack(
-        [decoder.prefill([prefix])[0].copy()]
-        + [decoder.step(session.embeddings[[token]])[0].copy() for token in range(20, 26)]
-    )
+    pipeline = session.pipeline
+    (audio,) = audios = pipeline.segments(clip)
+    layout = pipeline.lay_out([Turn("user", PROMPT, 1)], audios, parse_level(level), 8)
+    prefix = pipeline.prefix(layout, [pipeline.merge(pipeline.encode(audio), layout.level)])
+    decoder = pipeline.decoder(256)
+    logits = [decoder.prefill([prefix])[0].copy()]
+    for token in range(20, 26):
+        logits.append(decoder.step(pipeline.embeddings[[token]])[0].copy())
+    return np.stack(logits)
 
 
 def test_it_is_near_the_float_cache_and_a_quarter_of_it(calibrated, make_clip):

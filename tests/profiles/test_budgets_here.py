@@ -11,7 +11,7 @@ from ltbm.profiles.budgets import probe, rates
 from ltbm.profiles.budgets.estimate import Rates
 from ltbm.profiles.budgets.onnx_bytes import FLOAT, chain_model
 from ltbm.profiles.budgets.probe import Measured, Storage, _matrix, _product
-from ltbm.runtime.backends.ort import OrtEngine
+from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 
@@ -32,7 +32,9 @@ def test_the_chain_is_a_valid_model_of_its_products(tmp_path, weights, bits):
     onnx.checker.check_model(path)
     x = np.random.default_rng(2).standard_normal((5, WIDTH)).astype(np.float32)
     up, down = (_dense(matrix, bits) for matrix in matrices)
-    np.testing.assert_allclose(OrtEngine(path).run({"x": x})["y"], x @ up @ down, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        open_engine(path, device="cpu").run({"x": x})["y"], x @ up @ down, rtol=1e-4, atol=1e-5
+    )
 
 
 def _dense(matrix: list[np.ndarray], bits: int) -> np.ndarray:

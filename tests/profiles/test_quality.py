@@ -10,51 +10,48 @@ from ltbm.profiles.quality.report import markdown, write_results
 from ltbm.profiles.quality.variants import Variant, variants
 from ltbm.runtime.cli import main
 from ltbm.runtime.levels import parse_level
-from ltbm.runtime.stages.encoder import encode
-from ltbm.runtime.stages.splice import splice
+from ltbm.runtime.prompt import Turn
 
 
-def prefixes_of(session, make_clip, level):
+def encoded_clip(pipeline, clip):
+    (audio,) = pipeline.segments(clip)
+    return pipeline.encode(audio)
+
+
+def prefixes_of(pipeline, make_clip, level):
     made = []
     for seconds, prompt in ((1, "short ?"), (3, "a longer question ?"), (2, "hm ?"), (5, "and this ?")):
-        groups = encode(session.encoder, session.features(make_clip(seconds, seed=seconds))[0])
-        merged = compress(session, groups, "ltbm", level)
-        made.append(
-            splice(
-                session.prompter.prompt_ids(prompt, 1),
-                [merged],
-                session.manifest.prompt.audio_token_id,
-                session.embeddings,
-                level,
-            )
-        )
+        audios = pipeline.segments(make_clip(seconds, seed=seconds))
+        layout = pipeline.lay_out([Turn("user", prompt, 1)], audios, level, 6)
+        merged = compress(pipeline, pipeline.encode(audios[0]), "ltbm", layout.level)
+        made.append(pipeline.prefix(layout, [merged]))
     return made
 
 
-def test_answers_in_batches_equal_answers_alone(session, make_clip):
+def test_answers_in_batches_equal_answers_alone(pipeline, make_clip):
     level = parse_level("keep25")
-    prefixes = prefixes_of(session, make_clip, level)
-    assert answer_all(session, prefixes, 6) == [answer_all(session, [prefix], 6)[0] for prefix in prefixes]
+    prefixes = prefixes_of(pipeline, make_clip, level)
+    assert answer_all(pipeline, prefixes, 6) == [answer_all(pipeline, [prefix], 6)[0] for prefix in prefixes]
 
 
-def test_batched_answers_equal_the_session(session, make_clip):
+def test_batched_answers_equal_the_session(session, pipeline, make_clip):
     level = parse_level("keep25")
     answer = session.generate(make_clip(5, seed=5), "and this ?", level, max_new_tokens=6)
-    assert answer_all(session, prefixes_of(session, make_clip, level), 6)[3] == answer.text
+    assert answer_all(pipeline, prefixes_of(pipeline, make_clip, level), 6)[3] == answer.text
 
 
 @pytest.mark.parametrize("method", ["global", "pool", "stride", "prune", "prune-segment"])
-def test_other_methods_pass_the_merge_engine_unmerged(session, make_clip, method):
+def test_other_methods_pass_the_merge_engine_unmerged(pipeline, make_clip, method):
     """Their tokens come out projected and otherwise as the method made them."""
     from ltbm.plugins.baselines import plan
     from ltbm.plugins.merge import apply_plan
 
-    groups = encode(session.encoder, session.features(make_clip(3))[0])
+    groups = encoded_clip(pipeline, make_clip(3))
     level = parse_level("keep25")
-    audio = compress(session, groups, method, level)
+    audio = compress(pipeline, groups, method, level)
     x = groups[0].audio_embeds[0, :75]
     kept = apply_plan(plan(method, x, 19), x)
-    identity = session.merge_engine.run(
+    identity = pipeline.engines.get("merge").run(
         {
             "audio_embeds": kept[None],
             "lengths": np.array([19], np.int32),
@@ -70,25 +67,25 @@ def test_other_methods_pass_the_merge_engine_unmerged(session, make_clip, method
     assert np.array_equal(audio.merged_embeds, identity["merged_embeds"][0])
 
 
-def test_global_equals_the_engine_with_a_global_window(session, make_clip):
-    groups = encode(session.encoder, session.features(make_clip(3))[0])
-    through_plan = compress(session, groups, "global", parse_level("keep25"))
-    through_engine = compress(session, groups, "ltbm", parse_level("keep25", window="global"))
+def test_global_equals_the_engine_with_a_global_window(pipeline, make_clip):
+    groups = encoded_clip(pipeline, make_clip(3))
+    through_plan = compress(pipeline, groups, "global", parse_level("keep25"))
+    through_engine = compress(pipeline, groups, "ltbm", parse_level("keep25", window="global"))
     assert np.array_equal(through_plan.source_map, through_engine.source_map)
     assert np.abs(through_plan.merged_embeds - through_engine.merged_embeds).max() < 1e-6
 
 
-def test_other_methods_take_every_window_of_a_long_clip(session, make_clip):
-    """Each window is compressed on its own, as the engine does it, and stands after the one before."""
-    windows = [window for audio in session.features(make_clip(32), "windows") for window in audio]
-    groups = encode(session.encoder, windows)
+def test_other_methods_take_every_segment_of_a_long_clip(pipeline, make_clip):
+    """Each segment is compressed on its own, as the engine does it, and stands after the one before."""
+    segments = [segment for (segment,) in pipeline.segments(make_clip(32), "segments")]
+    groups = pipeline.encode(segments)
     level = parse_level("keep25")
-    audio, engine = compress(session, groups, "stride", level), compress(session, groups, "ltbm", level)
+    audio, engine = compress(pipeline, groups, "stride", level), compress(pipeline, groups, "ltbm", level)
     assert len(groups) == 2 and (audio.tokens_in, audio.tokens_out) == (
         engine.tokens_in,
         engine.tokens_out,
     ) == (800, 201)
-    alone = compress(session, groups[1:], "stride", level)
+    alone = compress(pipeline, groups[1:], "stride", level)
     assert np.array_equal(audio.anchors[188:], alone.anchors + 750) and np.array_equal(
         audio.merged_embeds[188:], alone.merged_embeds
     )

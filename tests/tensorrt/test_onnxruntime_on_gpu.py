@@ -6,6 +6,7 @@ import sys
 import onnxruntime
 import pytest
 
+from ltbm.runtime.backends.backend import EngineOptions
 from ltbm.runtime.session import Session
 
 PROMPT = "What do you hear?"
@@ -18,8 +19,8 @@ def gpu_session(device, monkeypatch):
     ort = importlib.import_module("ltbm.runtime.backends.ort")
     given, place = [], ort._place
 
-    def providers(path, name, stream, profile):
-        given.append((path.name, name, stream, profile))
+    def providers(path, options):
+        given.append((path.name, options))
         return [("CPUExecutionProvider", {})]
 
     def run(self):
@@ -44,15 +45,16 @@ def test_answers_and_copies(gpu_session, device, bundle_of, make_clip, name, fla
     with session:
         got = session.generate(make_clip(3), PROMPT, "keep25", max_new_tokens=5)
         logits = 4 * session.manifest.decoder.vocab_size
-        waits = session.encoder._run_options.get_run_config_entry("disable_synchronize_execution_providers")
-    assert got.token_ids == wanted.token_ids and session.flavour == flavour
+        waits = session.pipeline.engines.get("encoder")._run_options.get_run_config_entry(
+            "disable_synchronize_execution_providers"
+        )
+    assert got.token_ids == wanted.token_ids and session.pipeline.engines.flavour == flavour
     assert waits == "1"
     to_host = [copy["bytes"] for copy in device.driver.named("copy") if copy["kind"] == "DeviceToHost"]
     assert to_host == [logits] * len(got.token_ids)
-    assert len({stream for _, _, stream, _ in given}) == 1 and None not in {
-        stream for _, _, stream, _ in given
-    }
-    profiles = {file: profile for file, _, _, profile in given}
+    streams = {options.stream for _, options in given}
+    assert len(streams) == 1 and None not in streams
+    profiles = {file: options.profile for file, options in given}
     assert profiles["merge.onnx"] is None
     assert (
         (profiles[f"decoder.{flavour}.onnx"] is None)
@@ -77,7 +79,7 @@ def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):
         path / "engines" / f"onnxruntime-{onnxruntime.__version__}"
     )
     with pytest.raises(RuntimeError, match="no CUDAExecutionProvider.*ltbm.gpu"):
-        _providers(path, "cuda", Stream(), None)
+        _providers(path, EngineOptions("cuda", stream=Stream()))
 
 
 def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
@@ -86,23 +88,23 @@ def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
     from ltbm.runtime.backends.shape_ranges import OptimisationProfile
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ort.PROVIDERS.values()))
-    stream = Stream()
-    names = {
-        name: [provider for provider, _ in ort._providers(tmp_path / "x.onnx", name, stream, profile)]
-        for name, profile in (("cpu", None), ("cuda", None), ("tensorrt", OptimisationProfile("x", {})))
+    stream, profile = Stream(), OptimisationProfile("x", {})
+    cases = {
+        "cpu": EngineOptions("cpu"),
+        "cuda": EngineOptions("cuda", stream=stream),
+        "tensorrt": EngineOptions("tensorrt", stream=stream, profile=profile),
+        "tensorrt, merge": EngineOptions("tensorrt", stream=stream),
     }
-    assert names == {
+    providers = {name: ort._providers(tmp_path / "x.onnx", options) for name, options in cases.items()}
+    on_cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert {name: [provider for provider, _ in given] for name, given in providers.items()} == {
         "cpu": ["CPUExecutionProvider"],
-        "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        "cuda": on_cuda,
+        "tensorrt": ["TensorrtExecutionProvider", *on_cuda],
+        "tensorrt, merge": on_cuda,
     }
-    for _, options in ort._providers(tmp_path / "x.onnx", "tensorrt", stream, OptimisationProfile("x", {}))[
-        :2
-    ]:
+    for _, options in providers["tensorrt"][:2]:
         assert options["user_compute_stream"] == str(stream.handle)
-    assert [name for name, _ in ort._providers(tmp_path / "merge.onnx", "tensorrt", stream, None)][
-        0
-    ] == "CUDAExecutionProvider"
 
 
 def test_quantised_weights_take_onnxruntimes_product_on_cuda():

@@ -48,7 +48,7 @@ def test_answers_are_those_of_onnxruntime(device, bundle_of, make_clip, family, 
     device.build(path)
     clips = [make_clip(5), make_clip(35 if family == "audioflamingo3" else 3, seed=1)]
     with Session.open(path) as expected, Session.open(path, backend="tensorrt") as session:
-        assert (session.device, session.flavour) == ("cuda", flavour)
+        assert session.pipeline.engines.flavour == flavour
         for level in ("full", "keep50", "keep12"):
             wanted, got = (s.generate(clips, PROMPT, level, max_new_tokens=6) for s in (expected, session))
             assert got.token_ids == wanted.token_ids and got.tokens_out == wanted.tokens_out
@@ -63,7 +63,7 @@ def test_float16_without_onnxruntime(device, bundle_of, make_clip, monkeypatch):
     device.build(path)
     monkeypatch.setitem(sys.modules, "ltbm.runtime.backends.ort", None)
     with Session.open(path, backend="tensorrt") as session:
-        assert session.decoder.inputs["past.0.key"].dtype == np.float16
+        assert session.pipeline.engines.get("decoder").inputs["past.0.key"].dtype == np.float16
         assert session.generate(make_clip(3), PROMPT, max_new_tokens=6).token_ids == wanted.token_ids
 
 
@@ -250,12 +250,14 @@ def test_an_engine_runs_on_host_arrays_too(device, built, make_clip):
     with Session.open(built) as plain, Session.open(built, backend="tensorrt") as session:
         features = np.random.default_rng(0).standard_normal((1, 128, 400)).astype(np.float32)
         inputs = {"input_features": features, "frame_lengths": np.array([400], np.int32)}
-        wanted, got = (s.encoder.run(inputs)["audio_embeds"] for s in (plain, session))
+        wanted, got = (
+            one.pipeline.engines.get("encoder").run(inputs)["audio_embeds"] for one in (plain, session)
+        )
         np.testing.assert_allclose(got, wanted, atol=1e-6)
         d = session.manifest.decoder
         arrays = {
             name: np.zeros([n or 1 for n in spec.shape], spec.dtype)
-            for name, spec in session.decoder.inputs.items()
+            for name, spec in session.pipeline.engines.get("decoder").inputs.items()
         }
         arrays |= {
             name: np.zeros((1, d.kv_heads, 64, d.head_dim), np.float32)
@@ -263,7 +265,7 @@ def test_an_engine_runs_on_host_arrays_too(device, built, make_clip):
             if name.startswith("past.")
         }
         arrays["key_bias"] = np.zeros((1, 64), np.float32)
-        outputs = session.decoder.run(arrays)
+        outputs = session.pipeline.engines.get("decoder").run(arrays)
         assert np.abs(outputs["present.0.key"][:, :, 0]).max() > 0 and outputs["logits"].shape == (
             1,
             d.vocab_size,
@@ -272,7 +274,7 @@ def test_an_engine_runs_on_host_arrays_too(device, built, make_clip):
 
 def test_outputs_have_the_shapes_that_inputs_give(device, built):
     with Session.open(built, backend="tensorrt") as session:
-        engine = session.encoder
+        engine = session.pipeline.engines.get("encoder")
         arrays = {
             "input_features": np.zeros((1, 128, 400), np.float32),
             "frame_lengths": np.array([400], np.int32),
@@ -284,7 +286,7 @@ def test_outputs_have_the_shapes_that_inputs_give(device, built):
 
 def test_in_place_tensors_must_be_one_array(device, built):
     with Session.open(built, backend="tensorrt") as session:
-        engine, d = session.decoder, session.manifest.decoder
+        engine, d = session.pipeline.engines.get("decoder"), session.manifest.decoder
         arrays = {
             name: engine.zeros([n or 1 for n in spec.shape], spec.dtype)
             for name, spec in (engine.inputs | engine.outputs).items()

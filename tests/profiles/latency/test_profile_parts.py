@@ -10,7 +10,7 @@ import pytest
 from ltbm.plugins.baselines import plan
 from ltbm.plugins.merge import apply_plan
 from ltbm.profiles.budgets.model import model_of_bundle
-from ltbm.profiles.latency.fidelity import encoded_rows, group_spans, plan_row, shrink, squared_error
+from ltbm.profiles.latency.fidelity import group_spans, plan_row, shrink, squared_error
 from ltbm.profiles.latency.floors import floors
 from ltbm.profiles.latency.rows import round_figures
 from ltbm.profiles.measure import (
@@ -21,6 +21,7 @@ from ltbm.profiles.measure import (
     resident_of,
     summarise,
 )
+from ltbm.profiles.quality.batch import segment_tokens
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.machine import Machine, Said
@@ -164,10 +165,11 @@ def test_spans_reach_from_the_first_to_the_last_member(tokens):
 
 
 def test_the_plan_of_a_level_is_what_the_session_merges(session, make_clip):
-    level, audio = parse_level("keep25"), session.features(make_clip(3))
-    (x,) = encoded_rows(session, audio[0])
-    (heard,) = session.hear(audio, level)
-    assert np.asarray(heard.sizes).tolist() == plan_row(x, level, "ltbm").sizes.tolist()
+    level, pipeline = parse_level("keep25"), session.pipeline
+    (audio,) = pipeline.segments(make_clip(3))
+    encoded = pipeline.encode(audio)
+    (x,) = segment_tokens(encoded)
+    assert pipeline.merge(encoded, level).sizes.tolist() == plan_row(x, level, "ltbm").sizes.tolist()
 
 
 def test_pictures_shrink_to_the_mean_of_their_blocks():

@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 import soundfile
 
-from ltbm.profiles.quality import predict as predicting
 from ltbm.profiles.quality.items import Item
 from ltbm.profiles.quality.predict import (
     ANSWERS,
@@ -17,6 +16,7 @@ from ltbm.profiles.quality.predict import (
     predict,
 )
 from ltbm.profiles.quality.variants import Variant, variants
+from ltbm.runtime.levels import parse_level
 
 CHOSEN = variants(["full", "keep25"], ["ltbm", "pool"], [("original", "proportional")])
 
@@ -30,9 +30,9 @@ def items(make_clip, tmp_path_factory):
 
 
 @pytest.fixture
-def settings(items, session):
+def settings(items, pipeline):
     return Settings(
-        "caption", "hm ?", 12, "error", "onnxruntime", "cpu", items_hash(items), bundle_hash(session.bundle)
+        "caption", "hm ?", 12, "error", "onnxruntime", "cpu", items_hash(items), bundle_hash(pipeline.bundle)
     )
 
 
@@ -40,13 +40,13 @@ def lines(out) -> list[dict]:
     return [json.loads(line) for line in (out / ANSWERS).read_text(encoding="utf-8").splitlines()]
 
 
-def test_answers_are_the_sessions_own(session, items, settings, tmp_path):
+def test_answers_are_the_sessions_own(session, pipeline, items, settings, tmp_path):
     chosen, seen = (
         variants(["full", "keep25"], ["ltbm", "pool"], [("original", "proportional"), ("compact", "plain")]),
         [],
     )
     with begin(tmp_path, settings, items) as log:
-        predict(session, items, chosen, settings, log, lambda done, total: seen.append((done, total)))
+        predict(pipeline, items, chosen, settings, log, lambda done, total: seen.append((done, total)))
     found = {
         (line["item"], Variant(*(line[name] for name in vars(chosen[0])))): line for line in lines(tmp_path)
     }
@@ -58,9 +58,7 @@ def test_answers_are_the_sessions_own(session, items, settings, tmp_path):
             answer = session.generate(
                 items[int(name[-1])].audio,
                 "hm ?",
-                variant.level,
-                positions=variant.positions,
-                attention=variant.attention,
+                parse_level(variant.level, positions=variant.positions, attention=variant.attention),
                 max_new_tokens=12,
             )
             assert (line["text"], line["tokens_in"], line["tokens_out"], line["finish_reason"]) == (
@@ -77,19 +75,19 @@ def test_answers_are_the_sessions_own(session, items, settings, tmp_path):
     )
 
 
-def test_a_killed_run_goes_on_where_it_stopped(session, items, settings, tmp_path):
+def test_a_killed_run_goes_on_where_it_stopped(pipeline, items, settings, tmp_path):
     def kill(done, total):
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), begin(tmp_path, settings, items) as log:
-        predict(session, items, CHOSEN, settings, log, kill)
+        predict(pipeline, items, CHOSEN, settings, log, kill)
     before = (tmp_path / ANSWERS).read_bytes()
     (tmp_path / ANSWERS).write_bytes(before[:-7])  # the kill came in the middle of the fifth line
     counts = []
     with begin(tmp_path, settings, items) as log:
         assert log.torn == len(before.splitlines()[-1]) - 6 and len(log.answers) == 4
-        predict(session, items, CHOSEN, settings, log, lambda done, total: counts.append(total))
+        predict(pipeline, items, CHOSEN, settings, log, lambda done, total: counts.append(total))
     assert counts == [5] * 5 and (tmp_path / ANSWERS).read_bytes().startswith(before)
     assert (
         len({(line["item"], line["level"], line["method"]) for line in lines(tmp_path)})
@@ -98,12 +96,12 @@ def test_a_killed_run_goes_on_where_it_stopped(session, items, settings, tmp_pat
     )
 
 
-def test_further_levels_and_items_join_the_same_answers(session, items, settings, tmp_path):
+def test_further_levels_and_items_join_the_same_answers(pipeline, items, settings, tmp_path):
     with begin(tmp_path, settings, items) as log:
-        predict(session, items[:1], CHOSEN, settings, log)
+        predict(pipeline, items[:1], CHOSEN, settings, log)
     with begin(tmp_path, settings, items) as log:
         predict(
-            session, items, [*CHOSEN, Variant("keep6", "ltbm", "original", "proportional")], settings, log
+            pipeline, items, [*CHOSEN, Variant("keep6", "ltbm", "original", "proportional")], settings, log
         )
     assert len(lines(tmp_path)) == 12
 
@@ -130,12 +128,12 @@ def test_a_broken_line_is_named(tmp_path):
 
 
 def test_the_encoder_runs_once_an_item_and_equal_prefixes_are_answered_once(
-    session, items, settings, tmp_path, monkeypatch
+    pipeline, items, settings, tmp_path, monkeypatch
 ):
     ran = {"encode": 0, "greedy": 0}
 
     def counted(name):
-        run = getattr(predicting, name)
+        run = getattr(pipeline, name)
 
         def count(*args):
             ran[name] += 1
@@ -144,16 +142,16 @@ def test_the_encoder_runs_once_an_item_and_equal_prefixes_are_answered_once(
         return count
 
     for name in ran:
-        monkeypatch.setattr(predicting, name, counted(name))
+        monkeypatch.setattr(pipeline, name, counted(name))
     modes = [("original", "proportional"), ("original", "plain")]
     with begin(tmp_path, settings, items) as log:
-        predict(session, items[:2], variants(["keep25"], ["ltbm", "stride"], modes), settings, log)
+        predict(pipeline, items[:2], variants(["keep25"], ["ltbm", "stride"], modes), settings, log)
     assert ran == {"encode": 2, "greedy": 6} and len(lines(tmp_path)) == 8
 
 
-def test_an_item_that_cannot_be_heard_is_named(session, items, settings, tmp_path):
+def test_an_item_that_cannot_be_heard_is_named(pipeline, items, settings, tmp_path):
     with begin(tmp_path, settings, items) as log, pytest.raises(ValueError, match="item 'clip0'.*positions"):
-        predict(session, items[:1], CHOSEN, replace(settings, max_new_tokens=5000), log)
+        predict(pipeline, items[:1], CHOSEN, replace(settings, max_new_tokens=5000), log)
 
 
 def test_prompts_are_filled_in_once():
