@@ -1,4 +1,4 @@
-"""The runtime's public names, each loaded when it is first asked for: importing this package imports nothing else.
+"""The runtime's public names, each loaded when it is first used: importing this package loads nothing.
 
 from ltbm.runtime import Session
 

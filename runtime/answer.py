@@ -16,9 +16,10 @@ class Answer:
     tokens_in, tokens_out: audio tokens before and after merging, of all the audios in the prompt
     applied: whether the level changed anything; `reason` says why not
     reused_tokens: prompt tokens found in the KV cache from an earlier request, which prefill did not pay
-    kv_bytes: bytes of KV cache of the prompt's tokens and `max_new_tokens`; kv_allocated_bytes: of the whole cache
-    timings: milliseconds of each stage; ttft is from the call to the first token, total to the last. On a GPU encoder and
-        merge only ask for their work, and prefill, which waits for the logits, holds what it took
+    kv_bytes: of the KV cache of the prompt's tokens and `max_new_tokens`
+    kv_allocated_bytes: of the whole KV cache
+    timings: milliseconds of each stage; ttft is from the call to the first token, total to the last. On a GPU
+        encoder and merge only ask for their work, and prefill, which waits for the logits, holds what it took
     step_ms: milliseconds of each decode step, sampling included
     """
 

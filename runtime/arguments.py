@@ -43,7 +43,7 @@ def add_level_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level",
         metavar="LEVEL",
-        help=f"share of audio tokens kept: {', '.join(NAMED_RATIOS)}, or a share such as 0.3 (default {DEFAULT_LEVEL})",
+        help=f"audio tokens kept: {', '.join(NAMED_RATIOS)}, or a share like 0.3 (default {DEFAULT_LEVEL})",
     )
     parser.add_argument(
         "--keep-ratio", metavar="R", help="the same as a share in (0, 1], such as 0.3 or 3/10"

@@ -1,4 +1,4 @@
-"""The LLM's context: its KV cache with the knowledge of what is in it, so that a common prompt prefix is read once."""
+"""The LLM's context: a KV cache that knows what is in it, so that a common prompt prefix is read once."""
 
 from collections.abc import Hashable, Sequence
 
@@ -16,7 +16,7 @@ OVERSIZE = 2
 
 
 class Context:
-    """One sequence in the decoder's cache and a key for each of its tokens: an id, or an index in an audio."""
+    """One sequence in the decoder's cache, and a key for each token: an id or an index in an audio."""
 
     def __init__(self, engine: Engine, spec: DecoderSpec, embeddings: Embeddings):
         self._engine, self._spec, self._embeddings = engine, spec, embeddings
@@ -35,7 +35,7 @@ class Context:
         return self._spec.kv_bytes(1, self._engine.inputs["past.0.key"].dtype.itemsize)
 
     def common(self, tokens: Sequence[Hashable], max_new_tokens: int) -> int:
-        """How many first tokens of `tokens` prefill can leave out; at least the last is not, since it gives the logits."""
+        """How many first tokens prefill can leave out; never the last one, which gives the logits."""
         if self._decoder is None or self._decoder.cache.grows:
             return 0
         common = self._common_prefix(tokens)
@@ -68,7 +68,7 @@ class Context:
         return logits[0]
 
     def _room(self, tokens: int, reused: int) -> Decoder:
-        """The decoder with room for `tokens`; a new one where nothing is reused and its cache is too small or oversized."""
+        """The decoder with room for `tokens`; a new one if nothing is reused and its cache does not suit."""
         capacity = bucket(tokens)
         if self._decoder is not None and not reused and not self._suits(self._decoder, capacity):
             self._decoder = None  # goes before the next is allocated

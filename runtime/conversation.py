@@ -1,4 +1,4 @@
-"""A conversation: questions that follow one another, each with the audio and the answers before it in context."""
+"""A conversation: questions with the audio and the answers before them in context."""
 
 from collections.abc import Generator
 from typing import Protocol
@@ -20,7 +20,7 @@ class Responder(Protocol):
 
 
 class Conversation:
-    """Turns on one session at one level. What the session's KV cache still holds of them is not read again."""
+    """Turns on one session at one level; what the session's KV cache holds of them is not read again."""
 
     def __init__(self, session: Responder, level: Level | Budget):
         self.level = level

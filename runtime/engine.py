@@ -11,10 +11,10 @@ BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 
 class Array(Protocol):
-    """Memory on an engine's device with the part of numpy's interface that the stages use; on the CPU a numpy array.
+    """Memory on an engine's device: the part of numpy's interface that the stages use.
 
-    Slices along the first axis and reshapes are views, assignment to a slice copies (from the host or the device), and
-    numpy.asarray gives the values on the host, waiting for the device.
+    Slices along the first axis and reshapes are views, assignment to a slice copies (from the host or the
+    device), and numpy.asarray gives the values on the host, waiting for the device.
     """
 
     @property
@@ -71,7 +71,7 @@ class Binding(Protocol):
     """An engine whose inputs and outputs are fixed to arrays."""
 
     def run(self) -> None:
-        """Read the input arrays as they are now, write the output arrays; on a device, in the order of its stream."""
+        """Read the inputs as they are now, write the outputs; on a device, in the order of its stream."""
         ...
 
 
@@ -82,7 +82,7 @@ class Engine(Protocol):
     outputs: dict[str, TensorSpec]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, on the host. ValueError if an input is missing, unknown, or of the wrong type or shape."""
+        """All outputs by name, on the host; ValueError for inputs that do not fit by name, type or shape."""
         ...
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
@@ -90,7 +90,7 @@ class Engine(Protocol):
         ...
 
     def bind(self, arrays: Mapping[str, Array]) -> Binding:
-        """Fix every input and output to an array; host arrays among the inputs are read at the time of binding.
+        """Fix every input and output to an array; host arrays among the inputs are read when they are bound.
 
         One array under the names of an input and an output is updated in place.
         """

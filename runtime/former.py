@@ -20,7 +20,7 @@ def warn(old: str, new: str) -> None:
 
 
 def takes_former_level_options(method: Method) -> Method:
-    """Let a method take its level in parts, as it did: keep_ratio, audio_tokens, window, positions, attention."""
+    """Let a method take its level in parts, as it did (LEVEL_OPTIONS)."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""Compression levels: how many audio tokens are kept, and how the LLM sees the merged ones (all chosen per request)."""
+"""Compression levels, chosen per request: how many audio tokens are kept, and how the LLM sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Level:
     """One request's compression, settled.
 
     ratio: share of the audio tokens kept, an exact fraction in (0, 1]
-    window: largest distance between the anchors of a merge, in encoder tokens; -1 is Global Merge, None is auto
+    window: largest distance between the anchors of a merge, in encoder tokens; -1: Global Merge, None: auto
     positions: `original` leaves each merged token at its anchor on the time axis, `compact` closes the gaps
     attention: `proportional` adds log(size) to the logits of a merged token's key, `plain` adds nothing
     """
@@ -56,7 +56,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Budget:
-    """At most so many audio tokens for the whole prompt (rounded up in every segment of 30 s); the rest as in `Level`."""
+    """At most so many audio tokens for the whole prompt, rounded up in every segment; else as `Level`."""
 
     tokens: int
     window: int | None = None
@@ -88,7 +88,7 @@ def _check_options(window: int | None, positions: str, attention: str) -> None:
 
 
 def settle(level: Level | Budget, rows: Sequence[int]) -> tuple[Level, str]:
-    """The level for a prompt whose segments have `rows` audio tokens, and why it changes nothing (empty if it does)."""
+    """The level for a prompt whose segments have `rows` tokens, and why it changes nothing (or '')."""
     tokens_in = sum(rows)
     if not tokens_in:
         return Level(
@@ -117,7 +117,7 @@ def level_of_parts(
     positions: str = "original",
     attention: str = "proportional",
 ) -> Level | Budget:
-    """What the flags of a command say together: `keep_ratio` or a budget of `audio_tokens` takes the place of the level."""
+    """The level that a command's flags make together: a ratio or a budget takes the place of the name."""
     if keep_ratio is not None and audio_tokens is not None:
         raise ValueError("give a keep ratio or a budget of audio tokens, not both")
     if audio_tokens is not None:

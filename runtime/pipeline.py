@@ -1,4 +1,4 @@
-"""The way of a clip: features -> encoder -> merge -> splice -> prefill -> decode, a bundle's stages over its engines."""
+"""The way of a clip: features -> encoder -> merge -> splice -> prefill -> decode."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ from .stages.splice import Prefix, splice
 
 
 class Pipeline:
-    """Each stage as a function of what the one before it gave; nothing is kept from one call to the next.
+    """A bundle's stages over its engines, each a function of what the one before it gave.
 
-    Several prompts may be answered at once (`greedy`); `Session` answers one after the other and keeps what they share.
+    Nothing is kept from one call to the next: that is what `Session` adds.
     """
 
     def __init__(self, bundle: Bundle, engines: Engines):
@@ -49,7 +49,7 @@ class Pipeline:
     def segments(self, source, long_audio: str = "error", sampling_rate: int | None = None) -> list[Audio]:
         """Every audio of `source`, a path or an array or a sequence of them, cut into segments of 30 s.
 
-        long_audio: `segments` makes several audios of one that is longer than the model takes; `error` refuses it
+        long_audio: of what is longer than the model takes, `segments` makes several audios, `error` refuses it
         """
         long_audio = read_long_audio(long_audio)
         several = isinstance(source, Sequence) and not isinstance(source, (str, bytes))
@@ -78,7 +78,7 @@ class Pipeline:
     def lay_out(
         self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level | Budget, max_new_tokens: int
     ) -> Layout:
-        """Where everything of a prompt stands; ValueError, before anything is encoded, for what the model cannot hold."""
+        """Where everything of a prompt stands; ValueError for what the model has no positions for."""
         settled, reason = settle(level, [segment.tokens for audio in audios for segment in audio])
         counts = [_token_counts(audio, settled) for audio in audios]
         prompt_ids = self.prompter.conversation_ids(turns)
@@ -87,7 +87,7 @@ class Pipeline:
         return layout
 
     def prefix(self, layout: Layout, audios: Sequence[MergedAudio], skip: int = 0) -> Prefix:
-        """The prompt's embeddings, positions and key bias from token `skip` on; `audios` are those still to be read."""
+        """The prompt from token `skip` on as the LLM reads it; `audios` are those that are not skipped."""
         zeros = self.engines.get("decoder").zeros
         return splice(layout, audios, self.embeddings, zeros, skip)
 
@@ -110,7 +110,7 @@ class Pipeline:
         max_new_tokens: int,
         end_token_ids: Sequence[int],
     ) -> list[tuple[int, ...]]:
-        """Prefill, then the most likely tokens of each row until every row has ended; their K/V stay in the decoder."""
+        """Prefill, then the likeliest tokens of each row until all have ended, in the decoder's cache."""
         steps = decode_tokens(
             decoder.prefill(prefixes),
             choose=lambda logits: logits.argmax(-1).tolist(),
@@ -124,8 +124,9 @@ class Pipeline:
         limit = self.manifest.decoder.max_positions
         if prompt + max_new_tokens > limit:
             raise ValueError(
-                f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, the model has {limit}; "
-                "shorten the audio or the answer, or use compact positions with a lower level"
+                f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, "
+                f"the model has {limit}; shorten the audio or the answer, "
+                "or use compact positions with a lower level"
             )
 
 

@@ -1,4 +1,4 @@
-"""Text in and out without transformers: the chat template, the tokenizer, and the pieces of a streamed answer."""
+"""Text in and out without transformers: chat template, tokenizer, pieces of a streamed answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A session: a pipeline that answers questions about audio, one request at a time, and keeps what requests share."""
+"""A session: a pipeline that answers one request at a time and keeps what requests share."""
 
 import time
 from collections.abc import Generator, Hashable, Sequence
@@ -26,9 +26,9 @@ from .stages.splice import Prefix
 
 
 class Session:
-    """A Pipeline, the audio it has encoded, and the KV cache of its last request. Open with `Session.open`; close it, or use
-    it as a context manager.
+    """A pipeline, the audio it has encoded, and the KV cache of its last request.
 
+    Open with `Session.open`; close it, or use it as a context manager.
     Not for several threads at once: a request that begins ends the one before it.
     """
 
@@ -53,12 +53,13 @@ class Session:
     ) -> "Session":
         """Load a bundle's engines.
 
-        backend: onnxruntime (device cpu, cuda or tensorrt) or tensorrt (device cuda); the device left out is the first of them
+        backend: onnxruntime (device cpu, cuda or tensorrt) or tensorrt (device cuda)
+        device: the first of the backend's when left out
         threads: of one stage on the CPU, all cores when left out
         reuse: keep encoded audio and the KV cache of the last request for the next
         low_memory: hold the encoder and the LLM in memory in turn, never both; every new clip loads them anew
-        kv_cache: int8 for a quarter of the float32 cache's memory, where `ltbm calibrate` prepared the bundle for it
-        Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or newer than this ltbm.
+        kv_cache: int8 takes a quarter of the float32 cache's memory, once `ltbm calibrate` was run
+        Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or too new.
         """
         pipeline = Pipeline.open(
             path, backend=backend, device=device, threads=threads, in_turn=low_memory, kv_cache=kv_cache
@@ -94,11 +95,11 @@ class Session:
     ) -> AnswerStream:
         """The answer to `prompt` about `audio` as it comes.
 
-        audio: a path or an array [samples] (at `sampling_rate` Hz), or a sequence of them, in the order of the prompt
-        level: full, keep75, keep50 (default), keep25, keep12 or keep6; a share such as 0.3; a Level or a Budget
+        audio: a path or an array [samples] (at `sampling_rate` Hz), or a sequence of them, in order
+        level: full, keep75, keep50 (default), keep25, keep12, keep6; a share such as 0.3; a Level; a Budget
         task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         max_new_tokens: tokens of the longest answer
-        long_audio: `segments` cuts an audio longer than the model takes into several audios; `error` refuses it
+        long_audio: of what is longer than the model takes, `segments` makes several audios, `error` refuses it
         """
         settled = as_level(choose(level, task))
 
@@ -112,7 +113,7 @@ class Session:
 
     @takes_former_level_options
     def converse(self, level: LevelChoice | None = None, *, task: str | None = None) -> Conversation:
-        """A conversation at one level, chosen as in `stream`: each `ask` pays only what the ones before it have not."""
+        """A conversation at one level, chosen as in `stream`; what was read once is not paid for again."""
         return Conversation(self, as_level(choose(level, task)))
 
     def load(self, audio, long_audio: str, sampling_rate: int | None, clock: Clock) -> list[Audio]:
@@ -139,13 +140,13 @@ class Session:
         return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
 
     def _content(self, index: int, audio: Audio) -> Hashable:
-        """What tells an audio from others: its samples, or, where nothing is kept, its place in the request."""
+        """What tells an audio from others: its samples, or its index in the request where nothing is kept."""
         return content_key(audio) if self.reuse else index
 
     def _reusable(
         self, layout: Layout, keys: list[Hashable], contents: list[Hashable], max_new_tokens: int
     ) -> int:
-        """First tokens that the KV cache holds and will still hold when prefill comes; never a part of an audio."""
+        """First tokens that the KV cache holds and will hold when prefill comes; never a part of an audio."""
         if not self.reuse or self._context is None:
             return 0
         common = self._context.common(keys, max_new_tokens)
@@ -158,7 +159,7 @@ class Session:
         return common
 
     def _all_cached(self, layout: Layout, contents: list[Hashable], reused: int) -> bool:
-        """Whether every audio after the first `reused` tokens can be had without the encoder and the merge."""
+        """Whether every audio after the first `reused` tokens is merged already."""
         unread = _unread(layout, reused)
         return all(_merged_key(piece, contents, layout) in self._cache for piece in unread)
 
@@ -197,7 +198,7 @@ class Session:
     def _decode(
         self, request: Request, layout: Layout, prefix: Prefix, keys: list[Hashable], clock: Clock
     ) -> Generator[str, None, tuple[list[int], str, list[float]]]:
-        """Prefill, then decode until an end token or the limit; yields text, returns (token ids, text, step times)."""
+        """Prefill and decode: yields text, returns (token ids, whole text, milliseconds of each step)."""
         sampler = Sampler(request.sampling, np.array(layout.token_ids))
         text_stream = TextStream(self.pipeline.prompter)
         with clock.stage("prefill"):

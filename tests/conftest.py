@@ -36,7 +36,8 @@ def make_checkpoint():
 
 @pytest.fixture(scope="session")
 def make_bundle(make_checkpoint, tmp_path_factory):
-    """(family, precision, options of the export, **text config) -> (checkpoint folder, bundle folder), cached for the run."""
+    """(family, precision, options of the export, **text config) -> (checkpoint folder, bundle folder), cached
+    for the run."""
     from ltbm.export.writer import export_bundle
 
     made = {}

@@ -8,8 +8,9 @@ import numpy as np
 def load_audio(source, sampling_rate: int, source_rate: int | None = None) -> np.ndarray:
     """A mono waveform [samples] float32 at `sampling_rate` Hz.
 
-    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), or an array [samples] or [samples, channels]
-        whose rate is `source_rate` Hz (the model's own when left out); integers are read as full-scale PCM.
+    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), or an array [samples] or [samples,
+        channels] whose rate is `source_rate` Hz (the model's own when left out); integers are read as
+        full-scale PCM.
     Raises FileNotFoundError, or ValueError for what is empty, truncated, not audio, or not finite.
     """
     if isinstance(source, np.ndarray):

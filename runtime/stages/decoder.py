@@ -1,4 +1,4 @@
-"""Stages 5 and 6, prefill and decode: the LLM reads the prefix at once, then one token a step, its KV cache in place."""
+"""Stages 5 and 6, prefill and decode: the LLM reads the prefix at once, then one token a step."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,8 +13,8 @@ from .splice import Prefix
 class Decoder:
     """The LLM with one or several sequences in its cache: `prefill`, then `step` per token; B rows.
 
-    `positions` [B] are the rotary positions of the next tokens, apart from their places in the cache, `cache.lengths`.
-    The logits it returns are valid until the next step. A step allocates nothing.
+    `positions` [B] are the rotary positions of the next tokens, apart from their places in the cache,
+    `cache.lengths`. The logits it returns are valid until the next step. A step allocates nothing.
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
@@ -130,7 +130,9 @@ def decode_tokens(
 ) -> Iterator[list[int]]:
     """The answer's tokens [B], one step after another, until every row has ended or has `max_new_tokens`.
 
-    logits: [B, V] after the prefixes; choose: logits [B, V] -> tokens [B]; step: tokens [B] -> the logits after them
+    logits: [B, V] after the prefixes
+    choose: logits [B, V] -> tokens [B]
+    step: tokens [B] -> the logits [B, V] after them
     A row that has ended goes along until all have; what it gives then means nothing.
     """
     ended = [False] * len(logits)

@@ -9,7 +9,7 @@ import numpy as np
 class Embeddings:
     """A table [V, H] on disk whose rows come out as `dtype`; a table of uint16 holds bfloat16 bits.
 
-    Only the rows asked for are read, into the memory given: a mapped table would pay a page fault for each new token.
+    Only the rows asked for are read: a mapped table would pay a page fault for each new token.
     """
 
     def __init__(self, path: Path, dtype):
@@ -26,7 +26,10 @@ class Embeddings:
         return self.gather(token_ids, rows)
 
     def gather(self, token_ids, out: np.ndarray) -> np.ndarray:
-        """Write the rows of the ids [n] into `out` [n, H], which is returned; IndexError for an id that the table has not."""
+        """Write the rows of the ids [n] into `out` [n, H], which is returned.
+
+        IndexError for an id that is not in the table.
+        """
         for row, token in zip(out, token_ids):
             self._read(int(token))
             row[:] = _widened(self._row) if self._row.dtype == np.uint16 else self._row

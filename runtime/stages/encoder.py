@@ -30,7 +30,7 @@ class EncodedRows:
 
 
 def encode(engine: Engine, segments: list[Segment]) -> list[EncodedRows]:
-    """Run the encoder over segments in order, those of equal size together; those too short for a token give nothing."""
+    """Run the encoder over segments in order, equal ones together; too short ones give nothing."""
     return [_encode_rows(engine, rows) for rows in batches(segments)]
 
 

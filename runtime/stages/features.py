@@ -1,4 +1,4 @@
-"""Stage 1, features: a waveform becomes log-mels, cut to the clip's own length (Whisper's front end in numpy)."""
+"""Stage 1, features: a waveform becomes log-mels of its own length (Whisper's front end in numpy)."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a segment
 
 
 def encoder_frames(frame_length: int) -> int:
-    """Frames the encoder must see for the valid tokens to equal those of a clip padded to the full segment."""
+    """Frames the encoder must see for the valid tokens to equal those of a fully padded segment."""
     return -(-(frame_length + 2) // ENCODER_STRIDE) * ENCODER_STRIDE
 
 
@@ -23,10 +23,10 @@ def token_length(frame_length: int) -> int:
 
 
 def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
-    """The first `frames` frames [n_mels, frames] float32 of the log-mel of `samples` padded to the full segment.
+    """The first `frames` frames [n_mels, frames] float32 of a segment's log-mel; after `samples` is silence.
 
-    Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades, (x + 4) / 4.
-    float64 inside, as transformers' numpy path; only `frames` frames are computed, the rest of the segment is silence.
+    Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades,
+    (x + 4) / 4.     float64 inside, as transformers' numpy path; only the frames asked for are computed.
     """
     power = power_spectrum(pad_segment(samples, frames, spec), frames, spec)
     mel = np.log10(
@@ -36,7 +36,7 @@ def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
 
 
 def pad_segment(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
-    """The samples under `frames` centred frames: zeros up to the segment's end, reflection at its two edges."""
+    """The samples under `frames` centred frames: zeros up to the segment's end, reflected at its edges."""
     half = spec.n_fft // 2
     needed = min(frames * spec.hop_length + half, spec.segment_samples)
     padded = np.zeros(needed, dtype=np.float64)
@@ -55,7 +55,7 @@ def power_spectrum(padded: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarr
 
 @lru_cache(maxsize=4)
 def mel_filters(n_mels: int, n_fft: int, sampling_rate: int) -> np.ndarray:
-    """Slaney's triangular mel filters [n_fft // 2 + 1, n_mels] float64, each of unit area (librosa's default)."""
+    """Slaney's triangular mel filters [n_fft // 2 + 1, n_mels] float64 of unit area, as librosa's default."""
     edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(sampling_rate / 2), n_mels + 2))
     bins = np.linspace(0.0, sampling_rate / 2, n_fft // 2 + 1)
     slopes = edges[None, :] - bins[:, None]

@@ -1,4 +1,4 @@
-"""The KV cache: one array per layer and part on the decoder's device, updated in place, kept between requests."""
+"""The KV cache: one array per layer and part on the decoder's device, updated in place."""
 
 import numpy as np
 
@@ -14,10 +14,10 @@ def bucket(tokens: int) -> int:
 
 
 class KVCache:
-    """Arrays [rows, KV, capacity, head_dim] for every layer's keys and values; `lengths` [rows] counts the tokens written.
+    """Every layer's keys and values [rows, KV, capacity, head_dim]; `lengths` [rows] counts tokens written.
 
-    A decoder that has no `past_len` input (flavour concat20) does not update in place: it reads a cache of just the
-    tokens written and writes a longer one, so there are two arrays for each, in turn.
+    A decoder that has no `past_len` input (flavour concat20) does not update in place: it reads a cache of
+    just the tokens written and writes a longer one, so there are two arrays for each, in turn.
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):

@@ -1,4 +1,4 @@
-"""Where everything of a prompt stands, known before anything is encoded: a clip's token counts follow from its length."""
+"""Where everything of a prompt stands, known before anything is encoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,8 +99,8 @@ def lay_out(
 ) -> Layout:
     """The layout of a prompt with one placeholder per audio in `prompt_ids`.
 
-    `original` positions leave a merged token at its anchor and let the text after it continue at the audio's full
-    length; `compact` ones count on.
+    `original` positions leave a merged token at its anchor and let the text after it continue at the audio's
+    full length; `compact` ones count on.
     """
     placeholders = [index for index, token in enumerate(prompt_ids) if token == audio_token_id]
     if len(placeholders) != len(audios):

@@ -1,4 +1,4 @@
-"""Stage 3, merge: similar neighbouring audio tokens become one (LTBM), then the projector takes them to the LLM's width."""
+"""Stage 3, merge: similar neighbouring tokens become one (LTBM) and are projected to the LLM's width."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecoderInputs:
-    """What the LLM takes of each kept token beside its embedding, for an audio whose first token stands at `first_position`.
+    """What the LLM takes of each kept token of an audio beside its embedding.
 
+    first_position: of the audio's first token
     positions, attention: of the level that they were written for
     position_ids: [K] int64, rotary positions
     key_bias: [K] float32, added to the attention logits of each token's key
@@ -39,10 +40,10 @@ class DecoderInputs:
 
 @dataclass(frozen=True)
 class MergedAudio:
-    """One audio as the LLM takes it; K kept tokens of all its segments in temporal order, on the merge stage's device.
+    """One audio as the LLM takes it: K kept tokens in temporal order, on the merge stage's device.
 
     merged_embeds: [K, H] in the bundle's precision
-    row_sizes, row_anchors: [K] int32, row_source_map: [tokens_in] int32: the plan of each row, as the op gives it
+    row_sizes, row_anchors: [K] int32, and row_source_map: [tokens_in] int32, the plan of each row
     rows: the tokens of each segment
     decoder_inputs: None for a plan made on the host; `splice` makes them then
     """
@@ -56,7 +57,7 @@ class MergedAudio:
 
     @classmethod
     def of_plans(cls, merged_embeds: Array, plans: "Sequence[MergePlan]") -> "MergedAudio":
-        """Rows merged on the host, a plan (`plugins.merge.MergePlan`) each; their kept tokens one after the other."""
+        """Rows merged on the host, a plan each; their kept tokens one after the other."""
         return cls(
             merged_embeds,
             np.concatenate([plan.sizes for plan in plans]),
@@ -92,7 +93,8 @@ class MergedAudio:
 
     @cached_property
     def source_map(self) -> np.ndarray:
-        """[tokens_in] int32 on the host: the kept token that each encoder token went to, -1 if it was dropped."""
+        """[tokens_in] int32 on the host: the kept token that each encoder token went to, -1 if it was
+        dropped."""
         starts = _starts([row.tokens_out for row in self.rows])
         per_token = np.repeat(starts, [row.tokens_in for row in self.rows]).astype(np.int32)
         by_row = np.asarray(self.row_source_map)

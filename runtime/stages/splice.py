@@ -102,7 +102,8 @@ def _write_audio(prefix: Prefix, piece: AudioPiece, skip: int, audio: MergedAudi
 
 
 def _decoder_inputs(audio: MergedAudio, position: int, level: Level) -> tuple[Array, Array]:
-    """position_ids and key_bias [K]: those that the merge wrote if it wrote them for this position, else made here."""
+    """position_ids and key_bias [K]: those that the merge wrote if it wrote them for this position, else made
+    here."""
     written = audio.decoder_inputs
     if written and written.fit(position, level):
         return written.position_ids, written.key_bias

@@ -24,7 +24,8 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def engine_texts(scenes):
-    """(method, level) -> for each scene what the engines say to its prompts; defaults for positions and attention."""
+    """(method, level) -> for each scene what the engines say to its prompts; defaults for positions and
+    attention."""
     with demo_bundle() as bundle, Pipeline.open(bundle) as pipeline:
         audios = [pipeline.segments(scene.waveform) for scene in scenes]
         encoded = [pipeline.encode(audio) for (audio,) in audios]

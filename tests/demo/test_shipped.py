@@ -23,7 +23,8 @@ def test_clips_are_the_first_held_out_scenes():
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["file"])
 def test_a_clip_is_its_scene(record):
-    """The rounded waveform to a step (processors round a sine differently), and within that of the scene itself."""
+    """The rounded waveform to a step (processors round a sine differently), and within that of the scene
+    itself."""
     scene = held_out_scene(record["seed"])
     samples, rate = soundfile.read(FOLDER / record["file"], dtype="int16")
     assert rate == SAMPLE_RATE and samples.ndim == 1

@@ -24,7 +24,8 @@ def test_an_unknown_task_names_those_there_are():
 
 @pytest.mark.parametrize("task,measure", [("caption", "exact_match"), ("qa", "question_accuracy")])
 def test_the_reasons_are_what_was_measured(task, measure):
-    """Every figure of the demo in a reason is the one in results.json, and the level loses less than half a point."""
+    """Every figure of the demo in a reason is the one in results.json, and the level loses less than half a
+    point."""
     rows = {
         row["level"]: row[measure]
         for row in json.loads(RESULTS.read_text())["rows"]

@@ -144,7 +144,8 @@ def test_low_memory_holds_the_audio_engines_and_the_llm_in_turn(qwen, alone, mak
 
 
 def test_low_memory_keeps_a_conversation_going(qwen, alone, make_clip):
-    """A new clip takes the LLM's memory: the whole conversation is read again, from audio that is still kept."""
+    """A new clip takes the LLM's memory: the whole conversation is read again, from audio that is still
+    kept."""
     with Session.open(qwen[1], low_memory=True) as session:
         conversation = session.converse("keep25")
         reference = alone.converse("keep25")
