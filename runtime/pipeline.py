@@ -49,7 +49,7 @@ class Pipeline:
     def segments(self, source, long_audio: str = "error", sampling_rate: int | None = None) -> list[Audio]:
         """Every audio of `source`, a path or an array or a sequence of them, cut into segments of 30 s.
 
-        long_audio: of what is longer than the model takes, `segments` makes several audios, `error` refuses it
+        long_audio: an audio longer than the model takes is refused (`error`) or cut into several (`segments`)
         """
         long_audio = read_long_audio(long_audio)
         several = isinstance(source, Sequence) and not isinstance(source, (str, bytes))

@@ -99,7 +99,7 @@ class Session:
         level: full, keep75, keep50 (default), keep25, keep12, keep6; a share such as 0.3; a Level; a Budget
         task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         max_new_tokens: tokens of the longest answer
-        long_audio: of what is longer than the model takes, `segments` makes several audios, `error` refuses it
+        long_audio: an audio longer than the model takes is refused (`error`) or cut into several (`segments`)
         """
         settled = as_level(choose(level, task))
 

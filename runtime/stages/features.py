@@ -26,7 +26,7 @@ def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
     """The first `frames` frames [n_mels, frames] float32 of a segment's log-mel; after `samples` is silence.
 
     Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades,
-    (x + 4) / 4.     float64 inside, as transformers' numpy path; only the frames asked for are computed.
+    (x + 4) / 4; float64 inside, as transformers' numpy path; only the frames asked for are computed.
     """
     power = power_spectrum(pad_segment(samples, frames, spec), frames, spec)
     mel = np.log10(
