@@ -13,8 +13,10 @@ def add_commands(commands) -> None:
         run,
         "turn a bundle into TensorRT engines on this GPU",
         (
-            "Build the TensorRT engines of a bundle on the GPU that will run them, and keep them under BUNDLE/engines.\n"
-            "Engines are good for one GPU, TensorRT version, plugin and bundle; others are named and never loaded.\n"
+            "Build the TensorRT engines of a bundle on the GPU that will run them, and keep them under "
+            "BUNDLE/engines.\n"
+            "Engines are good for one GPU, TensorRT version, plugin and bundle; others are named and never "
+            "loaded.\n"
             "Minutes for each stage; --json prints what was built.\n\n"
             "  ltbm build ./bundle --max-context 2048\n"
             "  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --backend tensorrt"
@@ -37,7 +39,8 @@ def add_commands(commands) -> None:
         "--max-context",
         type=int,
         metavar="N",
-        help="most tokens of prompt and answer (default: the windows' tokens and 1024); fewer take less memory",
+        help="most tokens of prompt and answer (default: the windows' tokens and 1024); fewer take less "
+        "memory",
     )
     parser.add_argument(
         "--workspace",

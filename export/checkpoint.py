@@ -22,7 +22,8 @@ LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a safetensors file, read when sliced: `tensor[a:b]` gives those rows in the stored type, `tensor[:]` all.
+    """A tensor in a safetensors file, read when sliced: `tensor[a:b]` gives those rows in the stored type,
+    `tensor[:]` all.
 
     Read, not mapped: mapped pages would count as the export's memory.
     """
@@ -61,7 +62,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source) -> "Checkpoint":
-        """A folder, or a hub id (downloaded once to the hub's cache: safetensors, configuration and tokenizer only)."""
+        """A folder, or a hub id (downloaded once to the hub's cache: safetensors,
+        configuration and tokenizer only)."""
         path = Path(source)
         if not path.is_dir():
             path = _download(str(source))
@@ -161,7 +163,8 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
 def _stored_tensor(path: Path, size: int, start: int, name: str, entry: dict) -> StoredTensor:
     if entry["dtype"] not in STORED_TYPES:
         raise ValueError(
-            f"{path} holds {name} as {entry['dtype']}, which is not supported; supported: {', '.join(STORED_TYPES)}"
+            f"{path} holds {name} as {entry['dtype']}, which is not supported; supported: "
+            f"{', '.join(STORED_TYPES)}"
         )
     begin, end = entry["data_offsets"]
     tensor = StoredTensor(path, start + begin, STORED_TYPES[entry["dtype"]], tuple(entry["shape"]))

@@ -26,12 +26,16 @@ def _add_export(commands) -> None:
         run_export,
         "split a checkpoint into three engines",
         (
-            "Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and manifest.\n"
-            "The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of disk and memory is said first;\n"
+            "Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and "
+            "manifest.\n"
+            "The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of disk and "
+            "memory is said first;\n"
             "it ends with a parity line per stage where the PyTorch model fits in memory.\n\n"
             "  ltbm export ./my-qwen2-audio ./bundle --precision int4                           # for a CPU\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16     # for ONNX Runtime on a GPU\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --target tensorrt         # for a Jetson or a GPU\n"
+            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16     # for ONNX "
+            "Runtime on a GPU\n"
+            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --target tensorrt         # for a "
+            "Jetson or a GPU\n"
             "  ltbm export ./my-qwen2-audio ./bundle --precision float16 --dry-run"
         ),
     )
@@ -109,7 +113,8 @@ def _add_precision_flags(parser) -> None:
         type=int,
         choices=ACCURACY_LEVELS,
         default=4,
-        help="of ONNX Runtime's quantised products: 4 (default) rounds activations to int8, 0 and 1 multiply in float32",
+        help="of ONNX Runtime's quantised products: 4 (default) rounds activations to int8, 0 and 1 "
+        "multiply in float32",
     )
 
 
@@ -120,8 +125,10 @@ def _add_parity(commands) -> None:
         run_parity,
         "hold a bundle against its PyTorch model",
         (
-            "Compare every stage with PyTorch on one clip: largest absolute difference, equal merge plans, equal greedy tokens.\n"
-            "Exit code 1 if a line fails. Holds the PyTorch model in float32: four bytes a weight, 33 GB for 7B.\n\n"
+            "Compare every stage with PyTorch on one clip: largest absolute difference, equal merge plans, "
+            "equal greedy tokens.\n"
+            "Exit code 1 if a line fails. Holds the PyTorch model in float32: four bytes a weight, 33 GB "
+            "for 7B.\n\n"
             "  ltbm parity ./my-qwen2-audio ./bundle --level full --level keep25"
         ),
     )
@@ -178,7 +185,8 @@ def _fits(size: int) -> bool:
     if memory is None or size <= memory.available:
         return True
     print(
-        f"no parity lines: they take about {size / 1e9:,.1f} GB of memory, {memory.available / 1e9:,.1f} GB are free; "
+        f"no parity lines: they take about {size / 1e9:,.1f} GB of memory, {memory.available / 1e9:,.1f} GB "
+        "are free; "
         "run `ltbm parity` on a larger machine",
         file=sys.stderr,
     )
@@ -220,7 +228,8 @@ def _parity(checkpoint, bundle, level_names, as_json: bool, audio: str | None = 
     failed = [line for line in lines if not line.passed]
     if failed:
         print(
-            f"ltbm: parity failed in {len(failed)} of {len(lines)} lines, first: {failed[0].stage} {failed[0].level}",
+            f"ltbm: parity failed in {len(failed)} of {len(lines)} lines, first: {failed[0].stage} "
+            f"{failed[0].level}",
             file=sys.stderr,
         )
     return 1 if failed else 0
@@ -233,8 +242,10 @@ def _add_calibrate(commands) -> None:
         run_calibrate,
         "add a decoder with an int8 KV cache to a bundle",
         (
-            "Hear clips like those the model will hear, take the range of every channel of the KV cache, and add a decoder that\n"
-            "keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8. ONNX Runtime on the CPU, 1.27 or newer.\n"
+            "Hear clips like those the model will hear, take the range of every channel of the KV cache, "
+            "and add a decoder that\n"
+            "keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8. ONNX Runtime on "
+            "the CPU, 1.27 or newer.\n"
             "Values beyond the ranges saturate; `ltbm parity` and `ltbm eval` tell what it costs.\n\n"
             "  ltbm calibrate ./bundle --audio street.wav speech.flac"
         ),

@@ -20,12 +20,14 @@ def decoder_graph(
     flavour: Flavour,
     lm_head_chunks: int = 1,
 ) -> Graph:
-    """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32 at last_index, the cache written.
+    """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32 at last_index,
+    the cache written.
 
     position_ids [B, S] int64: rotary positions, gaps allowed (the place in the cache is always consecutive)
-    key_bias [B, CAP] float32: added to the attention logits of each cached key, in every layer, for every query
-    past_len [B] int32: tokens already cached; last_index [B] int32: the place of each row's last token in S
-    past.{i}.key/value [B, KV, CAP, head_dim], returned as present.{i}.key/value: bind both to one buffer
+    key_bias [B, CAP] float32: added to the attention logits of each cached key, in every layer,
+    for every query past_len [B] int32: tokens already cached; last_index [B] int32:
+    the place of each row's last token in S past.{i}.key/value [B, KV, CAP, head_dim], returned as
+    present.{i}.key/value: bind both to one buffer
     lm_head_chunks: products that the LM head is split into, none larger than its share of the vocabulary
     A flavour whose cache grows has no past_len: it takes P places, returns P + S, and key_bias is [B, P + S].
     """
@@ -113,7 +115,8 @@ class _Block:
         return self.linear(prefix + "mlp.down_proj", [prefix + "mlp.down_proj"], gated)
 
     def linear(self, name: str, parts: list[str], x: str) -> str:
-        """One product over the checkpoint's linear layers `parts`, stacked along the output; biases where it has them."""
+        """One product over the checkpoint's linear layers `parts`, stacked along the output;
+        biases where it has them."""
         biased = any(DECODER_PREFIX + part + ".bias" in self.checkpoint for part in parts)
         bias = Stacked([self.take(part + ".bias") for part in parts]) if biased else None
         return self.g.linear(
@@ -126,7 +129,8 @@ class _Block:
         )
 
     def head_norm(self, name: str, x: str, heads: int) -> str:
-        """Qwen3's RMSNorm over each head of x [B, S, heads * head_dim]; nothing where the checkpoint has none."""
+        """Qwen3's RMSNorm over each head of x [B, S, heads * head_dim];
+        nothing where the checkpoint has none."""
         if DECODER_PREFIX + name + ".weight" not in self.checkpoint:
             return x
         split = self.g.op("Reshape", self.g.to_float32(x), self.g.const([0, 0, heads, self.d.head_dim]))

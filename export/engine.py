@@ -1,4 +1,5 @@
-"""A bundle's graphs become TensorRT engines on the GPU they will run on. Needs tensorrt, and nothing else of `ltbm.export`."""
+"""A bundle's graphs become TensorRT engines on the GPU they will run on. Needs tensorrt,
+and nothing else of `ltbm.export`."""
 
 import sys
 import time
@@ -36,7 +37,8 @@ FOR_TENSORRT = (
 )
 ADVICE = {  # what a parser error's text holds -> what to do
     "plugin": f"the op's plugin was not found; {library.BUILD_TENSORRT}",
-    "no importer": "this TensorRT does not know the operator: `ltbm build` takes decoder.concat20 before 10.15; export the bundle again",
+    "no importer": "this TensorRT does not know the operator: `ltbm build` takes decoder.concat20 before "
+    "10.15; export the bundle again",
     "zero point": FOR_TENSORRT,
     "opset": "the graph is newer than this TensorRT: update TensorRT",
 }
@@ -51,10 +53,12 @@ def build_engines(
     refresh: bool = False,
     progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> EngineFolder:
-    """Build what is not there yet, or, to `refresh`, everything anew and delete what this machine can no longer load.
+    """Build what is not there yet, or, to `refresh`, everything anew and delete what this machine can no
+    longer load.
 
     workspace_gib: the most scratch memory that a layer may take while kernels are chosen
-    Raises ValueError, MemoryError or RuntimeError with the node and what to do, before or while a stage is built.
+    Raises ValueError, MemoryError or RuntimeError with the node and what to do,
+    before or while a stage is built.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown or not stages:
@@ -109,8 +113,10 @@ def check_memory(bundle: Bundle, stage: str, workspace_gib: float, machine: Mach
     for name, needed, free in needs:
         if free is not None and needed > free:
             raise MemoryError(
-                f"the build of {stage} takes about {needed / 2**30:.1f} GiB of {name}, {free / 2**30:.1f} GiB are free: end other "
-                "programs, add swap, lower --workspace, build one of --stages at a time, or export with smaller weights"
+                f"the build of {stage} takes about {needed / 2**30:.1f} GiB of {name}, {free / 2**30:.1f} "
+                "GiB are free: end other "
+                "programs, add swap, lower --workspace, build one of --stages at a time, or export with "
+                "smaller weights"
             )
 
 

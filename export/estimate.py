@@ -1,4 +1,5 @@
-"""What an export will take, known before anything is written: the graphs are built over weight files that only count."""
+"""What an export will take, known before anything is written:
+the graphs are built over weight files that only count."""
 
 import errno
 import shutil
@@ -38,7 +39,8 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"takes {gigabytes(self.disk)} of disk ({gigabytes(self.free)} free in {self.where}) and about "
-            f"{gigabytes(self.memory)} of memory; parity takes about {gigabytes(self.parity_memory)} of memory"
+            f"{gigabytes(self.memory)} of memory; parity takes about {gigabytes(self.parity_memory)} of "
+            "memory"
         )
 
     def require_room(self) -> None:
@@ -54,7 +56,8 @@ class Estimate:
 def estimate(
     stages: dict[str, Callable], checkpoint: Checkpoint, precision: Precision, out: Path
 ) -> Estimate:
-    """Build every stage's graphs without reading a tensor. KeyError or ValueError for a checkpoint that does not fit them."""
+    """Build every stage's graphs without reading a tensor.
+    KeyError or ValueError for a checkpoint that does not fit them."""
     stage_bytes, largest, graph_bytes = {}, 0, 0
     for name, build in stages.items():
         weights = WeightFile(f"{name}.weights", None)

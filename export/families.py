@@ -130,7 +130,8 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
     hop, rate = features["hop_length"], features["sampling_rate"]
     if features["feature_size"] != encoder.num_mel_bins:
         raise ValueError(
-            f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes {encoder.num_mel_bins}"
+            f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes "
+            f"{encoder.num_mel_bins}"
         )
     windows = 1
     if family.max_audio_seconds:
@@ -148,7 +149,8 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
 
 
 def _feature_config(path: Path) -> dict:
-    """Whisper's front end as the checkpoint configures it (transformers 5 keeps it in processor_config.json)."""
+    """Whisper's front end as the checkpoint configures it (transformers 5 keeps it in
+    processor_config.json)."""
     found = _read_json(path / "processor_config.json").get("feature_extractor") or _read_json(
         path / "preprocessor_config.json"
     )

@@ -1,4 +1,5 @@
-"""How a decoder graph attends and keeps its cache: one flavour per kind of runtime, all over one weight file."""
+"""How a decoder graph attends and keeps its cache: one flavour per kind of runtime,
+all over one weight file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class Flavour:
 
 
 def flavours_for(precision: Precision) -> list[Flavour]:
-    """The flavours that a bundle of `precision` holds: over codes packed for TensorRT, only those without ONNX Runtime's own ops."""
+    """The flavours that a bundle of `precision` holds: over codes packed for TensorRT,
+    only those without ONNX Runtime's own ops."""
     if precision.signed:
         return [flavour for flavour in FLAVOURS.values() if not flavour.domains]
     return [flavour for flavour in FLAVOURS.values() if precision.block_size or not flavour.quantised_only]
@@ -47,7 +49,8 @@ def opset_for(flavour: Flavour, precision: Precision) -> int:
 
 
 def _begin_gqa(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: str) -> Callable:
-    """ONNX Runtime's GroupQueryAttention: writes the cache in place, takes the key bias for the used columns only."""
+    """ONNX Runtime's GroupQueryAttention: writes the cache in place,
+    takes the key bias for the used columns only."""
     new = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
     last_key = g.op("Sub", g.op("Add", past_len, new), g.const(1, "int32"))
     total = g.op("Add", g.op("ReduceMax", past_len, keepdims=0), new)
@@ -80,7 +83,8 @@ def _begin_gqa(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: s
 
 
 def _begin_std24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: str) -> Callable:
-    """Standard opset 24: TensorScatter into the cache, Attention over all CAP columns under one float mask."""
+    """Standard opset 24: TensorScatter into the cache,
+    Attention over all CAP columns under one float mask."""
     places = g.cast(past_len, "int64")
     mask = _causal_bias(g, hidden, g.op("Unsqueeze", places, g.const([1])), key_bias)
 
@@ -97,7 +101,8 @@ def _begin_std24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias:
 
 
 def _begin_concat(g: Graph, d: DecoderSpec, hidden: str, past_len: None, key_bias: str) -> Callable:
-    """Primitives only: the new keys behind the cached ones, products and Softmax; query heads of one KV head as its rows."""
+    """Primitives only: the new keys behind the cached ones, products and Softmax;
+    query heads of one KV head as its rows."""
     cached = g.op("Sub", g.op("Shape", key_bias, start=1, end=2), g.op("Shape", hidden, start=1, end=2))
     mask = _causal_bias(g, hidden, g.op("Unsqueeze", cached, g.const([0])), key_bias)
     scale = g.const(d.head_dim**-0.5, g.precision)
@@ -118,7 +123,8 @@ def _begin_concat(g: Graph, d: DecoderSpec, hidden: str, past_len: None, key_bia
 
 
 def _causal_bias(g: Graph, hidden: str, first: str, key_bias: str) -> str:
-    """[B, 1, S, columns]: the key bias where a query may look, the lowest value elsewhere; `first` [B or 1, 1] is the first query's place."""
+    """[B, 1, S, columns]: the key bias where a query may look, the lowest value elsewhere; `first` [B or 1,
+    1] is the first query's place."""
     new = g.op("Squeeze", g.op("Shape", hidden, start=1, end=2))
     zero, one = g.const(0), g.const(1)
     rows = g.op("Add", first, g.op("Unsqueeze", g.op("Range", zero, new, one), g.const([0])))
@@ -242,5 +248,6 @@ FLAVOURS = {
         ),
     )
 }
-"""gqa: ONNX Runtime on the CPU. std24: standard ops, ONNX Runtime and TensorRT from 10.15 on. ort24: the same with ONNX Runtime's
-MatMulNBits, for CUDA, whose GroupQueryAttention refuses the key bias. concat20: TensorRT before 10.15."""
+"""gqa: ONNX Runtime on the CPU. std24: standard ops, ONNX Runtime and TensorRT from 10.15 on. ort24:
+the same with ONNX Runtime's MatMulNBits, for CUDA, whose GroupQueryAttention refuses the key bias. concat20:
+TensorRT before 10.15."""

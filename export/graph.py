@@ -27,8 +27,9 @@ CODE_TYPES = {(4, False): TensorProto.UINT4, (8, False): TensorProto.UINT8, (4, 
 class Graph:
     """An ONNX graph under construction.
 
-    Values are their names. `precision` is the type of matrix products' inputs and of weights that are not quantised; the
-    residual stream and the norms stay in float32, so float16 neither overflows there nor loses small updates.
+    Values are their names. `precision` is the type of matrix products' inputs and of weights that are not
+    quantised; the residual stream and the norms stay in float32,
+    so float16 neither overflows there nor loses small updates.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Graph:
     def node(
         self, op_type: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes
     ) -> None:
-        """A node whose output names are given, for ops with several outputs and for the graph's own outputs."""
+        """A node whose output names are given, for ops with several outputs and for the graph's own
+        outputs."""
         name = f"{op_type}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op_type, inputs, outputs, name=name, domain=domain, **attributes))
 
@@ -79,13 +81,16 @@ class Graph:
 
     def const(self, value, dtype="int64") -> str:
         array = np.asarray(value, dtype=dtype)
-        name = f"c/{array.dtype}/{'x'.join(map(str, array.shape)) or 'scalar'}/{'_'.join(map(str, array.ravel().tolist()))}"
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        values = "_".join(map(str, array.ravel().tolist()))
+        name = f"c/{array.dtype}/{shape}/{values}"
         if name not in self._initializers:
             self._initializers[name] = numpy_helper.from_array(array, name)
         return name
 
     def weight(self, name: str, values, dtype: str | None = None) -> str:
-        """An external tensor in the graph's precision, or in `dtype`; `values[:]` is read if it is not yet written."""
+        """An external tensor in the graph's precision, or in `dtype`;
+        `values[:]` is read if it is not yet written."""
         kind = dtype or self.precision
         return self._external(
             name, TENSOR_TYPES[kind], values.shape, lambda: [cast_finite(values[:], np.dtype(kind), name)]
@@ -120,7 +125,8 @@ class Graph:
     ) -> str:
         """x @ W.T + b in the graph's precision; W is PyTorch's [N, K], anything whose rows can be sliced.
 
-        kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised; the graph's precision if left out
+        kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised;
+            the graph's precision if left out
         fused_bias: MatMulNBits, where it is what multiplies, adds the bias itself
         """
         kind = kind or self.precision
@@ -141,7 +147,8 @@ class Graph:
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
 
     def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias=None) -> str:
-        """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear, over the same bytes."""
+        """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear,
+        over the same bytes."""
         (rows, width), contrib = weight.shape, CONTRIB in self.opsets
         blocks = q.blocks(name, width)
         scales, zero_points = [], []
@@ -188,7 +195,8 @@ class Graph:
         return self.op("MatMul", x, self.op("Transpose", dense, perm=[1, 0]))
 
     def _same_zero_points(self, q: Quantization, rows: int, blocks: int) -> str:
-        """Symmetry's zero point for every block: DequantizeLinear wants them all, so matrices of one shape share them."""
+        """Symmetry's zero point for every block: DequantizeLinear wants them all,
+        so matrices of one shape share them."""
         filled = np.uint8(q.zero_point if q.bits == 8 else q.zero_point << 4 | q.zero_point)
         return self._external(
             f"zero_points.{q.bits}.{rows}x{blocks}",

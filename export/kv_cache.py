@@ -1,4 +1,5 @@
-"""An int8 KV cache for ONNX Runtime: the gqa decoder once more, with a scale per channel measured on clips."""
+"""An int8 KV cache for ONNX Runtime: the gqa decoder once more,
+with a scale per channel measured on clips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +30,8 @@ SCALE_INPUTS = {"key": 12, "value": 13}  # GroupQueryAttention's k_scale and v_s
 def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> Path:
     """Add the decoder with an int8 KV cache to the bundle at `path`; its file.
 
-    clips: paths or arrays at the model's rate, like those the model will hear: values beyond their range saturate
+    clips: paths or arrays at the model's rate, like those the model will hear:
+        values beyond their range saturate
     Raises ValueError for a bundle without the gqa decoder, or one whose cache is not float.
     """
     bundle = Bundle.open(path)
@@ -51,7 +53,8 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
 def measure_ranges(
     path, clips: Sequence, prompt: str, progress: Callable[[str], None]
 ) -> dict[str, np.ndarray]:
-    """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value", over clips and levels."""
+    """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value",
+    over clips and levels."""
     ranges: dict[str, np.ndarray] = {}
     with Pipeline.open(path) as pipeline:
         for number, clip in enumerate(clips, 1):
@@ -83,8 +86,8 @@ def _ranges_of(pipeline: Pipeline, prefix: Prefix) -> dict[str, np.ndarray]:
 def largest_magnitudes(values: np.ndarray, rotated: bool) -> np.ndarray:
     """[KV, head_dim] of values [KV, tokens, head_dim]; of rotated keys whatever angle a token stands at.
 
-    Rotary positions turn channel i against channel i + head_dim / 2: the length of the pair is what does not depend on
-    the position.
+    Rotary positions turn channel i against channel i + head_dim / 2:
+    the length of the pair is what does not depend on the position.
     """
     if not rotated:
         return np.abs(values).max(axis=1)

@@ -1,4 +1,5 @@
-"""Stage 3, merge and projector as ONNX: the LTBM op with its function body inside (or as a TensorRT plugin), then the LLM's width."""
+"""Stage 3, merge and projector as ONNX: the LTBM op with its function body inside (or as a TensorRT plugin),
+then the LLM's width."""
 
 from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
 from ..runtime.bundle import Precision
@@ -24,10 +25,12 @@ def merge_graph(
     step: tuple[int, int],
     plugin: bool = False,
 ) -> Graph:
-    """audio_embeds [B, T, D], lengths [B], targets [B], keep [1], window [1] -> merged_embeds [B, K, H] and the plan.
+    """audio_embeds [B, T, D], lengths [B], targets [B], keep [1], window [1] -> merged_embeds [B, K,
+    H] and the plan.
 
-    The plan is sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md). With first_position
-    [B] int64, original_positions [1] and proportional_attention [1] int32 (0 or 1) it becomes what the LLM needs of each
+    The plan is sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md).
+    With first_position [B] int64, original_positions [1] and proportional_attention [1] int32 (0 or 1)
+    it becomes what the LLM needs of each
     kept token, with no way over the host: position_ids [B, K] int64 and key_bias [B, K] float32.
     plugin: for TensorRT, whose parser would take the op's function body before the plugin of the op.
     """

@@ -25,10 +25,13 @@ from .precision import FLOATS
 from .reference import TorchReference
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25, "int4": 1.0}
-"""Largest absolute difference allowed, as a share of the reference's largest value, or absolute where that is below 1.
+"""Largest absolute difference allowed, as a share of the reference's largest value,
+or absolute where that is below 1.
 
-int8 and int4 make another model: how far it is from the float32 one is a figure to read, with a wide bound. What is held
-tightly is that the engine computes with the weights it was given: the lines `rounded` have PyTorch compute with the same.
+int8 and int4 make another model: how far it is from the float32 one is a figure to read, with a wide bound.
+    What is held
+tightly is that the engine computes with the weights it was given:
+    the lines `rounded` have PyTorch compute with the same.
 """
 ROUNDED_ACTIVATIONS = 0.1  # of quantised products at accuracy level 4, which round the activations to int8
 NO_BFLOAT16 = "ONNX Runtime computes no bfloat16 on the CPU; parity of this bundle needs a GPU"
@@ -57,11 +60,15 @@ class ParityLine:
         if self.skipped:
             return f"{'skipped':<8}{where}{self.detail}"
         verdict = "ok" if self.passed else "FAILED"
-        return f"{verdict:<8}{where}difference {self.difference:<10.3g} tolerance {self.tolerance:<9.3g} {self.detail}"
+        return (
+            f"{verdict:<8}{where}difference {self.difference:<10.3g} tolerance {self.tolerance:<9.3g} "
+            f"{self.detail}"
+        )
 
 
 def test_clip(sampling_rate: int, seconds: float = 5.0) -> np.ndarray:
-    """A seeded clip [samples] float32: a rising tone, bursts and noise, so that neighbouring tokens are not all alike."""
+    """A seeded clip [samples] float32: a rising tone, bursts and noise,
+    so that neighbouring tokens are not all alike."""
     generator = np.random.default_rng(0)
     time = np.arange(int(seconds * sampling_rate)) / sampling_rate
     tone = np.sin(2 * np.pi * (200 + 150 * time) * time) * (np.sin(2 * np.pi * 0.7 * time) > 0)
@@ -77,7 +84,8 @@ def check_parity(
     max_new_tokens: int = 8,
     report: Callable[[ParityLine], None] | None = None,
 ) -> list[ParityLine]:
-    """Hold every stage of `bundle` against PyTorch on one clip, at each level; `report` sees each line as it comes.
+    """Hold every stage of `bundle` against PyTorch on one clip, at each level;
+    `report` sees each line as it comes.
 
     waveform: [samples] at the model's rate, a seeded clip of 5 s when left out
     """
@@ -249,7 +257,8 @@ class _Chain:
         engine.close()
 
     def rounded(self) -> None:
-        """The decoders' logits once more, against PyTorch with the weights that they were given; the reference stays changed."""
+        """The decoders' logits once more, against PyTorch with the weights that they were given;
+        the reference stays changed."""
         self.reference.round_weights(self.precision)
         exact = max(
             TOLERANCE[kind]
@@ -290,7 +299,8 @@ class _Chain:
         return np.stack(logits)
 
     def _tokens(self, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float) -> None:
-        """Steps where the greedy choice differs; in less than float32 a tie within the tolerance does not count."""
+        """Steps where the greedy choice differs; in less than float32 a tie within the tolerance does not
+        count."""
         chosen, best = got.argmax(-1), want.argmax(-1)
         steps = np.arange(len(want))
         gap = want[steps, best] - want[steps, chosen]
@@ -315,7 +325,8 @@ def audio_pipeline(bundle: Bundle) -> Pipeline:
 
 
 def reference_merge(groups: list[EncodedRows], level: Level, step: tuple[int, int]) -> MergedAudio:
-    """The numpy reference over the engine's own encoder output; merged_embeds are [K, D], before the projector."""
+    """The numpy reference over the engine's own encoder output; merged_embeds are [K, D],
+    before the projector."""
     rows = [x[: group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
     plans = [plan_merge(x, level.target(len(x)), level.merge_window, step) for x in rows]
     merged = np.concatenate([apply_plan(plan, x) for plan, x in zip(plans, rows)])

@@ -21,12 +21,14 @@ def choose_precision(
     symmetric: bool = True,
     accuracy_level: int = 4,
 ) -> Precision:
-    """The types of a bundle whose LLM has `weights`, from a checkpoint whose embedding table has the type `table`.
+    """The types of a bundle whose LLM has `weights`, from a checkpoint whose embedding table has the type
+    `table`.
 
     target: what quantised weights are packed for; bundles of float types run everywhere
-    What is left out follows: activations the weights where those are float, else float32 (float16 for TensorRT); the
-    encoder the activations; the LM head the weights, but under int4 int8 (the activations' type for TensorRT).
-    ValueError for what does not go together.
+    What is left out follows: activations the weights where those are float,
+        else float32 (float16 for TensorRT); the
+    encoder the activations; the LM head the weights, but under int4 int8 (the activations' type for
+    TensorRT). ValueError for what does not go together.
     """
     packed = target == "tensorrt" and weights in BITS
     if weights in BITS:
@@ -48,7 +50,8 @@ def choose_precision(
             raise ValueError(f"{option} {value!r} is none of {', '.join(map(str, known))}")
     if weights in FLOATS and activations != weights:
         raise ValueError(
-            f"activations {activations} with weights {weights}: matrices that are not quantised have the activations' type"
+            f"activations {activations} with weights {weights}: matrices that are not quantised have the "
+            "activations' type"
         )
     if target == "tensorrt" and ("int8" in (weights, lm_head) or not symmetric):
         raise ValueError(

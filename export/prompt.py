@@ -9,7 +9,8 @@ from .families import ModelSpec
 
 
 def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) -> PromptSpec:
-    """Write tokenizer.json and chat_template.jinja into `folder`; which tokens stand for audio and end an answer."""
+    """Write tokenizer.json and chat_template.jinja into `folder`;
+    which tokens stand for audio and end an answer."""
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)

@@ -1,4 +1,5 @@
-"""Weight-only quantisation: blocks of a matrix's rows rounded to 4 or 8 bits, as ONNX Runtime or TensorRT reads them."""
+"""Weight-only quantisation: blocks of a matrix's rows rounded to 4 or 8 bits,
+as ONNX Runtime or TensorRT reads them."""
 
 from dataclasses import dataclass, replace
 
@@ -13,10 +14,13 @@ SMALLEST_SIGNED = np.float32(2.0**-24)  # float16's least value: TensorRT takes 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a weight matrix [N, K] is quantised: one scale, and without symmetry one zero point, per block of K.
+    """How a weight matrix [N, K] is quantised: one scale, and without symmetry one zero point,
+    per block of K.
 
-    accuracy_level: MatMulNBits' smallest inner type: 0 and 1 multiply in float32, 4 rounds the activations to int8
-    signed: codes in two's complement around a zero point of 0 and positive scales, which is what TensorRT takes
+    accuracy_level: MatMulNBits' smallest inner type: 0 and 1 multiply in float32,
+        4 rounds the activations to int8
+    signed: codes in two's complement around a zero point of 0 and positive scales,
+        which is what TensorRT takes
     """
 
     bits: int
@@ -40,7 +44,8 @@ class Quantization:
             )
         if self.bits == 4 and blocks % 2 and not self.symmetric:
             raise ValueError(
-                f"{name} has {blocks} blocks in a row; asymmetric int4 packs zero points in pairs: choose a smaller --block-size"
+                f"{name} has {blocks} blocks in a row; asymmetric int4 packs zero points in pairs: choose a "
+                "smaller --block-size"
             )
         return blocks
 
@@ -60,9 +65,9 @@ class QuantizedRows:
 def quantize_rows(rows: np.ndarray, q: Quantization) -> QuantizedRows:
     """Round each block of rows [n, K] float32 to the nearest code: value = (code - zero point) * scale.
 
-    The same float32 steps as ONNX Runtime's quantiser, so the same bits: under symmetry the value of largest magnitude
-    takes the code 0, so scales may be negative; else the codes span the block's range with zero in it. Signed codes
-    leave out the lowest, so that scales are positive.
+    The same float32 steps as ONNX Runtime's quantiser, so the same bits:
+    under symmetry the value of largest magnitude takes the code 0, so scales may be negative; else the codes
+    span the block's range with zero in it. Signed codes leave out the lowest, so that scales are positive.
     """
     top, middle = np.float32(2**q.bits - 1), np.float32(q.zero_point)
     blocks = rows.reshape(len(rows), -1, q.block_size)

@@ -75,7 +75,8 @@ class TorchReference:
 
     @torch.no_grad()
     def logits(self, inputs_embeds: np.ndarray, position_ids: np.ndarray, key_bias: np.ndarray) -> np.ndarray:
-        """Logits [S, V] of one sequence [S, H] at the given positions [S], log-weights [S] added to every key.
+        """Logits [S, V] of one sequence [S, H] at the given positions [S],
+        log-weights [S] added to every key.
 
         A 4-D additive mask: without one, transformers reads positions with gaps as packed sequences.
         """
@@ -95,7 +96,8 @@ class TorchReference:
     def greedy(
         self, prefix: Prefix, max_new_tokens: int, eos_token_ids: tuple[int, ...]
     ) -> tuple[list[int], np.ndarray]:
-        """Greedy tokens and the logits [steps, V] of every step, each step run from the start without a cache."""
+        """Greedy tokens and the logits [steps, V] of every step,
+        each step run from the start without a cache."""
         token_ids, steps = [], []
         while len(token_ids) < max_new_tokens and not (token_ids and token_ids[-1] in eos_token_ids):
             steps.append(self.logits(*self._continued(prefix, token_ids))[-1])

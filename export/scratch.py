@@ -1,4 +1,5 @@
-"""The folder a bundle grows in: a hidden sibling that takes the bundle's name when it is whole, and is gone otherwise."""
+"""The folder a bundle grows in: a hidden sibling that takes the bundle's name when it is whole,
+and is gone otherwise."""
 
 import fcntl
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 def scratch_folder(out: Path, progress: Callable[[str], None]) -> Iterator[Path]:
     """A sibling of `out` to write to; renamed to `out` at the end, removed on any error.
 
-    The system holds a lock on it for as long as this process lives, so what a killed export left is known and removed.
+    The system holds a lock on it for as long as this process lives,
+    so what a killed export left is known and removed.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     tidy_up(out, progress)
@@ -56,7 +58,8 @@ def _former(out: Path) -> Path:
 
 
 def tidy_up(out: Path, progress: Callable[[str], None]) -> None:
-    """Give a former bundle its name back if an export was killed between the two renames; remove what others left."""
+    """Give a former bundle its name back if an export was killed between the two renames;
+    remove what others left."""
     former = _former(out)
     if former.exists() and not out.exists():
         former.rename(out)

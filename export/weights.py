@@ -1,4 +1,5 @@
-"""Weights out: one file of external data per stage, written piece by piece, shared by graphs that name its tensors."""
+"""Weights out: one file of external data per stage, written piece by piece,
+shared by graphs that name its tensors."""
 
 import hashlib
 import math
@@ -19,7 +20,8 @@ CHUNK_VALUES = 1 << 20  # values converted at a time: few megabytes in float32, 
 
 
 class HashedFile:
-    """A file written from its start to its end, with its sha256 so far; `progress` hears how many bytes were written and of what."""
+    """A file written from its start to its end, with its sha256 so far;
+    `progress` hears how many bytes were written and of what."""
 
     def __init__(self, path: Path, progress: Callable[[int, str], None]):
         self.path, self.size, self._progress = path, 0, progress
@@ -96,7 +98,8 @@ def _bytes(data_type: int, dims: Iterable[int]) -> int:
 
 
 class Stacked:
-    """Matrices of one width as one, the rows of each after those of the one before; slices of rows are read when asked for."""
+    """Matrices of one width as one, the rows of each after those of the one before;
+    slices of rows are read when asked for."""
 
     def __init__(self, parts: list):
         self.parts = parts
@@ -142,7 +145,8 @@ def transposed(matrix, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def cast_finite(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """`array` in `dtype`; ValueError for what is not finite, or overflows there and would silently become infinite."""
+    """`array` in `dtype`; ValueError for what is not finite,
+    or overflows there and would silently become infinite."""
     with np.errstate(over="ignore"):
         out = array.astype(dtype)
     if not np.isfinite(out).all():

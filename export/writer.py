@@ -1,4 +1,5 @@
-"""One command's work: a checkpoint becomes a bundle, written to a temporary sibling and renamed when whole."""
+"""One command's work: a checkpoint becomes a bundle, written to a temporary sibling and renamed when
+whole."""
 
 import errno
 import io
@@ -48,8 +49,8 @@ def export_bundle(
 
     precision: of the LLM's matrices: float32, float16, bfloat16, int8 or int4
     options: those of `choose_precision`, and lm_head_chunks (`decoder_graph`)
-    Raises FileExistsError if `out` exists and not `overwrite`, ValueError or KeyError for what is not supported, OSError
-    where the disk has no room.
+    Raises FileExistsError if `out` exists and not `overwrite`,
+    ValueError or KeyError for what is not supported, OSError where the disk has no room.
     """
     return Export(source, precision, **options).run(out, overwrite, progress)
 
@@ -76,7 +77,8 @@ class Progress:
             elapsed = time.monotonic() - self._started
             left = elapsed * max(0, self._total - self._done) / self._done
             self.report(
-                f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, about {left:,.0f} s left"
+                f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, "
+                f"about {left:,.0f} s left"
             )
 
 
@@ -88,7 +90,8 @@ class Export:
         self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
         if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
             raise ValueError(
-                f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's {self.spec.decoder.vocab_size}"
+                f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's "
+                f"{self.spec.decoder.vocab_size}"
             )
         self.precision = choose_precision(precision, self.checkpoint.stored_type(EMBEDDINGS), **options)
 
@@ -97,7 +100,8 @@ class Export:
         out = Path(out)
         _refuse_foreign(out, overwrite)
         progress(
-            f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} tensors, {self.precision}"
+            f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} "
+            f"tensors, {self.precision}"
         )
         if out.parent.is_dir():
             tidy_up(out, progress)  # before the room on the disk is looked at
@@ -136,7 +140,8 @@ class Export:
         }
 
     def estimate(self, out: Path) -> Estimate:
-        """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here, before any work."""
+        """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,
+        before any work."""
         needs = estimate(self.stages(), self.checkpoint, self.precision, out)
         _mark_unused(self.checkpoint)
         self.checkpoint.finish()
@@ -181,7 +186,8 @@ class Export:
 
 
 def _write_embeddings(file: HashedFile, checkpoint: Checkpoint, kind: str) -> None:
-    """The table [V, H] as .npy, a few rows at a time; bfloat16, which .npy does not know, as its bits in uint16."""
+    """The table [V, H] as .npy, a few rows at a time; bfloat16, which .npy does not know,
+    as its bits in uint16."""
     table = checkpoint.take(EMBEDDINGS, checkpoint.uses[EMBEDDINGS])
     stored = np.dtype(np.uint16 if kind == "bfloat16" else kind)
     header = io.BytesIO()

@@ -1,7 +1,9 @@
-"""What LTBM is compared with, for evaluation only: every method gives a `MergePlan`, which `apply_plan` takes.
+"""What LTBM is compared with, for evaluation only: every method gives a `MergePlan`,
+which `apply_plan` takes.
 
-Methods that drop tokens give a dropped token source -1 and a kept one size 1 (it weighs as itself) and its own place as
-anchor. `pool` averages equal segments, each anchored at its middle token; `stride` keeps just those middle tokens.
+Methods that drop tokens give a dropped token source -1 and a kept one size 1 (it weighs as itself)
+and its own place as anchor. `pool` averages equal segments, each anchored at its middle token;
+`stride` keeps just those middle tokens.
 """
 
 import numpy as np
@@ -64,7 +66,8 @@ def top_of(scores, count) -> np.ndarray:
 
 
 def top_of_segments(scores, keep) -> np.ndarray:
-    """The highest scores of each of ten equal stretches of time, as many from each as `stride` keeps there."""
+    """The highest scores of each of ten equal stretches of time,
+    as many from each as `stride` keeps there."""
     edges = np.arange(TIME_SEGMENTS + 1) * len(scores) // TIME_SEGMENTS
     quotas = np.diff(np.searchsorted(middles(len(scores), keep), edges))
     chosen = [

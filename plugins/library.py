@@ -1,7 +1,7 @@
 """Where the native bodies of the op are, and how each runtime loads them.
 
-`pip install ltbm` compiles the ONNX Runtime op where it finds a C++ compiler. The TensorRT plugin is built by hand,
-because TensorRT's headers come in no Python package.
+`pip install ltbm` compiles the ONNX Runtime op where it finds a C++ compiler.
+The TensorRT plugin is built by hand, because TensorRT's headers come in no Python package.
 """
 
 import ctypes
@@ -25,9 +25,11 @@ def native_library() -> Path | None:
 
 
 def register(session_options) -> bool:
-    """Add the native op to an onnxruntime.SessionOptions; False if there is none: then the function body runs.
+    """Add the native op to an onnxruntime.SessionOptions; False if there is none:
+    then the function body runs.
 
-    The op runs on the CPU, so leave it out of sessions on CUDA: there the function body keeps tokens on the device.
+    The op runs on the CPU, so leave it out of sessions on CUDA:
+        there the function body keeps tokens on the device.
     """
     path = native_library()
     if path is None:
@@ -51,7 +53,8 @@ def tensorrt_library() -> Path | None:
 def load_tensorrt_plugin(registry, path=None) -> Path:
     """Make the plugin known to TensorRT before an engine with the op is built or loaded.
 
-    registry: tensorrt.get_plugin_registry(), or that of a builder or runtime. Engines built with it need the same file.
+    registry: tensorrt.get_plugin_registry(), or that of a builder or runtime.
+        Engines built with it need the same file.
     """
     path = require_tensorrt_library(path)
     try:

@@ -1,9 +1,11 @@
 """LTBM in numpy: the specification that every other implementation equals bit for bit.
 
-Plan once, apply many: `plan_merge` decides on the tokens of one row which of them merge, `apply_plan` averages any
+Plan once, apply many: `plan_merge` decides on the tokens of one row which of them merge,
+    `apply_plan` averages any
 tensor of that row accordingly, and `merge_rows` is the whole op `ai.ltbm::LTBM` on a padded batch.
 
-Similarity is computed on a grid of whole numbers, so every sum below is exact and no order of summation matters.
+Similarity is computed on a grid of whole numbers, so every sum below is exact and no order of summation
+matters.
 Source: arXiv 2605.25179, of which only the abstract was at hand; what it leaves open is our own reading.
 Shapes: B rows, T tokens in, L valid tokens of a row, K tokens kept, D encoder width.
 """
@@ -73,7 +75,8 @@ def plan_merge(x, keep, window=-1, step=DEFAULT_STEP, strict=False) -> MergePlan
 
 
 def apply_plan(plan: MergePlan, x) -> np.ndarray:
-    """Average the tokens x [L, D] that share an output: y [K, D] in x's type, summed in float32 in order of time."""
+    """Average the tokens x [L, D] that share an output: y [K, D] in x's type,
+    summed in float32 in order of time."""
     check_tokens(x)
     if len(x) != len(plan.source_map):
         raise ValueError(
@@ -89,7 +92,8 @@ def apply_plan(plan: MergePlan, x) -> np.ndarray:
 
 
 def merge_rows(x, lengths, targets, keep, window=-1, step=DEFAULT_STEP) -> dict:
-    """The op `ai.ltbm::LTBM`: x [B, T, D], lengths [B], targets [B], keep = K slots -> y, sizes, anchors, source_map.
+    """The op `ai.ltbm::LTBM`: x [B, T, D], lengths [B], targets [B], keep = K slots -> y, sizes, anchors,
+    source_map.
 
     Padding: y 0, sizes 0, anchors -1, source_map -1. What stands in x after a row's length is never read.
     """
@@ -119,11 +123,13 @@ def plan_of(source_map, anchors, spill=0) -> MergePlan:
     )
 
 
-# --- one pass -------------------------------------------------------------------------------------------------------
+# --- one pass
+# -------------------------------------------------------------------------------------------------------
 
 
 def similarity_grid(x) -> np.ndarray:
-    """x [L, D] as whole numbers [L, D] int32 with the row's largest value at 8191; NaN and infinities count as 0."""
+    """x [L, D] as whole numbers [L, D] int32 with the row's largest value at 8191;
+    NaN and infinities count as 0."""
     v = x.astype(np.float32)
     v[~np.isfinite(v)] = 0
     amax = np.abs(v).max(initial=np.float32(0))
@@ -139,7 +145,8 @@ def merge_count(n, target, step=DEFAULT_STEP) -> int:
 
 
 def best_partners(grid, anchors, window):
-    """Each A token's best B token and the value of that pair: partner [n_a] indices into B, value [n_a] float64.
+    """Each A token's best B token and the value of that pair: partner [n_a] indices into B,
+    value [n_a] float64.
 
     A are the even places of the current order, B the odd ones.
     """
@@ -157,8 +164,9 @@ def best_partners(grid, anchors, window):
 def blocks(n_a, n_b, window):
     """Cut A into blocks and give each the slab of B that holds its windows: pairs of slices.
 
-    Anchors increase strictly, so two tokens' anchors are at least as far apart as their places: an A token meets its
-    whole window among the `before` B tokens before its own index and the `after` behind it. The work is linear in n.
+    Anchors increase strictly, so two tokens' anchors are at least as far apart as their places:
+    an A token meets its whole window among the `before` B tokens before its own index and the `after` behind
+    it. The work is linear in n.
     """
     if window < 0:
         return [(slice(0, n_a), slice(0, n_b))]
@@ -188,14 +196,16 @@ def squared_norms(grid) -> np.ndarray:
 
 
 def signed_squared_cosines(a, b, norms_a, norms_b) -> np.ndarray:
-    """Scores [n_a, n_b] of the tokens a [n_a, D] and b [n_b, D], from IEEE division and multiplication only."""
+    """Scores [n_a, n_b] of the tokens a [n_a, D] and b [n_b, D],
+    from IEEE division and multiplication only."""
     dot = (a.astype(norms_a.dtype) @ b.astype(norms_b.dtype).T).astype(np.float64)
     norms_a, norms_b = (np.maximum(norms, 1).astype(np.float64) for norms in (norms_a, norms_b))
     return (dot / norms_a[:, None]) * (np.abs(dot) / norms_b[None, :])
 
 
 def pair_values(scores, a, b, anchors, window) -> np.ndarray:
-    """Scores [n_a, n_b] of the slices a, b inside the window; outside, neighbours spill, others are no candidates."""
+    """Scores [n_a, n_b] of the slices a, b inside the window; outside, neighbours spill,
+    others are no candidates."""
     if window < 0:
         return scores
     places = np.arange(len(anchors))
@@ -219,7 +229,8 @@ def merge_pairs(grid, anchors, sources, destinations):
     return grid[alive], anchors[alive], moved
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
+# --- checks
+# ---------------------------------------------------------------------------------------------------------
 
 
 def check_tokens(x):

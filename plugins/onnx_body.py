@@ -1,7 +1,7 @@
 """A small writer of ONNX function bodies, so that a body reads like the numpy it stands for.
 
-Operators are methods (`g.Gather(x, index, axis=1)`), whole-number arithmetic is written with Python's signs, and
-subgraphs are plain Python functions handed to `loop` and `branch`. It knows ONNX only, no runtime.
+Operators are methods (`g.Gather(x, index, axis=1)`), whole-number arithmetic is written with Python's signs,
+and subgraphs are plain Python functions handed to `loop` and `branch`. It knows ONNX only, no runtime.
 """
 
 import itertools
@@ -31,7 +31,8 @@ class Value:
 
 
 class Body:
-    """Collects nodes. A Python int stands for an int64 tensor [1], a list for one [n], a numpy array for itself."""
+    """Collects nodes. A Python int stands for an int64 tensor [1], a list for one [n],
+    a numpy array for itself."""
 
     def __init__(self):
         self.scopes = [[]]  # nodes of each open graph, outermost first
@@ -46,7 +47,8 @@ class Body:
         return lambda *inputs, **attributes: self.node(op, *inputs, **attributes)
 
     def node(self, op, *inputs, outputs=1, results=None, name=None, **attributes):
-        """Add a node; returns its output, or a tuple of them, named `results` or else anew in the whole body."""
+        """Add a node; returns its output, or a tuple of them,
+        named `results` or else anew in the whole body."""
         values = tuple(map(self.value, results or [f"{op}_{next(self.numbers)}" for _ in range(outputs)]))
         names = [self.constant(i).name if i is not None else "" for i in inputs]
         self.scopes[-1].append(helper.make_node(op, names, [v.name for v in values], name, **attributes))
@@ -102,7 +104,8 @@ class Body:
         return self.Cast(x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def loop(self, step, count=None, condition=np.True_, state=()):
-        """step(iteration, *state) -> (go_on or None, *state, *scans); returns the last state and the stacked scans."""
+        """step(iteration, *state) -> (go_on or None, *state, *scans);
+        returns the last state and the stacked scans."""
 
         def body():
             iteration, going, *carried = (
@@ -113,7 +116,8 @@ class Body:
 
         graph = self.subgraph(body)
         for value, element in zip(graph.input, (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)):
-            # ONNX Runtime wants these two to be known scalars, and infers it only where count and condition are.
+            # ONNX Runtime wants these two to be known scalars, and infers it only where count and condition
+            # are.
             value.CopyFrom(helper.make_tensor_value_info(value.name, element, []))
         return self.node("Loop", count, condition, *state, outputs=len(graph.output) - 1, body=graph)
 

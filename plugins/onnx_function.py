@@ -1,10 +1,11 @@
 """LTBM as an ONNX function body: `ai.ltbm::LTBM` version 1 in standard operators of opset 20.
 
-The body ships in every bundle, so any execution provider runs the op with nothing installed; where a native kernel is
-registered, ONNX Runtime takes that instead. It gives the bits of `merge.merge_rows`, whose docstrings say what each
-step means; comments here say only why it is written so in ONNX.
+The body ships in every bundle, so any execution provider runs the op with nothing installed;
+where a native kernel is registered, ONNX Runtime takes that instead. It gives the bits of `merge.merge_rows`,
+whose docstrings say what each step means; comments here say only why it is written so in ONNX.
 
-Shapes: B rows, T tokens in, K slots out, D encoder width; L valid tokens of a row, n current tokens of a pass.
+Shapes: B rows, T tokens in, K slots out, D encoder width; L valid tokens of a row,
+    n current tokens of a pass.
 """
 
 from typing import NamedTuple
@@ -67,7 +68,8 @@ def ltbm_function() -> onnx.FunctionProto:
 
 
 def op_model(dim, dtype="float32", step=DEFAULT_STEP) -> onnx.ModelProto:
-    """A model of the bare op at width `dim`, with B, T and K left open: x, lengths, targets, keep, window in."""
+    """A model of the bare op at width `dim`, with B, T and K left open: x, lengths, targets, keep,
+    window in."""
     step_num, step_den = check_step(step)
     if dim < 1 or dtype not in ("float16", "float32"):
         raise ValueError(
@@ -113,7 +115,8 @@ class Search(NamedTuple):
     step_den: Value  # scalar
 
 
-# --- a row ----------------------------------------------------------------------------------------------------------
+# --- a row
+# ----------------------------------------------------------------------------------------------------------
 
 
 def row_tokens(g, x, row, length):
@@ -160,11 +163,13 @@ def row_outputs(g, v, source_map, anchors, keep, x):
     ]
 
 
-# --- a pass ---------------------------------------------------------------------------------------------------------
+# --- a pass
+# ---------------------------------------------------------------------------------------------------------
 
 
 def all_finite(g, v):
-    """Whether v is free of NaN and infinity. Finite values whose sum overflows say no as well: a detour, no harm."""
+    """Whether v is free of NaN and infinity. Finite values whose sum overflows say no as well: a detour,
+    no harm."""
     magnitude = g.ReduceL1(v, keepdims=0)
     return g.Not(g.IsNaN(magnitude - magnitude))
 
@@ -199,14 +204,17 @@ def best_pairs(g, grid, anchors, target, search):
 
 
 def halo(g, window):
-    """How many B tokens before and after its own index an A token can meet inside the window, neighbours included."""
+    """How many B tokens before and after its own index an A token can meet inside the window,
+    neighbours included."""
     return g.Max((window + 1) // 2, 1), g.Max((window - 1) // 2, 0)
 
 
 def blocks(g, n_a, n_b, search):
-    """Indices of the A tokens [blocks, rows, 1] and B tokens [blocks, 1, columns] to be scored against each other.
+    """Indices of the A tokens [blocks, rows, 1] and B tokens [blocks, 1,
+    columns] to be scored against each other.
 
-    Each block of A meets a slab of B that holds all its windows, some of it outside the row; or all of B, if cheaper.
+    Each block of A meets a slab of B that holds all its windows, some of it outside the row; or all of B,
+    if cheaper.
     """
     both = search.before + search.after
     rows = g.Max(both, BLOCK)
@@ -218,9 +226,11 @@ def blocks(g, n_a, n_b, search):
 
 
 def signed_squared_cosines(g, grid, place_a, place_b):
-    """Scores [blocks, rows, columns]: exact products in float64 while the largest <G, G> allows it, else in int64.
+    """Scores [blocks, rows, columns]: exact products in float64 while the largest <G, G> allows it,
+    else in int64.
 
-    The slabs are transposed outside the branch that multiplies them: side by side, older ONNX Runtimes (1.24 for one)
+    The slabs are transposed outside the branch that multiplies them: side by side,
+        older ONNX Runtimes (1.24 for one)
     fuse the two into an operator that they do not have for float64 (microsoft/onnxruntime issue 28136).
     """
     a = g.cast(g.Gather(grid, g.Squeeze(place_a, 2)), np.float64)  # [blocks, rows, D]
@@ -257,7 +267,8 @@ def pair_values(g, score, a, b, place_a, place_b, n_b, anchors, window):
 
 
 def merge_pairs(g, anchors, a, b):
-    """New place of every token [n], and which tokens stay [n], when those at places a [r] merge into those at b [r]."""
+    """New place of every token [n], and which tokens stay [n],
+    when those at places a [r] merge into those at b [r]."""
     n = g.Shape(anchors)
     alive = g.ScatterElements(g.filled(1, n), a, g.filled(0, g.Shape(a)), axis=0)
     rank = g.CumSum(alive, np.int64(0)) - 1
@@ -265,10 +276,12 @@ def merge_pairs(g, anchors, a, b):
 
 
 def group_sums(g, data, group, n_groups):
-    """Sum the rows of data [n, D] that share a group [n], each group in increasing order; also the groups' sizes.
+    """Sum the rows of data [n, D] that share a group [n], each group in increasing order;
+    also the groups' sizes.
 
-    ONNX Runtime's ScatterElements adds in order but element by element, and its ScatterND is fast but runs in parallel,
-    so that rows of one group race. Hence rounds, the i-th members of all groups in round i: no round has a group twice.
+    ONNX Runtime's ScatterElements adds in order but element by element,
+    and its ScatterND is fast but runs in parallel, so that rows of one group race. Hence rounds, the i-th
+    members of all groups in round i: no round has a group twice.
     Every group has a member, so the sums start as the first ones: -0.0 stays -0.0.
     """
     n = g.Shape(group)
@@ -300,7 +313,8 @@ def group_sums(g, data, group, n_groups):
     return g.ScatterND(firsts, g.Unsqueeze(heavy, 1), sums), sizes
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals
+# -------------------------------------------------------------------------------------------------------
 
 
 def inputs_refused(g, x, lengths, targets, keep, window):

@@ -1,4 +1,5 @@
-"""What is measured here: how fast this machine reads memory and multiplies matrices, what a process holds, how figures spread."""
+"""What is measured here: how fast this machine reads memory and multiplies matrices, what a process holds,
+how figures spread."""
 
 import os
 import platform
@@ -38,7 +39,8 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
 
 
 def memory_bandwidth(threads: int = 1, size: int = STREAM_BYTES) -> float:
-    """Bytes a second that `threads` threads move at best: the faster of reading (a maximum) and copying (bytes in and out)."""
+    """Bytes a second that `threads` threads move at best: the faster of reading (a maximum)
+    and copying (bytes in and out)."""
     sources = [np.ones(size // threads // 4, np.float32) for _ in range(threads)]
     targets = [np.zeros_like(source) for source in sources]
     moved = sum(source.nbytes for source in sources)
@@ -49,7 +51,8 @@ def memory_bandwidth(threads: int = 1, size: int = STREAM_BYTES) -> float:
 
 
 def matrix_rate(size: int = MATRIX) -> float:
-    """Floating-point operations a second of numpy's float32 matrix product, on the threads that its BLAS was started with."""
+    """Floating-point operations a second of numpy's float32 matrix product,
+    on the threads that its BLAS was started with."""
     left = np.random.default_rng(0).standard_normal((size, size), np.float32)
     right = left.T.copy()
     left @ right  # starts the threads
@@ -67,11 +70,13 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-# --- one process ----------------------------------------------------------------------------------------------------
+# --- one process
+# ----------------------------------------------------------------------------------------------------
 
 
 def process_memory() -> dict[str, int]:
-    """Bytes of this process: resident now, how much of it is mapped files, and the peak so far (Linux's VmRSS, RssFile, VmHWM)."""
+    """Bytes of this process: resident now, how much of it is mapped files,
+    and the peak so far (Linux's VmRSS, RssFile, VmHWM)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 
     def read(name: str) -> int:
@@ -92,7 +97,8 @@ def resident_of(folder) -> int:
     return total
 
 
-# --- the machine ----------------------------------------------------------------------------------------------------
+# --- the machine
+# ----------------------------------------------------------------------------------------------------
 
 
 def _gpu(machine: Machine):
@@ -104,7 +110,8 @@ def _gpu(machine: Machine):
 
 
 def machine_facts(machine: Machine | None = None) -> dict:
-    """What a reader needs to know of this machine to read its figures; None for what the system does not tell."""
+    """What a reader needs to know of this machine to read its figures;
+    None for what the system does not tell."""
     machine = machine or Machine()
     clocks = machine.run(GPU_CLOCKS)
     memory, gpu, jetson = find_memory(machine), _gpu(machine), find_jetson(machine)
@@ -124,7 +131,8 @@ def machine_facts(machine: Machine | None = None) -> dict:
 
 
 def machine_state(machine: Machine | None = None) -> dict:
-    """What changes from minute to minute: the load before a measurement, the governor and the clock of the first core."""
+    """What changes from minute to minute: the load before a measurement,
+    the governor and the clock of the first core."""
     machine = machine or Machine()
     kilohertz = machine.read(f"{FIRST_CORE}/cpufreq/scaling_cur_freq")
     return {
@@ -145,7 +153,8 @@ def _cpu_field(machine: Machine, name: str) -> str | None:
 
 
 def _last_level_cache(machine: Machine) -> int | None:
-    """Bytes of the largest cache the first core sees (in a virtual machine: the host's, shared with others)."""
+    """Bytes of the largest cache the first core sees (in a virtual machine: the host's,
+    shared with others)."""
     units = {"K": 2**10, "M": 2**20}
     sizes = [machine.read(f"{FIRST_CORE}/cache/index{index}/size") for index in range(8)]
     return max(

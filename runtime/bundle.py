@@ -1,4 +1,5 @@
-"""A bundle: the folder that `ltbm export` writes and everything else reads, described by its manifest.json."""
+"""A bundle: the folder that `ltbm export` writes and everything else reads,
+described by its manifest.json."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +11,8 @@ FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
 MANIFEST_NAME = "manifest.json"
 TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
-"""Encoder tokens of a segment: the conv with stride 2, then the average pool with stride 2 (`features.token_length`)."""
+"""Encoder tokens of a segment: the conv with stride 2,
+then the average pool with stride 2 (`features.token_length`)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class PromptSpec:
 
 @dataclass(frozen=True)
 class Precision:
-    """The types of a bundle's weights and values. Matrices of int4 and int8 are quantised in blocks; the rest is float."""
+    """The types of a bundle's weights and values. Matrices of int4 and int8 are quantised in blocks;
+    the rest is float."""
 
     encoder: str  # weights and matrix products of the encoder and merge stages
     activations: str  # inputs of the LLM's matrix products, and its KV cache
@@ -182,7 +185,8 @@ class Manifest:
             newer = isinstance(version, int) and version > FORMAT_VERSION
             advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
             raise ValueError(
-                f"{where} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; {advice}"
+                f"{where} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; "
+                f"{advice}"
             )
         try:
             return cls._from_dict(raw)
@@ -237,7 +241,8 @@ class Bundle:
             check_file(path / name, record, verify)
         if bundle.manifest.audio.token_length_rule != TOKEN_LENGTH_RULE:
             raise ValueError(
-                f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: {TOKEN_LENGTH_RULE!r}"
+                f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: "
+                f"{TOKEN_LENGTH_RULE!r}"
             )
         return bundle
 
@@ -265,7 +270,8 @@ def check_file(path: Path, record: FileRecord, verify: bool) -> None:
     size = path.stat().st_size
     if size != record.size:
         raise ValueError(
-            f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` again"
+            f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` "
+            "again"
         )
     if verify and file_sha256(path) != record.sha256:
         raise ValueError(

@@ -51,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ltbm",
         description=(
-            "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, answer about sound."
+            "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, "
+            "answer about sound."
         ),
         epilog="Start with `ltbm demo`. Every command teaches its flags with --help.",
     )

@@ -22,8 +22,9 @@ from .presets import TASKS
 
 RUN_DESCRIPTION = """\
 Answer a prompt about one or more clips through the bundle's three engines.
-The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin, one a
-line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was encoded is not paid for again.
+The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read
+from stdin, one a line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was
+encoded is not paid for again.
 
   ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25
   ltbm run ./bundle clip.wav --chat"""
@@ -81,7 +82,8 @@ def run(args) -> None:
 
 
 def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each question with the clips that come with it: `prompt` first if there is one, then the lines up to an empty one."""
+    """Each question with the clips that come with it: `prompt` first if there is one,
+    then the lines up to an empty one."""
     if prompt:
         yield prompt, audio
         audio = []
@@ -155,7 +157,8 @@ def describe(bundle) -> dict:
         "runs_on": manifest.precision.runs_on,
         "flavours": ", ".join(manifest.flavours),
         "encoder_width": audio.encoder_width,
-        "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, {manifest.decoder.heads} heads, "
+        "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, "
+        f"{manifest.decoder.heads} heads, "
         f"{manifest.decoder.kv_heads} KV heads, vocabulary {manifest.decoder.vocab_size}",
         "max_positions": manifest.decoder.max_positions,
         "longest_audio_seconds": audio.segment_seconds * audio.max_segments,
@@ -177,8 +180,10 @@ def _add_doctor(commands) -> None:
         doctor,
         "say what this machine has and lacks",
         (
-            "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's providers, on a Jetson its\n"
-            "JetPack and power mode; with a bundle, also its files, engines, and whether it fits. Every line is ok,\n"
+            "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's providers, on "
+            "a Jetson its\n"
+            "JetPack and power mode; with a bundle, also its files, engines, and whether it fits. Every "
+            "line is ok,\n"
             "warning or problem, with what to do. Exit code 1 if one is a problem.\n\n"
             "  ltbm doctor ./bundle"
         ),

@@ -22,7 +22,8 @@ def examine(bundle: str | None = None, machine: Machine | None = None) -> list[F
 
 
 def _ask(probe: Callable, *arguments) -> list[Finding]:
-    """A probe gives a finding, several, or none; one that fails is a finding itself, and the others still run."""
+    """A probe gives a finding, several, or none; one that fails is a finding itself,
+    and the others still run."""
     try:
         said = probe(*arguments)
     except Exception as error:

@@ -1,4 +1,5 @@
-"""What this machine is: its GPU and driver, its libraries, its memory. Every fact is read through a `Machine`."""
+"""What this machine is: its GPU and driver, its libraries, its memory.
+Every fact is read through a `Machine`."""
 
 import ctypes
 import os
@@ -60,7 +61,8 @@ class Machine:
     version: Callable[[str], str | None] = installed_version
 
     def read(self, path: str | Path) -> str | None:
-        """A text file's content without the white space and zero bytes around it; None where there is none."""
+        """A text file's content without the white space and zero bytes around it;
+        None where there is none."""
         try:
             return (self.root / path).read_text(errors="replace").strip("\0\n\t ")
         except OSError:
@@ -98,7 +100,8 @@ class Gpu:
 
 
 def find_gpu(machine: Machine) -> Gpu | None:
-    """None where there is no NVIDIA driver; RuntimeError with the reason where there is one and it does not answer."""
+    """None where there is no NVIDIA driver; RuntimeError with the reason where there is one and it does not
+    answer."""
     driver = driver_version(machine)
     try:
         cuda = machine.load("libcuda.so.1")
@@ -106,7 +109,8 @@ def find_gpu(machine: Machine) -> Gpu | None:
         if driver is None:
             return None
         raise RuntimeError(
-            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus all, "
+            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus "
+            "all, "
             "or --runtime nvidia on Jetson"
         ) from None
     _call(cuda, "cuInit", 0)
@@ -142,7 +146,8 @@ def _call(cuda, function: str, *arguments) -> None:
         reason = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(reason))
         raise RuntimeError(
-            f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its libraries do not go together; "
+            f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its "
+            "libraries do not go together; "
             "reboot after a driver update, and do not mix versions between host and container"
         )
 
@@ -173,7 +178,8 @@ cudnn_version = tensorrt_version
 
 
 def ask_module(machine: Machine, module: str, expression: str) -> str | None:
-    """What `expression` prints after `import module`, in a process of its own because broken libraries can end one.
+    """What `expression` prints after `import module`, in a process of its own because broken libraries can
+    end one.
 
     None where there is no such module; RuntimeError with the reason where it does not load.
     """
@@ -192,7 +198,8 @@ def find_tensorrt(machine: Machine) -> str | None:
 
 
 def system_tensorrt(machine: Machine) -> tuple[int, int, int] | None:
-    """The version of the libnvinfer that the loader finds, as a JetPack or an archive on LD_LIBRARY_PATH installs it."""
+    """The version of the libnvinfer that the loader finds,
+    as a JetPack or an archive on LD_LIBRARY_PATH installs it."""
     found = machine.first(TENSORRT_LIBRARIES)
     return tensorrt_version(found[1].getInferLibVersion()) if found else None
 
@@ -206,7 +213,8 @@ class Jetson:
 
 
 def find_jetson(machine: Machine) -> Jetson | None:
-    """From /etc/nv_tegra_release (`# R36 (release), REVISION: 4.3, ...`) and the device tree, which containers see too."""
+    """From /etc/nv_tegra_release (`# R36 (release), REVISION: 4.3, ...`) and the device tree,
+    which containers see too."""
     model, release = machine.read("proc/device-tree/model"), machine.read("etc/nv_tegra_release")
     if release is None and "Jetson" not in (model or ""):
         return None

@@ -1,11 +1,13 @@
-"""The next token from the logits: greedy, or sampled with temperature, top-k, top-p and a repetition penalty."""
+"""The next token from the logits: greedy, or sampled with temperature, top-k,
+top-p and a repetition penalty."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 CANDIDATE_SHARES = (1e-2, 1e-4, 1e-7, 0.0)
-"""Of the likeliest token's weight: how far down top-p looks before it looks further. Sorting 150,000 tokens takes ten milliseconds."""
+"""Of the likeliest token's weight: how far down top-p looks before it looks further.
+Sorting 150,000 tokens takes ten milliseconds."""
 
 BLOCK = 512  # tokens: about the root of a vocabulary
 
@@ -17,7 +19,8 @@ class Sampling:
     temperature: 0 is greedy, above 0 divides the logits
     top_k: the draw is among so many likeliest tokens, 0 for all
     top_p: the draw is among the likeliest tokens whose probabilities reach this sum
-    repetition_penalty: above 1 makes tokens already in the prompt or the answer less likely (CTRL, arXiv 1909.05858)
+    repetition_penalty: above 1 makes tokens already in the prompt or the answer less likely (CTRL,
+        arXiv 1909.05858)
     seed: of the draw; None is different every time
     """
 
@@ -59,7 +62,8 @@ class Sampler:
         token = int(logits.argmax())  # that of a NaN, if there is one
         if not np.isfinite(logits[token]):
             raise ValueError(
-                "the decoder's logits are not finite; this model may overflow in float16: export with --precision float32"
+                "the decoder's logits are not finite; this model may overflow in float16: export with "
+                "--precision float32"
             )
         if self.options.temperature > 0:
             token = self._draw(logits, logits[token])
@@ -95,7 +99,8 @@ class Sampler:
         )
 
     def _candidates(self, weights: np.ndarray) -> np.ndarray:
-        """The tokens [n] among which the draw is, likeliest first, of all the weights [V]; sorts only as many as it takes."""
+        """The tokens [n] among which the draw is, likeliest first, of all the weights [V];
+        sorts only as many as it takes."""
         top_k, demanded = self.options.top_k, self.options.top_p * weights.sum(dtype=np.float64)
         for share in CANDIDATE_SHARES:
             found = np.flatnonzero(weights >= share)

@@ -2,8 +2,9 @@
 
     python tests/full_size.py --family qwen2_audio --precision int4 --out /data/proof
 
-Writes a bfloat16 checkpoint of the published configuration (17 GB), exports it in a process of its own, answers one clip,
-prints seconds, peak memory and sizes, and removes what it wrote. Random weights: sizes and speed are real, the words are not.
+Writes a bfloat16 checkpoint of the published configuration (17 GB), exports it in a process of its own,
+answers one clip, prints seconds, peak memory and sizes, and removes what it wrote. Random weights:
+sizes and speed are real, the words are not.
 """
 
 import argparse
@@ -229,7 +230,8 @@ def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarra
 
 
 def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator[bytes]:
-    """A tensor's bytes: norms around one, matrices of unit gain; tensors differ in where the random block begins."""
+    """A tensor's bytes: norms around one, matrices of unit gain;
+    tensors differ in where the random block begins."""
     norm = len(shape) == 1 and name.endswith("weight")
     scale = 0.1 if len(shape) == 1 else 1 / math.sqrt(math.prod(shape[1:]))
     left, start = math.prod(shape), 7919 * place % BLOCK

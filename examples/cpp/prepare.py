@@ -1,4 +1,5 @@
-"""Writes what the C++ example reads: a clip's log-mels, the prompt's token ids and the level; and reads its answer.
+"""Writes what the C++ example reads: a clip's log-mels, the prompt's token ids and the level;
+and reads its answer.
 
 python examples/cpp/prepare.py ./bundle clip.wav --prompt "What do you hear?" --level keep25 --out request
 ltbm_example ... request | python examples/cpp/prepare.py ./bundle --decode
@@ -47,7 +48,8 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
     segments = cut_segments(load_audio(audio, spec.sampling_rate, spec.sampling_rate), spec)
     if len(segments) != 1 or not segments[0].tokens:
         raise ValueError(
-            f"the example takes one segment of {spec.segment_seconds:g} s at most, the clip has {len(segments)}"
+            f"the example takes one segment of {spec.segment_seconds:g} s at most, the clip has "
+            f"{len(segments)}"
         )
     (segment,) = segments
     out.mkdir(parents=True, exist_ok=True)

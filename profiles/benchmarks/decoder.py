@@ -1,9 +1,11 @@
-"""Our decoder beside transformers and onnxruntime-genai's runtime, on the same random weights at a real model's widths.
+"""Our decoder beside transformers and onnxruntime-genai's runtime,
+on the same random weights at a real model's widths.
 
-Runners take turns within one run, each in a process of its own, in an order that turns round every round, so that what else
-the machine does falls on all of them alike; ratios are medians over the rounds. Timed is from token ids to the chosen token,
-greedy; loading, and the allocation of the KV cache, are not. Of the LLM only a few layers are made: with two counts of layers
-the whole model's times are put on the line through them, and labelled so.
+Runners take turns within one run, each in a process of its own, in an order that turns round every round,
+so that what else the machine does falls on all of them alike; ratios are medians over the rounds.
+Timed is from token ids to the chosen token, greedy; loading, and the allocation of the KV cache, are not. Of
+the LLM only a few layers are made: with two counts of layers the whole model's times are put on the line
+    through them, and labelled so.
 """
 
 import argparse
@@ -25,13 +27,15 @@ from .runners import RUNNERS, Remote
 PACKAGES = {"transformers": "transformers", "transformers-bf16": "transformers", "genai": "onnxruntime_genai"}
 AUDIO_TOKENS = (750, 375, 188, 94)  # 30 s at full, keep50, keep25 and keep12
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-"""For every runner: with pages of 4 KiB a step takes up to a tenth longer in some processes than in others, by where memory was free."""
+"""For every runner: with pages of 4 KiB a step takes up to a tenth longer in some processes than in others,
+by where memory was free."""
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run: prompts of audio and text tokens, each answered with `new_tokens`, by every runner in every round."""
+    """What is run: prompts of audio and text tokens, each answered with `new_tokens`,
+    by every runner in every round."""
 
     llm: str  # a key of LLMS
     layers: tuple[int, ...] = (2,)
@@ -40,7 +44,8 @@ class Setup:
     text_tokens: int = 30
     new_tokens: int = 17  # the first ends the prefill, the others are a step each
     rounds: int = 3
-    processes: int = 2  # one after the other for each runner: where its memory lands alone changes its times by some percent
+    # one after the other for each runner: where its memory lands alone changes its times by some percent
+    processes: int = 2
     threads: int = 1
 
     def __post_init__(self):
@@ -50,7 +55,8 @@ class Setup:
                 raise ValueError(f"{name} {unknown[0]!r} is none of {', '.join(known[name])}")
         if self.runners[0] not in FLAVOURS:
             raise ValueError(
-                f"the first runner is what the others are compared with: one of {', '.join(FLAVOURS)}, not {self.runners[0]}"
+                f"the first runner is what the others are compared with: one of {', '.join(FLAVOURS)}, not "
+                f"{self.runners[0]}"
             )
         if (
             min(*self.layers, *self.audio_tokens, self.rounds, self.processes, self.threads) < 1
@@ -58,7 +64,8 @@ class Setup:
             or self.text_tokens < 0
         ):
             raise ValueError(
-                f"layers, audio tokens, rounds, processes and threads start at 1, new tokens at 2, text tokens at 0: {self}"
+                "layers, audio tokens, rounds, processes and threads start at 1, new tokens at 2, text "
+                f"tokens at 0: {self}"
             )
 
     @property
@@ -83,7 +90,8 @@ class Turn:
 
 
 def benchmark(setup: Setup, folder: Path, progress=lambda line: None) -> dict:
-    """Every turn, what each count of layers needs and how runners agree, and the machine's rates; makes its models in `folder`.
+    """Every turn, what each count of layers needs and how runners agree, and the machine's rates;
+    makes its models in `folder`.
 
     Runners whose package is not installed are left out and named under `missing`.
     """
@@ -122,7 +130,8 @@ def take_turns(setup: Setup, runners: list[str], layers: int, folder: Path, prog
             ]
             for number in range(setup.rounds + 1):
                 progress(
-                    f"{layers} layers, process {process + 1} of {setup.processes}, round {number} of {setup.rounds}"
+                    f"{layers} layers, process {process + 1} of {setup.processes}, round {number} of "
+                    f"{setup.rounds}"
                 )
                 answers = take_round(setup, layers, number, remotes)
                 turns += [replace(turn, round=process * setup.rounds + number) for turn in answers if number]
@@ -145,7 +154,8 @@ def take_round(setup: Setup, layers: int, number: int, remotes: list[Remote]) ->
 
 
 def look_alone(setup: Setup, runners: list[str], layers: int, folder: Path, progress) -> dict:
-    """Memory of each runner's fresh process after the longest prompt, how near its logits are to its peers', and the least work."""
+    """Memory of each runner's fresh process after the longest prompt, how near its logits are to its peers',
+    and the least work."""
     memory, logits = {}, {}
     for name in runners:
         progress(f"{layers} layers, {name} alone")
@@ -179,7 +189,8 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command
+# ----------------------------------------------------------------------------------------------------
 
 
 def main(argv=None) -> None:
@@ -211,8 +222,10 @@ def main(argv=None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     epilog = (
-        "example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners gqa genai\n"
-        "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out where memory is short."
+        "example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners "
+        "gqa genai\n"
+        "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out "
+        "where memory is short."
     )
     made = argparse.ArgumentParser(
         prog="python -m ltbm.profiles.benchmarks.decoder",

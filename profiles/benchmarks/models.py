@@ -1,6 +1,8 @@
-"""A random LLM with a real model's widths and few layers, in the form that each runner of the decoder benchmark reads.
+"""A random LLM with a real model's widths and few layers,
+in the form that each runner of the decoder benchmark reads.
 
-One checkpoint, quantised twice: by our export and by onnxruntime-genai's builder. `same_weights` tells whether the
+One checkpoint, quantised twice: by our export and by onnxruntime-genai's builder.
+    `same_weights` tells whether the
 two came out equal.
 """
 
@@ -58,7 +60,8 @@ GENAI_OPTIONS = (
     "matmul_mixed_precision=last_matmul:int8",
     "prune_lm_head=true",
 )
-"""Its lm_head reads only the last token, as ours does; without prune_lm_head its prefill pays for all of them."""
+"""Its lm_head reads only the last token, as ours does;
+without prune_lm_head its prefill pays for all of them."""
 SPEC_NAME = "spec.json"  # a DecoderSpec
 FLAVOURS = ("gqa", "ort24", "std24")
 EMBEDDING_ROWS = 4096  # copied at a time
@@ -66,7 +69,8 @@ RANDOM_VALUES = 1 << 22  # drawn once and repeated: drawing billions would take 
 
 
 def make_models(folder: Path, text: dict, layers: tuple[int, ...], genai: bool, progress) -> None:
-    """What `folder` lacks of: one checkpoint, and for each count of layers our graphs (ours.N) and genai's (genai.N)."""
+    """What `folder` lacks of: one checkpoint, and for each count of layers our graphs (ours.N)
+    and genai's (genai.N)."""
     checkpoint = folder / "checkpoint"
     _refuse_others(checkpoint, text, max(layers))
     jobs = [(checkpoint, partial(write_checkpoint, text, max(layers)))]
@@ -150,7 +154,8 @@ def write_checkpoint(text: dict, layers: int, folder: Path) -> None:
 
 
 def _random(values, name: str, shape):
-    """Activations keep their size from layer to layer: matrices are scaled by the root of their width; norms stand near 1."""
+    """Activations keep their size from layer to layer: matrices are scaled by the root of their width;
+    norms stand near 1."""
     import torch
 
     size = shape.numel()
@@ -179,7 +184,8 @@ class _TextCheckpoint:
 
 
 def write_ours(checkpoint: Path, text: dict, layers: int, folder: Path) -> None:
-    """The decoder's flavours over one weight file, as `ltbm export` writes them, embeddings.npy, and spec.json."""
+    """The decoder's flavours over one weight file, as `ltbm export` writes them, embeddings.npy,
+    and spec.json."""
     import onnx
 
     from ...export.decoder import decoder_graph
@@ -216,7 +222,8 @@ def write_ours(checkpoint: Path, text: dict, layers: int, folder: Path) -> None:
 
 
 def write_genai(checkpoint: Path, layers: int, folder: Path) -> None:
-    """onnxruntime-genai's model folder, by its own builder; RuntimeError with the end of its log if it fails."""
+    """onnxruntime-genai's model folder, by its own builder;
+    RuntimeError with the end of its log if it fails."""
     command = [
         sys.executable,
         "-m",
@@ -241,7 +248,8 @@ def write_genai(checkpoint: Path, layers: int, folder: Path) -> None:
 
 
 def same_weights(ours: Path, genai: Path) -> tuple[int, int]:
-    """(how many of our quantised matrices' codes and scales the other graph has byte for byte, how many there are)."""
+    """(how many of our quantised matrices' codes and scales the other graph has byte for byte,
+    how many there are)."""
     mine, theirs = (_quantised_digests(path) for path in (ours, genai))
     return sum(digest in theirs for digest in mine), len(mine)
 

@@ -1,8 +1,9 @@
 """Time of the bodies of the LTBM op on the CPU, beside the least that any body needs.
 
-Bodies of a case take turns within one run, each turn warmed by a run that is not measured, so that what else the
-machine does falls on all of them alike. Timed is a whole call from Python; opening the model is not.
-The floor is the time to read x and write the outputs once at the bandwidth that so many threads reach, measured beside each case.
+Bodies of a case take turns within one run, each turn warmed by a run that is not measured,
+so that what else the machine does falls on all of them alike. Timed is a whole call from Python;
+opening the model is not. The floor is the time to read x and write the outputs once at the bandwidth that so
+many threads reach, measured beside each case.
 """
 
 import argparse
@@ -133,7 +134,8 @@ def seconds_of(call) -> float:
     return time.perf_counter() - begin
 
 
-# --- the floor ------------------------------------------------------------------------------------------------------
+# --- the floor
+# ------------------------------------------------------------------------------------------------------
 
 
 def output_bytes(case) -> int:
@@ -163,7 +165,8 @@ def pairs_of_pass(anchors, window) -> int:
     return int((end - first).sum())
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command
+# ----------------------------------------------------------------------------------------------------
 
 
 def table(timings) -> str:

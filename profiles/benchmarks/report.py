@@ -6,7 +6,8 @@ MIB = 2**20
 
 
 def summary(found: dict) -> list[dict]:
-    """A row for every count of layers, prompt and runner; after them the whole model's, where several counts were measured."""
+    """A row for every count of layers, prompt and runner; after them the whole model's,
+    where several counts were measured."""
     setup, prompts = found["setup"], list(dict.fromkeys(turn["tokens"] for turn in found["turns"]))
     runners = [name for name in setup["runners"] if name not in found["missing"]]
     rows = [
@@ -87,9 +88,12 @@ def _extrapolated(rows: list[dict], layers: int, tokens: int, name: str, ours: s
 def markdown(found: dict) -> str:
     setup, machine = found["setup"], found["machine"]
     lines = [
-        f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, random weights, int4 (LM head int8), "
-        f"float32 activations, {setup['threads']} threads, {setup['processes']} processes of {setup['rounds']} rounds",
-        f"{machine['cpu']}: {machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32 (the floors)",
+        f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, "
+        "random weights, int4 (LM head int8), "
+        f"float32 activations, {setup['threads']} threads, {setup['processes']} processes of "
+        f"{setup['rounds']} rounds",
+        f"{machine['cpu']}: {machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} "
+        "GFLOP/s float32 (the floors)",
         "",
     ]
     lines += _table(
@@ -117,14 +121,16 @@ def markdown(found: dict) -> str:
         _memory_cells(found),
     )
     lines += [
-        f"{layers} layers: {facts['equal_matrices'][0]} of {facts['equal_matrices'][1]} quantised matrices are equal in our graph and genai's, "
+        f"{layers} layers: {facts['equal_matrices'][0]} of {facts['equal_matrices'][1]} quantised matrices "
+        "are equal in our graph and genai's, "
         "byte for byte"
         for layers, facts in found["by_layers"].items()
         if facts["equal_matrices"]
     ]
     lines += [f"{name} is not installed and was left out" for name in found["missing"]]
     lines += [
-        "'x ours' above 1 is slower than ours; 'about' marks the whole model, on the line through the layers measured."
+        "'x ours' above 1 is slower than ours; 'about' marks the whole model, on the line through the "
+        "layers measured."
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,8 @@
-"""Who reads a prompt and decodes in the decoder benchmark, each in a process of its own, one request after the other.
+"""Who reads a prompt and decodes in the decoder benchmark, each in a process of its own,
+one request after the other.
 
-Every runner takes token ids and gives token ids: a prefill ends with the first token chosen, a step with the next one.
+Every runner takes token ids and gives token ids: a prefill ends with the first token chosen,
+    a step with the next one.
 """
 
 import json
@@ -67,7 +69,8 @@ def _serve(pipe, name: str, folder: Path, layers: int, new_tokens: int, threads:
 
 
 def request(runner, token_ids: list[int], new_tokens: int) -> dict:
-    """Milliseconds of the prefill and of each step, those outside the engine where the runner tells, and the tokens chosen."""
+    """Milliseconds of the prefill and of each step, those outside the engine where the runner tells,
+    and the tokens chosen."""
     answers = [runner.prefill(token_ids)]
     while len(answers) < new_tokens:
         answers.append(runner.step(answers[-1]["token"]))
@@ -102,7 +105,8 @@ METHODS = {
 
 
 def open_runner(name: str, folder: Path, layers: int, new_tokens: int, threads: int):
-    """The runner `name` over the models in `folder`; each request leaves room for `new_tokens` in the KV cache."""
+    """The runner `name` over the models in `folder`; each request leaves room for `new_tokens` in the KV
+    cache."""
     if name == "machine":  # a bare process, to measure what the machine can do
         return None
     if name == "genai":
@@ -115,7 +119,8 @@ def open_runner(name: str, folder: Path, layers: int, new_tokens: int, threads: 
 
 
 class Ours:
-    """Our decoder as a session drives it: embeddings gathered from the table on disk, a Context over an engine, a Sampler."""
+    """Our decoder as a session drives it: embeddings gathered from the table on disk,
+    a Context over an engine, a Sampler."""
 
     def __init__(self, folder: Path, flavour: str, new_tokens: int, threads: int):
         from ...runtime.backends.opening import open_engine
@@ -149,7 +154,8 @@ class Ours:
         return self._context.nbytes
 
     def _read(self, token_ids: list[int]) -> np.ndarray:
-        """Positions in order and no key bias, as the other runners have it; other values would take the same time."""
+        """Positions in order and no key bias, as the other runners have it;
+        other values would take the same time."""
         from ...runtime.context import Context
         from ...runtime.stages.splice import Prefix
 

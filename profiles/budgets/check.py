@@ -46,7 +46,8 @@ def check(
 ) -> list[Checked]:
     """Encoder, prefill, TPOT and peak memory of every level, estimated and measured.
 
-    The machine's rates are taken before and after the profile and averaged, because what else runs on it changes.
+    The machine's rates are taken before and after the profile and averaged,
+    because what else runs on it changes.
     """
     bundle = Bundle.open(path)
     model = model_of_bundle(bundle)
@@ -92,7 +93,8 @@ def _quantities(found: Estimate) -> dict[str, float]:
 def _measure(
     bundle: Bundle, levels: Sequence[str], seconds: float, max_new_tokens: int, threads: int | None, progress
 ) -> list[dict]:
-    """The rows of a profile of one synthetic clip; RuntimeError where a level failed or gave no token to time."""
+    """The rows of a profile of one synthetic clip; RuntimeError where a level failed or gave no token to
+    time."""
     with TemporaryDirectory(prefix="ltbm-plan-") as folder:
         clip = _write_clip(Path(folder) / "clip.wav", seconds, bundle.manifest.audio.sampling_rate)
         options = Options(
@@ -111,7 +113,8 @@ def _measure(
             raise RuntimeError(f"{row['level']}: {row['error']}")
         if "tpot" not in row["figures"]:
             raise RuntimeError(
-                f"{row['level']}: the model ends its answer at the first token, so no decode step can be timed; "
+                f"{row['level']}: the model ends its answer at the first token, so no decode step can be "
+                "timed; "
                 "give another --audio-seconds"
             )
     return rows

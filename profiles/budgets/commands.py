@@ -30,8 +30,10 @@ def add_commands(commands) -> None:
         run_plan,
         "estimate what a model costs on a device",
         (
-            "Estimate, from counted bytes and operations, whether a model fits a device, and its times and memory per level;\n"
-            "and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a hub id (only its config is read).\n"
+            "Estimate, from counted bytes and operations, whether a model fits a device, and its times and "
+            "memory per level;\n"
+            "and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a hub id (only its "
+            "config is read).\n"
             "--check holds the estimate for this machine against a measurement.\n\n"
             "  ltbm plan Qwen/Qwen2-Audio-7B-Instruct --device orin-nano-8gb --ttft-ms 800\n"
             "  ltbm plan ./bundle --device cpu --audio-seconds 10\n"
@@ -126,12 +128,14 @@ def _plan(args) -> int:
     request = plan.request
     print(
         f"estimate  {plan.model}\nprecision {plan.precision}\ndevice    {plan.device}\n"
-        f"request   {request.audio_seconds:g} s of audio, {request.text_tokens} text tokens, up to {request.max_new_tokens} new tokens\n"
+        f"request   {request.audio_seconds:g} s of audio, {request.text_tokens} text tokens, up to "
+        f"{request.max_new_tokens} new tokens\n"
     )
     print_table(COLUMNS, [_row(one) for one in plan.estimates])
     first = plan.estimates[0].memory
     print(
-        f"\nmemory    {_gib(first.weights)} GiB of weights, {_gib(first.runtime)} of runtime, {_gib(plan.rates.usable)} usable; "
+        f"\nmemory    {_gib(first.weights)} GiB of weights, {_gib(first.runtime)} of runtime, "
+        f"{_gib(plan.rates.usable)} usable; "
         f"'low-memory' fits with --low-memory ({_gib(first.low_memory)} GiB at {plan.estimates[0].level})"
     )
     print(

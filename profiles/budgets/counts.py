@@ -1,4 +1,5 @@
-"""Bytes and operations of each stage, counted from a model's dimensions; a multiplication and its addition are two operations."""
+"""Bytes and operations of each stage, counted from a model's dimensions;
+a multiplication and its addition are two operations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
 
 
 def merge_work(model: Model, kept: int) -> Work:
-    """The projector over the kept tokens; the merge itself is less than a thousandth of the encoder and not counted."""
+    """The projector over the kept tokens; the merge itself is less than a thousandth of the encoder and not
+    counted."""
     return Work(weight_bytes=model.weights.merge, linear=2 * kept * model.projector)
 
 

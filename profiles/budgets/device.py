@@ -1,4 +1,5 @@
-"""Devices that a plan can be made for: figures from data sheets, each with its source, and the share of them that is reached."""
+"""Devices that a plan can be made for: figures from data sheets, each with its source,
+and the share of them that is reached."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -18,7 +19,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Device:
-    """A device as its data sheet has it. Tensor figures are dense: structured sparsity doubles what sheets print."""
+    """A device as its data sheet has it. Tensor figures are dense:
+    structured sparsity doubles what sheets print."""
 
     title: str
     cpu: str

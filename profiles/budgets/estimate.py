@@ -1,4 +1,5 @@
-"""The estimate: bytes and operations against what a device sustains, at every level, and the level to choose."""
+"""The estimate: bytes and operations against what a device sustains, at every level,
+and the level to choose."""
 
 import bisect
 from collections.abc import Sequence
@@ -19,11 +20,13 @@ class Rates:
     """What a device sustains, efficiency counted in.
 
     bandwidth: bytes a second of the LLM's weights and cache as stored, one token at a time
-    encoder, llm, attention: operations a second of products with the encoder's and the LLM's weights, and between tokens
+    encoder, llm, attention: operations a second of products with the encoder's and the LLM's weights,
+        and between tokens
     usable, runtime: bytes of memory that a process can have, and that it takes without a model
     encoder_resident, llm_resident: bytes of memory that a stored byte of weights takes once loaded
     loading: bytes that loading takes for a moment beyond them
-    move_seconds: that reading or writing a byte of activations takes; 0 where ops are fused, or it counts as efficiency
+    move_seconds: that reading or writing a byte of activations takes; 0 where ops are fused,
+        or it counts as efficiency
     """
 
     bandwidth: float
@@ -113,7 +116,8 @@ def _rows(model: Model, seconds: float) -> list[int]:
 
 
 def _ms(work: Work, rate: float, rates: Rates) -> float:
-    """Roofline: weights stream in while products are computed; attention between tokens and ops on values come after."""
+    """Roofline: weights stream in while products are computed;
+    attention between tokens and ops on values come after."""
     products = max(work.weight_bytes / rates.bandwidth, work.linear / rate)
     return 1e3 * (products + work.attention / rates.attention + work.moved_bytes * rates.move_seconds)
 
@@ -138,7 +142,8 @@ def memory_of(model: Model, rates: Rates, request: Request, level: Level) -> Mem
 
 
 def longest_audio(model: Model, rates: Rates, request: Request, level: Level) -> tuple[int, str]:
-    """Whole seconds of audio that fit, and what ends it: memory (with the encoder released if need be) or positions."""
+    """Whole seconds of audio that fit, and what ends it: memory (with the encoder released if need be)
+    or positions."""
 
     def positions(seconds: int) -> int:
         return (
@@ -162,7 +167,8 @@ def longest_audio(model: Model, rates: Rates, request: Request, level: Level) ->
 def choose(
     estimates: Sequence[Estimate], ttft_ms: float | None, memory_bytes: float | None
 ) -> tuple[Estimate | None, str]:
-    """The first of the levels, given from most to fewest tokens, that is within the limits; and why, in words."""
+    """The first of the levels, given from most to fewest tokens, that is within the limits; and why,
+    in words."""
     limits = "the device's memory" if memory_bytes is None else f"{memory_bytes / 2**30:g} GiB of memory"
     limits += "" if ttft_ms is None else f" and a TTFT of {ttft_ms:g} ms"
     for one in estimates:
@@ -171,7 +177,8 @@ def choose(
             return one, f"the most audio tokens within {limits}" + (RELOADS if fits == "low-memory" else "")
     last = estimates[-1]
     return None, (
-        f"no level is within {limits}; {last.level} comes nearest with {last.memory.low_memory / 2**30:.1f} GiB (with --low-memory) "
+        f"no level is within {limits}; {last.level} comes nearest with {last.memory.low_memory / 2**30:.1f} "
+        "GiB (with --low-memory) "
         f"and {last.ttft:.0f} ms, of which the encoder takes {last.encoder:.0f}"
     )
 

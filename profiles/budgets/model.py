@@ -1,4 +1,5 @@
-"""What a plan knows of a model: its dimensions and how many bytes its weights take, of a bundle or of a checkpoint's configuration alone."""
+"""What a plan knows of a model: its dimensions and how many bytes its weights take,
+of a bundle or of a checkpoint's configuration alone."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def model_of_bundle(bundle: Bundle) -> Model:
 
 
 def model_of_checkpoint(source: str, precision: Precision) -> Model:
-    """From config.json alone: of a hub id only the small files are downloaded. ValueError for what is not supported."""
+    """From config.json alone: of a hub id only the small files are downloaded.
+    ValueError for what is not supported."""
     from transformers import AutoConfig
 
     from ...export.families import model_spec
@@ -104,7 +106,8 @@ def model_of_checkpoint(source: str, precision: Precision) -> Model:
 
 
 def counted_bytes(model: Model) -> StageBytes:
-    """Bytes that the export writes for matrices, convolutions and tables; norms and biases are less than a thousandth."""
+    """Bytes that the export writes for matrices, convolutions and tables;
+    norms and biases are less than a thousandth."""
     e, d, p = model.encoder, model.decoder, model.precision
     encoder = (
         e.layers * (4 * e.width**2 + 2 * e.width * e.ffn)
@@ -121,7 +124,8 @@ def counted_bytes(model: Model) -> StageBytes:
 
 
 def weight_bytes(precision: Precision, kind: str) -> float:
-    """Bytes of one weight, its share of the block's scale (in the activations' type) and zero point with it."""
+    """Bytes of one weight, its share of the block's scale (in the activations' type)
+    and zero point with it."""
     if kind in VALUE_BYTES:
         return VALUE_BYTES[kind]
     code = QUANTISED_BYTES[kind]

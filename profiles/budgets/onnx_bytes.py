@@ -1,4 +1,5 @@
-"""As much of ONNX's file format as a chain of matrix products needs: what runs bundles has no onnx package."""
+"""As much of ONNX's file format as a chain of matrix products needs:
+what runs bundles has no onnx package."""
 
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """y = x @ W: MatMul over one initializer, or MatMulNBits (com.microsoft) over codes and scales with its attributes."""
+    """y = x @ W: MatMul over one initializer, or MatMulNBits (com.microsoft)
+    over codes and scales with its attributes."""
 
     op: str
     weights: tuple[Stored, ...]

@@ -18,7 +18,8 @@ DEFAULT_REQUEST = Request()
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything is an estimate. `chosen` is a level's name, None where no level is within the limits; `reason` says why.
+    """Everything is an estimate. `chosen` is a level's name, None where no level is within the limits;
+    `reason` says why.
 
     basis: what was counted against which figures; missing: what no figure holds
     """
@@ -71,8 +72,10 @@ def make_plan(
         chosen=chosen and chosen.level,
         reason=reason,
         basis=basis,
-        missing="log-mel, merging, sampling and the time to load are not in the times; audio longer than the model takes at once "
-        f"({model.audio.segment_seconds * model.audio.max_segments:g} s) is several audios (--long-audio segments)",
+        missing="log-mel, merging, sampling and the time to load are not in the times; audio longer than "
+        "the model takes at once "
+        f"({model.audio.segment_seconds * model.audio.max_segments:g} s) is several audios (--long-audio "
+        "segments)",
     )
 
 
@@ -92,7 +95,8 @@ def load_model(source, precision: str | None, device: str) -> Model:
 
 
 def _planned_precision(weights: str, device: str) -> Precision:
-    """As `ltbm export` would write it for the device: on a GPU int4 is TensorRT's, and what is not quantised is float16."""
+    """As `ltbm export` would write it for the device: on a GPU int4 is TensorRT's,
+    and what is not quantised is float16."""
     from ...export.precision import choose_precision
 
     on_gpu, quantised = device != THIS_MACHINE, weights.startswith("int")
@@ -113,7 +117,8 @@ def _rates(model: Model, device: str, threads: int | None) -> tuple[Rates, str, 
             rates,
             "this machine's CPU",
             (
-                f"{counted}, against what this machine just reached through ONNX Runtime: {rates.bandwidth / 1e9:.1f} GB/s of weights "
+                f"{counted}, against what this machine just reached through ONNX Runtime: "
+                f"{rates.bandwidth / 1e9:.1f} GB/s of weights "
                 f"one token at a time, {rates.llm / 1e9:.0f} GFLOP/s many at once"
             ),
         )
@@ -123,7 +128,9 @@ def _rates(model: Model, device: str, threads: int | None) -> tuple[Rates, str, 
         device_rates(found, model),
         found.title,
         (
-            f"{counted}, against published figures: {found.bandwidth_gb_s.value:g} GB/s of which {found.bandwidth_efficiency.value:.0%} are reached, "
-            f"{tflops.value:g} dense TFLOPS of which {found.compute_efficiency.value:.0%} are; ltbm was not run on it"
+            f"{counted}, against published figures: {found.bandwidth_gb_s.value:g} GB/s of which "
+            f"{found.bandwidth_efficiency.value:.0%} are reached, "
+            f"{tflops.value:g} dense TFLOPS of which {found.compute_efficiency.value:.0%} are; ltbm was not "
+            "run on it"
         ),
     )

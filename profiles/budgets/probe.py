@@ -1,4 +1,5 @@
-"""What this machine sustains, measured on the spot: products of matrices through ONNX Runtime, in a model's widths and precision."""
+"""What this machine sustains, measured on the spot: products of matrices through ONNX Runtime,
+in a model's widths and precision."""
 
 import json
 import subprocess
@@ -27,7 +28,8 @@ FLOAT_TYPES = {"float32": (FLOAT, np.float32), "float16": (FLOAT16, np.float16)}
 class Measured:
     """Products of one precision.
 
-    bandwidth: bytes a second of weights as stored, one token at a time; rate: operations a second, many tokens at once
+    bandwidth: bytes a second of weights as stored, one token at a time; rate: operations a second,
+        many tokens at once
     resident: bytes of memory that a stored byte of weights takes once loaded
     """
 
@@ -38,7 +40,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are stored: a float type, or int8 or int4 in blocks; `activations` is what they are multiplied with."""
+    """How weights are stored: a float type, or int8 or int4 in blocks;
+    `activations` is what they are multiplied with."""
 
     weights: str
     activations: str
@@ -47,7 +50,8 @@ class Storage:
 
 
 def measure_products(width: int, ffn: int, storage: Storage, threads: int | None = None) -> Measured:
-    """Time a chain of products width -> ffn -> width: medians of processes of its own, whose memory can be told."""
+    """Time a chain of products width -> ffn -> width: medians of processes of its own,
+    whose memory can be told."""
     job = json.dumps({"width": width, "ffn": ffn, "storage": asdict(storage), "threads": threads})
     runs = [_run_alone(job, storage) for _ in range(PROCESSES)]
     return Measured(
@@ -130,7 +134,8 @@ def _matrix(k: int, n: int, storage: Storage) -> list[np.ndarray]:
 
 
 def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: Storage) -> Product:
-    """One more copy of a matrix in the file; different in one value, since ONNX Runtime keeps equal weights once."""
+    """One more copy of a matrix in the file; different in one value,
+    since ONNX Runtime keeps equal weights once."""
     matrix[0].reshape(-1)[0] += 1
     stored = []
     for array in matrix:

@@ -1,4 +1,5 @@
-"""What a device sustains: a data sheet's figures times the share that is reached, or this machine's as measured now."""
+"""What a device sustains: a data sheet's figures times the share that is reached,
+or this machine's as measured now."""
 
 from ...runtime.machine import Machine, find_memory
 from .device import Device
@@ -12,7 +13,8 @@ RUNTIME_BYTES = (
 
 
 def device_rates(device: Device, model: Model) -> Rates:
-    """Products with float16, bfloat16, int8 and int4 weights run on the tensor cores in FP16, float32 ones on the CUDA cores."""
+    """Products with float16, bfloat16, int8 and int4 weights run on the tensor cores in FP16,
+    float32 ones on the CUDA cores."""
 
     def rate(precision: str) -> float:
         figure = device.fp32_tflops if precision == "float32" else device.fp16_tflops_dense
@@ -30,7 +32,8 @@ def device_rates(device: Device, model: Model) -> Rates:
 
 
 def measured_rates(model: Model, threads: int | None = None) -> Rates:
-    """This machine's CPU through ONNX Runtime: products in the widths and precisions of the model's LLM and encoder, some seconds."""
+    """This machine's CPU through ONNX Runtime: products in the widths and precisions of the model's LLM and
+    encoder, some seconds."""
     from .probe import Storage, measure_products
 
     precision = model.precision

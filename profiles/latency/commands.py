@@ -22,8 +22,10 @@ def _add_profile(commands) -> None:
         run_profile,
         "measure what every level costs on your clips and device",
         (
-            "Measure time, memory and fidelity of every level on your clips, each level in processes of its own,\n"
-            "and write profile.json, table.md, table.csv and report.html (one page, to be opened in a browser).\n"
+            "Measure time, memory and fidelity of every level on your clips, each level in processes of its "
+            "own,\n"
+            "and write profile.json, table.md, table.csv and report.html (one page, to be opened in a "
+            "browser).\n"
             "Ctrl-C leaves a report of what was measured so far.\n\n"
             "  ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25\n"
             "  ltbm profile --op --tokens 750 --keep-ratio 1/4      # the merge op alone"
@@ -42,7 +44,8 @@ def _add_profile(commands) -> None:
         "--methods",
         type=_names,
         metavar="A,B",
-        help="default: ltbm,global,pool,stride,prune,prune-segment; times for ltbm and global, fidelity for all",
+        help="default: ltbm,global,pool,stride,prune,prune-segment; times for ltbm and global, fidelity for "
+        "all",
     )
     parser.add_argument("--positions", choices=POSITIONS, default="original", help="see `ltbm run`")
     parser.add_argument("--attention", choices=ATTENTION, default="proportional", help="see `ltbm run`")
@@ -146,8 +149,10 @@ def _add_compare(commands) -> None:
         run_compare,
         "set two profiles side by side",
         (
-            "Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; ratios, and whether\n"
-            "a difference is beyond the spreads. What else differs (machine, versions, clips) is said first.\n\n"
+            "Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; "
+            "ratios, and whether\n"
+            "a difference is beyond the spreads. What else differs (machine, versions, clips) is said "
+            "first.\n\n"
             "  ltbm compare before/profile.json after/profile.json\n"
             "  ltbm compare orin/profile.json orin/profile.json --levels full,keep25"
         ),

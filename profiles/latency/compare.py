@@ -28,7 +28,8 @@ MIB = 2**20
 
 
 def compare(a: dict, b: dict, levels: list[str] | None = None) -> dict:
-    """{notes, rows}: for every (level, method) of both, or for one level of each, the figures a, b, b / a and their verdict.
+    """{notes, rows}: for every (level, method) of both, or for one level of each, the figures a, b,
+    b / a and their verdict.
 
     ValueError if there is nothing to compare.
     """
@@ -49,7 +50,8 @@ def _pairs(a: dict, b: dict, levels: list[str] | None) -> list[tuple[dict, dict]
         missing = [key[0] for key, rows in zip(wanted[0], (a, b)) if key not in rows]
         if missing:
             raise ValueError(
-                f"level {missing[0]} is not in the profile it was asked of; the first has {_names(a)}, the second {_names(b)}"
+                f"level {missing[0]} is not in the profile it was asked of; the first has {_names(a)}, the "
+                f"second {_names(b)}"
             )
     else:
         wanted = [(key, key) for key in a if key in b]
@@ -66,7 +68,10 @@ def _names(rows: dict) -> str:
 
 
 def _title(profile: dict) -> str:
-    return f"{profile['bundle']['name']} on {profile['machine']['cpu']}, {profile['options']['device']}, {profile['created']}"
+    return (
+        f"{profile['bundle']['name']} on {profile['machine']['cpu']}, {profile['options']['device']}, "
+        f"{profile['created']}"
+    )
 
 
 def notes(a: dict, b: dict) -> list[str]:
@@ -93,7 +98,8 @@ def notes(a: dict, b: dict) -> list[str]:
         found.append(f"the bundles differ: {left} and {right}")
     if [clip["sha256"] for clip in a["clips"]] != [clip["sha256"] for clip in b["clips"]]:
         found.append(
-            f"the clips differ ({_length(a)} and {_length(b)}): only figures per token and the real-time factor mean anything"
+            f"the clips differ ({_length(a)} and {_length(b)}): only figures per token and the real-time "
+            "factor mean anything"
         )
     loads = [max((row["load_average"] for row in _rows(profile).values()), default=0) for profile in (a, b)]
     if abs(loads[0] - loads[1]) > a["machine"]["cores"] / 2:

@@ -1,4 +1,5 @@
-"""What merging does to the user's own audio, without weights or answers: error of the tokens, extent of the groups."""
+"""What merging does to the user's own audio, without weights or answers: error of the tokens,
+extent of the groups."""
 
 import base64
 
@@ -17,7 +18,8 @@ MAP_FRAMES = 2  # columns of it for each encoder token
 
 
 def fidelity(job: dict) -> dict:
-    """Rows {level, method, error, span_ms, spill} over all clips, and the merge map of the first clip's first segment."""
+    """Rows {level, method, error, span_ms, spill} over all clips,
+    and the merge map of the first clip's first segment."""
     levels = [parse_level(name, window=job["window"]) for name in job["levels"]]
     with Pipeline.open(
         job["bundle"],
@@ -68,7 +70,8 @@ def _fidelity_row(tokens: list[np.ndarray], level: Level, method: str, token_ms:
 
 
 def squared_error(x: np.ndarray, chosen: MergePlan) -> float:
-    """Sum of |x - x'|^2 where x' gives every token its group's mean, or, where it was dropped, the nearest kept token."""
+    """Sum of |x - x'|^2 where x' gives every token its group's mean, or, where it was dropped,
+    the nearest kept token."""
     back = chosen.source_map.copy()
     dropped = np.flatnonzero(back < 0)
     back[dropped] = np.abs(dropped[:, None] - chosen.anchors[None, :]).argmin(axis=1)
@@ -84,7 +87,8 @@ def group_spans(chosen: MergePlan) -> np.ndarray:
 
 
 def merge_map(segment: Segment, x: np.ndarray, levels: list[Level]) -> dict:
-    """Spectrogram and source maps of one segment: `mel` is MAP_MELS x columns of bytes, low frequencies first, in base64."""
+    """Spectrogram and source maps of one segment: `mel` is MAP_MELS x columns of bytes,
+    low frequencies first, in base64."""
     plans = {level.name: plan_row(x, level, "ltbm") for level in levels if level.ratio < 1}
     mel = shrink(segment.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
     low, high = mel.min(), mel.max()

@@ -1,6 +1,8 @@
-"""The least time each stage could take on this machine: its bytes at the measured bandwidth, its operations at the measured rate.
+"""The least time each stage could take on this machine: its bytes at the measured bandwidth,
+its operations at the measured rate.
 
-Weights are counted as the bundle stores them, once a run; what a backend unpacks or copies beyond that is distance from the floor.
+Weights are counted as the bundle stores them, once a run;
+what a backend unpacks or copies beyond that is distance from the floor.
 """
 
 from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
@@ -8,7 +10,8 @@ from ..budgets.model import Model
 
 
 def floors(model: Model, machine: dict, clips: list[dict], seconds: list[float]) -> dict[str, dict]:
-    """Per stage the mean over the clips of {bytes, operations, ms}, and what bounds it; `decode` is of one token.
+    """Per stage the mean over the clips of {bytes, operations, ms}, and what bounds it;
+    `decode` is of one token.
 
     clips: prompt_tokens, tokens_out and answer_tokens of each; seconds: their lengths
     """

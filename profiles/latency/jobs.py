@@ -11,7 +11,8 @@ from tempfile import TemporaryFile
 
 
 def run_job(job: dict) -> tuple[dict, int]:
-    """The result of a job of `ltbm.profiles.latency.worker`, and its peak memory in bytes as the system accounts for it (getrusage).
+    """The result of a job of `ltbm.profiles.latency.worker`,
+    and its peak memory in bytes as the system accounts for it (getrusage).
 
     RuntimeError, with the worker's own words, if it failed.
     """

@@ -1,6 +1,7 @@
 """Profile a bundle: every level in fresh processes that take turns, a row of figures for each.
 
-A row's rounds come from several processes (`turns`), so that its spread holds what differs from one process to the next.
+A row's rounds come from several processes (`turns`), so that its spread holds what differs from one process
+to the next.
 """
 
 import os
@@ -24,7 +25,8 @@ from .rows import make_row
 FORMAT = "ltbm-profile-1"
 LEVELS = tuple(NAMED_RATIOS)
 TIMED_METHODS = {"ltbm": "auto", "global": "global"}
-"""Methods that the engines run, and their window; the others are evaluation code, whose LLM costs what ltbm's does at equal tokens."""
+"""Methods that the engines run, and their window; the others are evaluation code,
+whose LLM costs what ltbm's does at equal tokens."""
 PACKAGES = ("ltbm", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 METHODS = (*TIMED_METHODS, "pool", "stride", "prune", "prune-segment")
 
@@ -64,7 +66,8 @@ class Options:
                 raise ValueError(f"{name} {getattr(self, name)} is below {least}")
 
     def timed_rows(self) -> list[tuple[str, str]]:
-        """(level, method) of every row whose time is measured; merging nothing is the same under every method."""
+        """(level, method) of every row whose time is measured;
+        merging nothing is the same under every method."""
         return [
             (level, method)
             for level in self.levels
@@ -131,7 +134,8 @@ def _time_left(done: int, total: int, begun: float) -> str:
     return f", about {(time.monotonic() - begun) * (total / done - 1):.0f} s left" if done else ""
 
 
-# --- facts ----------------------------------------------------------------------------------------------------------
+# --- facts
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _facts(bundle: Bundle, options: Options) -> dict:

@@ -1,4 +1,5 @@
-"""What a profile says, in words: where the time and the memory go, what each level changes, and what to doubt."""
+"""What a profile says, in words: where the time and the memory go, what each level changes,
+and what to doubt."""
 
 from .rows import OTHER, TTFT_STAGES
 
@@ -49,10 +50,14 @@ def percent(share: float) -> str:
 
 
 def bottleneck(rows: list[dict]) -> str:
-    """The largest stage of the time to first token at the first level, and what becomes of it at the fastest."""
+    """The largest stage of the time to first token at the first level,
+    and what becomes of it at the fastest."""
     first, fastest = rows[0], min(rows, key=lambda row: median(row, "ttft"))
     stage = max(TTFT_STAGES, key=lambda name: median(first, name))
-    text = f"At {first['level']}, {stage} is {percent(median(first, stage) / median(first, 'ttft'))} of the time to first token"
+    text = (
+        f"At {first['level']}, {stage} is {percent(median(first, stage) / median(first, 'ttft'))} of the "
+        "time to first token"
+    )
     if fastest is first:
         return f"{text}; no other level is faster."
     text += f"; at {fastest['level']} it is {percent(median(fastest, stage) / median(fastest, 'ttft'))}"
@@ -81,7 +86,8 @@ def no_gain(rows: list[dict]) -> list[str]:
         median(last, "merge") - median(first, "merge"),
     )
     return [
-        f"{', '.join(row['level'] for row in slow)}: the first token comes no earlier than at {first['level']}, beyond the spread; "
+        f"{', '.join(row['level'] for row in slow)}: the first token comes no earlier than at "
+        f"{first['level']}, beyond the spread; "
         f"at {last['level']} prefill takes {_change(saved)}, merging {_change(-cost)}."
     ]
 
@@ -95,8 +101,10 @@ def decode_floor(row: dict, machine: dict) -> str | None:
         return None
     floor, tpot = row["floors"]["decode"], median(row, "tpot")
     text = (
-        f"At {row['level']} each further token takes {number(tpot)} ms; reading its {number(floor['bytes'] / MIB)} MiB at the measured "
-        f"{number(machine['bandwidth'] / 1e9)} GB/s takes {number(floor['ms'])} ms: {tpot / floor['ms']:.1f} times the floor"
+        f"At {row['level']} each further token takes {number(tpot)} ms; reading its "
+        f"{number(floor['bytes'] / MIB)} MiB at the measured "
+        f"{number(machine['bandwidth'] / 1e9)} GB/s takes {number(floor['ms'])} ms: "
+        f"{tpot / floor['ms']:.1f} times the floor"
     )
     cache = machine.get("last_level_cache_bytes") or 0
     return text + (
@@ -109,11 +117,15 @@ def decode_floor(row: dict, machine: dict) -> str | None:
 def memory(rows: list[dict]) -> str:
     first, last = rows[0], min(rows, key=lambda row: row["kv_bytes"])
     split = first["memory"]
-    text = f"Peak memory at {first['level']} is {split['peak'] / MIB:.0f} MiB, {percent(split['weights'] / split['peak'])} of it weights"
+    text = (
+        f"Peak memory at {first['level']} is {split['peak'] / MIB:.0f} MiB, "
+        f"{percent(split['weights'] / split['peak'])} of it weights"
+    )
     if last is first:
         return text + "."
     return (
-        f"{text}; {last['level']} holds {number(last['kv_bytes'] / MIB)} MiB of KV cache in place of {number(first['kv_bytes'] / MIB)} "
+        f"{text}; {last['level']} holds {number(last['kv_bytes'] / MIB)} MiB of KV cache in place of "
+        f"{number(first['kv_bytes'] / MIB)} "
         f"and peaks at {last['memory']['peak'] / MIB:.0f} MiB."
     )
 
@@ -169,14 +181,16 @@ def doubts(profile: dict, rows: list[dict]) -> list[str]:
     rest = max(rows, key=lambda row: median(row, OTHER) / median(row, "total"))
     if (share := median(rest, OTHER) / median(rest, "total")) > STAGE_SUM_TOLERANCE:
         found.append(
-            f"Up to {percent(share)} of end to end ({rest['level']}) lies outside the stages: text, sampling, bookkeeping."
+            f"Up to {percent(share)} of end to end ({rest['level']}) lies outside the stages: text, "
+            "sampling, bookkeeping."
         )
     noisy = [
         row["level"] for row in rows if row["figures"]["ttft"]["spread"] > NOISY_SPREAD * median(row, "ttft")
     ]
     if noisy:
         found.append(
-            f"TTFT of {', '.join(dict.fromkeys(noisy))} spreads by more than {percent(NOISY_SPREAD)}: measure again with more repeats, "
+            f"TTFT of {', '.join(dict.fromkeys(noisy))} spreads by more than {percent(NOISY_SPREAD)}: "
+            "measure again with more repeats, "
             "or on a quieter machine."
         )
     fastest, slowest = (pick(median(row, "encoder") for row in rows) for pick in (min, max))
@@ -197,7 +211,8 @@ def doubts(profile: dict, rows: list[dict]) -> list[str]:
     opening = [row["level"] for row in rows if row["memory"]["peak_while"] == "opening"]
     if opening:
         found.append(
-            f"Memory peaked while opening the engines, not while running ({', '.join(dict.fromkeys(opening))})."
+            "Memory peaked while opening the engines, not while running "
+            f"({', '.join(dict.fromkeys(opening))})."
         )
     if any(
         abs(row["memory"]["peak"] / row["memory"]["peak_outside"] - 1) > OUTSIDE_TOLERANCE for row in rows

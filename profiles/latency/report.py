@@ -1,4 +1,5 @@
-"""A profile as files: profile.json, table.md, table.csv and report.html; all replaced whole, never half-written."""
+"""A profile as files: profile.json, table.md, table.csv and report.html; all replaced whole,
+never half-written."""
 
 import csv
 import io
@@ -13,8 +14,10 @@ from .remarks import measured, number, remarks
 from .rows import FIGURES
 
 ERROR_NOTE = (
-    "Without weights or answers, on these clips: every encoder token against its group's mean, or against the nearest kept token where a "
-    "method drops tokens. Methods without times above are evaluation code; after them the LLM costs what it costs after ltbm."
+    "Without weights or answers, on these clips: every encoder token against its group's mean, or against "
+    "the nearest kept token where a "
+    "method drops tokens. Methods without times above are evaluation code; after them the LLM costs what it "
+    "costs after ltbm."
 )
 MIB = 2**20
 PERCENTILES = ("p50", "p90", "p95", "p99", "spread")
@@ -46,7 +49,8 @@ def read_profile(path) -> dict:
     given = found.get("format") if isinstance(found, dict) else None
     if given != FORMAT:
         raise ValueError(
-            f"{path} has format {given!r}, expected {FORMAT!r}; give the profile.json of `ltbm profile`, made by this version"
+            f"{path} has format {given!r}, expected {FORMAT!r}; give the profile.json of `ltbm profile`, "
+            "made by this version"
         )
     return found
 
@@ -88,7 +92,8 @@ def quality_points(results: dict) -> tuple[str, dict[str, dict[str, float]]]:
     return figure.replace("_", " "), found
 
 
-# --- the main table -------------------------------------------------------------------------------------------------
+# --- the main table
+# -------------------------------------------------------------------------------------------------
 
 COLUMNS = (
     "level",
@@ -167,12 +172,15 @@ def explanation(profile: dict) -> str:
     seconds = sum(clip["seconds"] for clip in clips)
     rounds = options["turns"] * options["repeats"]
     sentences = [
-        f"{bundle['name']} ({bundle['family']}, {bundle['precision']}) on {machine['cpu']}, {machine['cores']} cores, "
-        f"{options['backend']} {options['device']}; {len(clips)} clip{'s' * (len(clips) > 1)} of {seconds:.1f} s in all, "
+        f"{bundle['name']} ({bundle['family']}, {bundle['precision']}) on {machine['cpu']}, "
+        f"{machine['cores']} cores, "
+        f"{options['backend']} {options['device']}; {len(clips)} clip{'s' * (len(clips) > 1)} of "
+        f"{seconds:.1f} s in all, "
         f"{options['max_new_tokens']} new tokens at most.",
         f"Medians over {rounds} rounds (processes a row: {options['turns']})"
         + (", of the mean over the clips" if len(clips) > 1 else "")
-        + "; spread is the interquartile range of TTFT. Audio tokens are the clips' sum, KV and peak the largest.",
+        + "; spread is the interquartile range of TTFT. Audio tokens are the clips' sum, KV and peak the "
+        "largest.",
     ]
     if not profile["complete"]:
         sentences.insert(0, "Not complete: the profile was interrupted.")
@@ -180,7 +188,8 @@ def explanation(profile: dict) -> str:
 
 
 def table_csv(profile: dict) -> str:
-    """Every figure of every timed row, a line each: level, method, figure, unit, p50, p90, p95, p99, spread."""
+    """Every figure of every timed row, a line each: level, method, figure, unit, p50, p90, p95, p99,
+    spread."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["level", "method", "tokens_in", "tokens_out", "figure", "unit", *PERCENTILES])

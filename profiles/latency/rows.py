@@ -1,7 +1,8 @@
 """A row of a profile: one level's time, memory and distance from the floor, from what its processes measured.
 
-A *round* hears every clip once; its value is the mean over the clips. Percentiles and spread are over rounds; `step`, every
-single token after the first, is the one figure whose percentiles are over all that was measured.
+A *round* hears every clip once; its value is the mean over the clips. Percentiles and spread are over rounds;
+`step`, every single token after the first, is the one figure whose percentiles are over all that was
+measured.
 """
 
 import numpy as np
@@ -52,7 +53,8 @@ def make_row(row: tuple[str, str], runs: list[dict], found: dict, model: Model) 
 
 
 def round_figures(rounds: list[list[dict]], seconds: list[float]) -> dict[str, dict]:
-    """Percentiles and spread of every stage, of ttft, tpot and total (ms) and of rtf, over the rounds' means."""
+    """Percentiles and spread of every stage, of ttft, tpot and total (ms) and of rtf,
+    over the rounds' means."""
     means = [
         _mean([_request_figures(request, length) for request, length in zip(requests, seconds)])
         for requests in rounds
@@ -84,10 +86,13 @@ def _mean(requests: list[dict[str, float]]) -> dict[str, float]:
 
 
 def memory_split(runs: list[dict], clips: list[dict]) -> dict:
-    """Bytes of the process with the highest peak (VmHWM), split into libraries, weights, KV cache and the rest.
+    """Bytes of the process with the highest peak (VmHWM), split into libraries, weights,
+    KV cache and the rest.
 
-    libraries: the interpreter and shared libraries; weights: what opening the engines allocated, and the bundle's mapped files
-    rest: activations and arenas, or, where the peak was reached while opening (`peak_while`), what loading took for a moment
+    libraries: the interpreter and shared libraries; weights: what opening the engines allocated,
+        and the bundle's mapped files
+    rest: activations and arenas, or, where the peak was reached while opening (`peak_while`),
+        what loading took for a moment
     """
     run = max(runs, key=lambda run: run["memory"]["end"]["peak"])
     before, opened, end = (run["memory"][name] for name in ("before", "opened", "end"))

@@ -1,6 +1,8 @@
-"""One job of a profile in a process of its own: `python -m ltbm.profiles.latency.worker` reads it from stdin, one line of JSON.
+"""One job of a profile in a process of its own: `python -m ltbm.profiles.latency.worker` reads it from stdin,
+one line of JSON.
 
-The result is one line of JSON on stdout. The process ends when its stdin does, so it never outlives who started it.
+The result is one line of JSON on stdout. The process ends when its stdin does,
+so it never outlives who started it.
 """
 
 import json
@@ -37,7 +39,8 @@ def measure_machine(job: dict) -> dict:
 
 
 def measure_level(job: dict) -> dict:
-    """Requests at one level in a fresh session: per round and clip the milliseconds of each stage; and this process's memory."""
+    """Requests at one level in a fresh session: per round and clip the milliseconds of each stage;
+    and this process's memory."""
     from ...runtime.levels import parse_level
     from ...runtime.session import Session
     from ..measure import machine_state, process_memory, resident_of

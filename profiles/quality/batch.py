@@ -1,4 +1,5 @@
-"""Many short answers at once: methods compared at equal tokens, prefixes answered in batches, for evaluation."""
+"""Many short answers at once: methods compared at equal tokens, prefixes answered in batches,
+for evaluation."""
 
 from collections.abc import Sequence
 
@@ -17,7 +18,8 @@ UNMERGED = parse_level("full")
 
 
 def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level: Level) -> MergedAudio:
-    """One audio brought down to `level` by `method` (ltbm.plugins.baselines.METHODS), through the merge engine.
+    """One audio brought down to `level` by `method` (ltbm.plugins.baselines.METHODS),
+    through the merge engine.
 
     The engine itself merges for ltbm; another method's tokens pass it unmerged, for the projector.
     """

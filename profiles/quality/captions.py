@@ -1,4 +1,5 @@
-"""Captions against references: CIDEr and CIDEr-D (arXiv 1411.5726), and what aac-metrics adds (SPIDEr, FENSE).
+"""Captions against references: CIDEr and CIDEr-D (arXiv 1411.5726), and what aac-metrics adds (SPIDEr,
+FENSE).
 
 `cider_d` is what audio captioning papers print as CIDEr: the one of coco-caption and aac-metrics.
 """
@@ -39,9 +40,9 @@ JOINED = {
 def tokenize(caption: str) -> list[str]:
     """Words of a caption as coco-caption's tokenizer gives them, as far as captions need it.
 
-    That one is Stanford's PTBTokenizer (Java) with lower-casing, its punctuation removed afterwards: contractions are
-    split, hyphenated words and numbers stay whole. Left out are its lists of abbreviations (it keeps the period of
-    "etc.") and its rarer splits.
+    That one is Stanford's PTBTokenizer (Java) with lower-casing, its punctuation removed afterwards:
+    contractions are split, hyphenated words and numbers stay whole.
+    Left out are its lists of abbreviations (it keeps the period of "etc.") and its rarer splits.
     """
     words = []
     for token in TOKEN.findall(caption.lower().replace("’", "'")):
@@ -51,16 +52,18 @@ def tokenize(caption: str) -> list[str]:
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-    """`cider` and `cider_d` [N] of N captions, each against its own references; ValueError for fewer than two items.
+    """`cider` and `cider_d` [N] of N captions, each against its own references;
+    ValueError for fewer than two items.
 
-    N-grams are weighed by how few of the N items have them in a reference, so scores depend on the corpus. Plain CIDEr
-    is without the stemming of its paper, as its authors' code is.
+    N-grams are weighed by how few of the N items have them in a reference, so scores depend on the corpus.
+    Plain CIDEr is without the stemming of its paper, as its authors' code is.
     """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} captions for {len(references)} sets of references")
     if len(references) < 2:
         raise ValueError(
-            f"{len(references)} item: CIDEr weighs n-grams by their rarity among the items, so it needs at least two"
+            f"{len(references)} item: CIDEr weighs n-grams by their rarity among the items, so it needs at "
+            "least two"
         )
     counted = [[ngrams(tokenize(reference)) for reference in own] for own in references]
     frequency = Counter(ngram for own in counted for ngram in set().union(*own))
@@ -115,7 +118,8 @@ def _bigrams(counts: Counter) -> int:
 
 
 def aac_scores(metric: str, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """`spider` or `fense` [N] from the package aac-metrics; SPIDEr needs Java 8 to 13, both need what aac-metrics-download fetches."""
+    """`spider` or `fense` [N] from the package aac-metrics; SPIDEr needs Java 8 to 13,
+    both need what aac-metrics-download fetches."""
     try:
         from aac_metrics import evaluate
     except ImportError as error:
@@ -126,6 +130,7 @@ def aac_scores(metric: str, candidates: Sequence[str], references: Sequence[Sequ
         _, each = evaluate(list(candidates), [list(own) for own in references], metrics=[metric])
     except Exception as error:  # of Java, of a missing jar, of a model hub: whatever its layers raise
         raise RuntimeError(
-            f"aac-metrics could not compute {metric}: {error}; run aac-metrics-download, and have Java 8 to 13"
+            f"aac-metrics could not compute {metric}: {error}; run aac-metrics-download, and have Java 8 to "
+            "13"
         ) from error
     return each[metric].cpu().numpy().astype(np.float64)

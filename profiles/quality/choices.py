@@ -9,8 +9,8 @@ WORD = re.compile(r"\w+")
 def matches(prediction: str, answer: str, choices: Sequence[str]) -> bool:
     """Whether a free-text answer picks the right choice, as MMAU's evaluation.py decides it.
 
-    It must hold every word of the right choice and none that only wrong choices have, in any order and any case; words
-    of no choice do no harm. The letter of a choice alone is not taken.
+    It must hold every word of the right choice and none that only wrong choices have,
+    in any order and any case; words of no choice do no harm. The letter of a choice alone is not taken.
     """
     said, wanted = words(prediction), words(answer)
     wrong = set().union(*map(words, choices)) - wanted

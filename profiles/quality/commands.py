@@ -44,8 +44,10 @@ def add_commands(commands) -> None:
         help="measure the quality of every level",
         formatter_class=formatter,
         description=(
-            "Measure what each compression level, method and mode does to answers, through the exported engines.\n"
-            "`demo` uses the shipped model and synthetic scenes. Your own model and a published benchmark take three steps:\n\n"
+            "Measure what each compression level, method and mode does to answers, through the exported "
+            "engines.\n"
+            "`demo` uses the shipped model and synthetic scenes. Your own model and a published benchmark "
+            "take three steps:\n\n"
             "  ltbm eval import audiocaps test.csv --audio-dir ./clips > audiocaps.jsonl\n"
             "  ltbm eval caption ./bundle --manifest audiocaps.jsonl --out ./audiocaps\n"
             "  ltbm eval score ./audiocaps"
@@ -84,7 +86,8 @@ def _add_demo(evaluations) -> None:
         type=int,
         default=UNSEEN,
         metavar="S",
-        help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when the sounds were designed)",
+        help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when "
+        "the sounds were designed)",
     )
     _add_variant_flags(
         parser, "full,keep50,keep25,keep12,keep6", ",".join(METHODS), ",".join(POSITIONS), ",".join(ATTENTION)
@@ -109,8 +112,10 @@ def _add_benchmark(evaluations, benchmark: str) -> None:
         about,
         (
             f"Answer every item of a manifest at every level and method, for {about}.\n"
-            "Answers are appended to DIR as they come: run the same command again and it goes on where it stopped.\n\n"
-            f"  ltbm eval {benchmark} ./bundle --manifest items.jsonl --levels full,keep25 --methods ltbm,global --out ./answers\n"
+            "Answers are appended to DIR as they come: run the same command again and it goes on where it "
+            "stopped.\n\n"
+            f"  ltbm eval {benchmark} ./bundle --manifest items.jsonl --levels full,keep25 --methods "
+            "ltbm,global --out ./answers\n"
             "  ltbm eval score ./answers"
         ),
     )
@@ -165,7 +170,8 @@ def _add_score(evaluations) -> None:
         run_score,
         "score the answers of caption, mcq and asr",
         (
-            "Score the answers in one or more folders, with bootstrap intervals: results.json and table.md go beside them,\n"
+            "Score the answers in one or more folders, with bootstrap intervals: results.json and table.md "
+            "go beside them,\n"
             "the table of all of them together to stdout.\n\n"
             "  ltbm eval score ./audiocaps ./mmau ./librispeech > table.md"
         ),
@@ -360,7 +366,8 @@ def _progress(what: str):
         if done == total or now - printed >= PROGRESS_SECONDS:
             printed = now
             print(
-                f"{done} of {total} {what}, {now - begun:.0f} s, about {(now - begun) * (total / done - 1):.0f} s left",
+                f"{done} of {total} {what}, {now - begun:.0f} s, about "
+                f"{(now - begun) * (total / done - 1):.0f} s left",
                 file=sys.stderr,
             )
 

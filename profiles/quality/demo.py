@@ -69,7 +69,8 @@ def _evaluate_task(task: tuple) -> dict[Variant, list[dict]]:
 def evaluate_scenes(
     pipeline: Pipeline, scenes: list[Scene], chosen: list[Variant]
 ) -> dict[Variant, list[dict]]:
-    """Counts of each scene per variant; what several variants share (encoder, merge, equal prefixes) runs once."""
+    """Counts of each scene per variant; what several variants share (encoder, merge, equal prefixes)
+    runs once."""
     audios = [pipeline.segments(scene.waveform) for scene in scenes]
     encoded = [pipeline.encode(audio) for (audio,) in audios]
     merged_as, merged = None, []  # of the last level and method only
@@ -132,7 +133,8 @@ def _count(scenes: list[Scene], answers: list[list[str]], merged: list[MergedAud
 
 
 def rows_of(counts: dict[Variant, list[dict]]) -> list[dict]:
-    """One row per variant: its names, token counts and every metric, None where there was nothing to count."""
+    """One row per variant: its names, token counts and every metric,
+    None where there was nothing to count."""
     rows = []
     for variant, clips in counts.items():
         figures = {name: None if math.isnan(value) else value for name, value in summarise(clips).items()}

@@ -1,8 +1,9 @@
 """Benchmark items, one JSON line each, and the published layouts they are made from.
 
-{"id": "7fmOlUlwoNg", "audio": "7fmOlUlwoNg_20.wav", "references": ["Constant rattling noise and sharp vibrations", ...]}
-{"id": "3fe6", "audio": "3fe6.wav", "references": ["Man"], "question": "Who speaks?", "choices": ["Man", "Child"], "group": "sound"}
-{"id": "61-70968-0000", "audio": "61-70968-0000.flac", "references": ["HE BEGAN A CONFUSED COMPLAINT"]}
+{"id": "7fmOlUlwoNg", "audio": "7fmOlUlwoNg_20.wav", "references":
+["Constant rattling noise and sharp vibrations", ...]} {"id": "3fe6", "audio": "3fe6.wav", "references":
+["Man"], "question": "Who speaks?", "choices": ["Man", "Child"], "group": "sound"} {"id": "61-70968-0000",
+"audio": "61-70968-0000.flac", "references": ["HE BEGAN A CONFUSED COMPLAINT"]}
 """
 
 import csv
@@ -112,15 +113,18 @@ def _with_audio(item: Item, folder: Path) -> Item:
     path = folder / item.audio
     if not path.is_file():
         raise FileNotFoundError(
-            f"item {item.id!r}: no audio file {path}; `ltbm eval import --allow-missing` leaves such items out"
+            f"item {item.id!r}: no audio file {path}; `ltbm eval import --allow-missing` leaves such items "
+            "out"
         )
     return replace(item, audio=str(path.resolve()))
 
 
 def import_items(layout: str, source, audio_dir=None) -> tuple[list[Item], list[str]]:
-    """Items of a published layout (LAYOUTS) whose audio was found, and the names of audio files that were not.
+    """Items of a published layout (LAYOUTS) whose audio was found,
+    and the names of audio files that were not.
 
-    source: the layout's file (librispeech: its folder); audio_dir: where the clips are, the source's folder when left out
+    source: the layout's file (librispeech: its folder); audio_dir: where the clips are,
+        the source's folder when left out
     """
     made_of, source = LAYOUTS[layout], Path(source)
     if not source.exists():
@@ -172,7 +176,8 @@ def _mmau(source: Path) -> Iterator[tuple[Item, list[str]]]:
         ]
         if absent:
             raise ValueError(
-                f"{source}: item {record.get('id')!r} lacks {', '.join(absent)} (the answers of MMAU's test set are withheld; "
+                f"{source}: item {record.get('id')!r} lacks {', '.join(absent)} (the answers of MMAU's test "
+                "set are withheld; "
                 "test-mini has them)"
             )
         name = record["audio_id"]
@@ -201,7 +206,8 @@ def _librispeech(source: Path) -> Iterator[tuple[Item, list[str]]]:
 class Layout:
     """How a published benchmark's files are read.
 
-    read: its file -> every item, its audio not yet found, and the names the audio may have, without the suffix or with it
+    read: its file -> every item, its audio not yet found, and the names the audio may have,
+        without the suffix or with it
     """
 
     benchmark: str
@@ -232,6 +238,7 @@ def _rows(source: Path, *columns: str) -> Iterator[dict]:
         absent = [name for name in columns if name not in (reader.fieldnames or ())]
         if absent:
             raise ValueError(
-                f"{source} has no column {', '.join(absent)}; its columns are {', '.join(reader.fieldnames or ())}"
+                f"{source} has no column {', '.join(absent)}; its columns are "
+                f"{', '.join(reader.fieldnames or ())}"
             )
         yield from reader

@@ -1,4 +1,5 @@
-"""Answers to a benchmark's items at every level and method, appended to a file so that a killed run goes on where it stopped."""
+"""Answers to a benchmark's items at every level and method,
+appended to a file so that a killed run goes on where it stopped."""
 
 import fcntl
 import hashlib
@@ -78,7 +79,8 @@ def begin(out, settings: Settings, items: Sequence[Item]) -> "AnswerLog":
     ]
     if changed:
         raise ValueError(
-            f"{out} holds answers under other settings ({'; '.join(changed)}); give another --out, or delete it"
+            f"{out} holds answers under other settings ({'; '.join(changed)}); give another --out, or "
+            "delete it"
         )
     return AnswerLog(out / ANSWERS)
 

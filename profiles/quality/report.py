@@ -37,7 +37,8 @@ def markdown(results: dict) -> str:
         kept = row["tokens_out"] / row["tokens_in"]
         figures = " | ".join("-" if row[name] is None else f"{100 * row[name]:.1f}" for name in COLUMNS)
         lines.append(
-            f"| {row['level']} | {row['method']} | {row['positions']} | {row['attention']} | {100 * kept:.1f} | {figures} |"
+            f"| {row['level']} | {row['method']} | {row['positions']} | {row['attention']} | "
+            f"{100 * kept:.1f} | {figures} |"
         )
     lines += [
         "",
@@ -57,7 +58,8 @@ def markdown(results: dict) -> str:
 
 
 def plot(results: dict, path: Path) -> None:
-    """Quality against the share of tokens kept: methods in the default mode, and ltbm in its other modes, dashed."""
+    """Quality against the share of tokens kept: methods in the default mode, and ltbm in its other modes,
+    dashed."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,5 @@
-"""Scores of the answers that `predict` wrote, with bootstrap intervals; offline, so that a metric can be added later."""
+"""Scores of the answers that `predict` wrote, with bootstrap intervals; offline,
+so that a metric can be added later."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,8 @@ MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer"}
 DRAWS = 2000  # of the bootstrap over items
 CONFIDENCE = 0.95
 Tally = np.ndarray
-"""[items, 2]: what each item adds above and below a metric's fraction bar; sums over redrawn items give its interval."""
+"""[items, 2]: what each item adds above and below a metric's fraction bar;
+sums over redrawn items give its interval."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Options:
 
 
 def score(folder, options: Options = Options()) -> dict:
-    """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`; ValueError if some are missing."""
+    """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`;
+    ValueError if some are missing."""
     folder = Path(folder)
     settings = read_settings(folder)
     items = [parse_item(line) for line in (folder / ITEMS).read_text(encoding="utf-8").strip().split("\n")]
@@ -70,16 +73,19 @@ def score(folder, options: Options = Options()) -> dict:
 def answered_by_all(
     items: Sequence[Item], chosen: Sequence[Variant], answers: dict[Key, dict], partial: bool
 ) -> list[Item]:
-    """The items with an answer of every variant; ValueError if there are none, or some with answers of a few only."""
+    """The items with an answer of every variant; ValueError if there are none,
+    or some with answers of a few only."""
     whole = [item for item in items if all((item.id, variant) in answers for variant in chosen)]
     begun = [item for item in items if any((item.id, variant) in answers for variant in chosen)]
     if not whole or not chosen:
         raise ValueError(
-            f"no item has answers of every level and method ({len(begun)} have some); run the evaluation again, it goes on"
+            f"no item has answers of every level and method ({len(begun)} have some); run the evaluation "
+            "again, it goes on"
         )
     if len(whole) < len(begun) and not partial:
         raise ValueError(
-            f"{len(begun) - len(whole)} of {len(begun)} items lack answers of some levels or methods; run the evaluation "
+            f"{len(begun) - len(whole)} of {len(begun)} items lack answers of some levels or methods; run "
+            "the evaluation "
             f"again, it goes on, or score the {len(whole)} others with --partial"
         )
     return whole
@@ -123,7 +129,8 @@ def _transcripts(items: Sequence[Item], texts: Sequence[str], options: Options) 
 
 
 def redraw(items: int, seed: int = 0) -> np.ndarray:
-    """[DRAWS, items]: how often each redraw takes each item; one array for all variants, so that comparisons are paired."""
+    """[DRAWS, items]: how often each redraw takes each item; one array for all variants,
+    so that comparisons are paired."""
     return (
         np.random.default_rng(seed)
         .multinomial(items, np.full(items, 1 / items), size=DRAWS)

@@ -81,7 +81,8 @@ def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str
 def _notes(results: Sequence[dict]) -> list[str]:
     first = results[0]
     lines = [
-        f"All figures times 100; in brackets {100 * first['confidence']:g} % intervals of a bootstrap over items, {first['draws']} draws."
+        f"All figures times 100; in brackets {100 * first['confidence']:g} % intervals of a bootstrap over "
+        f"items, {first['draws']} draws."
     ]
     for result in results:
         of = (

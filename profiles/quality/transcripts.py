@@ -1,4 +1,5 @@
-"""Transcripts: words put into one form, and the errors among them (word error rate = errors / words of the reference)."""
+"""Transcripts: words put into one form, and the errors among them (word error rate = errors / words of the
+reference)."""
 
 import re
 import unicodedata
@@ -8,7 +9,8 @@ NORMALIZERS = ("plain", "whisper")
 
 
 def normalizer(name: str) -> Callable[[str], str]:
-    """`plain`, or `whisper`: Whisper's English normaliser from the package whisper-normalizer, as Qwen2-Audio's authors use."""
+    """`plain`, or `whisper`: Whisper's English normaliser from the package whisper-normalizer,
+    as Qwen2-Audio's authors use."""
     if name == "plain":
         return normalize
     if name != "whisper":
@@ -23,7 +25,8 @@ def normalizer(name: str) -> Callable[[str], str]:
 
 
 def normalize(text: str) -> str:
-    """Lower case, no punctuation but apostrophes inside words; numbers, spellings and contractions stay as they are."""
+    """Lower case, no punctuation but apostrophes inside words; numbers,
+    spellings and contractions stay as they are."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = re.sub(r"[^\w\s']|_", " ", text)
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)

@@ -1,4 +1,5 @@
-"""Memory on a CUDA GPU behind the Array interface, one stream for all of it, and graphs of what the stream did."""
+"""Memory on a CUDA GPU behind the Array interface, one stream for all of it,
+and graphs of what the stream did."""
 
 import ctypes
 import weakref
@@ -27,7 +28,8 @@ def check(result: tuple):
         text = text.decode() if isinstance(text, bytes) else text
         if error == cudart.cudaError_t.cudaErrorMemoryAllocation:
             raise MemoryError(
-                f"the GPU has no memory left ({text}): end other programs, keep fewer audio tokens, or open with low_memory"
+                f"the GPU has no memory left ({text}): end other programs, keep fewer audio tokens, or open "
+                "with low_memory"
             )
         raise RuntimeError(f"CUDA call failed: {text}; `ltbm doctor` says what this machine lacks")
     return values[0] if len(values) == 1 else tuple(values) or None
@@ -41,8 +43,10 @@ def free_memory() -> int:
 class Stream:
     """The order in which everything on the GPU happens, and the source of its memory.
 
-    Copies from the host pass through pinned memory of its own, so the caller may change or free the source at once.
-    Memory that nobody holds any more is used again, or freed when someone waits anyhow: cudaFree would wait for all work.
+    Copies from the host pass through pinned memory of its own,
+    so the caller may change or free the source at once.
+    Memory that nobody holds any more is used again, or freed when someone waits anyhow:
+        cudaFree would wait for all work.
     """
 
     def __init__(self):
@@ -120,7 +124,8 @@ class Stream:
             )
 
     def capture(self, work: Callable[[], None]) -> "Graph":
-        """What `work` asks of the stream, as a graph, without doing it; RuntimeError if something in it cannot be captured."""
+        """What `work` asks of the stream, as a graph, without doing it;
+        RuntimeError if something in it cannot be captured."""
         check(
             cudart.cudaStreamBeginCapture(
                 self.handle, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -160,7 +165,8 @@ class Memory:
 class CudaArray:
     """An array on the device: what the stages use of numpy's interface (`ltbm.runtime.engine.Array`).
 
-    Items along the first axis are contiguous and `pitch` bytes apart; everything happens in the order of the stream.
+    Items along the first axis are contiguous and `pitch` bytes apart;
+    everything happens in the order of the stream.
     """
 
     def __init__(
@@ -273,6 +279,7 @@ def _bounds(part: slice, length: int) -> tuple[int, int]:
 
 
 def _free(retired: list[tuple[int, int]]) -> None:
-    """Give all of it back. What cudaFree returns is not looked at: it repeats errors of earlier calls, and nobody could be told."""
+    """Give all of it back. What cudaFree returns is not looked at: it repeats errors of earlier calls,
+    and nobody could be told."""
     while retired:
         cudart.cudaFree(retired.pop()[1])

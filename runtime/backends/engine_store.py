@@ -1,4 +1,5 @@
-"""TensorRT engines of a bundle: `engines/<key>/`, each folder with an engines.json that says what they are good for."""
+"""TensorRT engines of a bundle: `engines/<key>/`, each folder with an engines.json that says what they are
+good for."""
 
 import hashlib
 import json
@@ -111,7 +112,8 @@ def this_target() -> Target:
     gpu = find_gpu(Machine())
     if gpu is None:
         raise RuntimeError(
-            "no NVIDIA GPU or driver is found here; engines are built and run on the GPU they are for. `ltbm doctor` says more"
+            "no NVIDIA GPU or driver is found here; engines are built and run on the GPU they are for. "
+            "`ltbm doctor` says more"
         )
     return Target(
         trt.__version__,
@@ -122,7 +124,8 @@ def this_target() -> Target:
 
 
 def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
-    """The newest engines of this bundle for `target`; FileNotFoundError says why none of those there is loaded."""
+    """The newest engines of this bundle for `target`; FileNotFoundError says why none of those there is
+    loaded."""
     reasons = {}
     for folder in stored(bundle):
         reasons[folder.path.name] = unusable(folder, bundle, target)
@@ -182,7 +185,8 @@ def store(bundle: Bundle, key: Key, stage: str, plan, seconds: float, profiles: 
 
 
 def remove_stale(bundle: Bundle, target: Target) -> list[str]:
-    """Delete the folders that this machine built and can no longer load; their names. Those of other GPUs stay."""
+    """Delete the folders that this machine built and can no longer load; their names.
+    Those of other GPUs stay."""
     stale = [
         folder
         for folder in stored(bundle)
@@ -194,7 +198,8 @@ def remove_stale(bundle: Bundle, target: Target) -> list[str]:
 
 
 def _read(where: Path) -> EngineFolder | None:
-    """None for a record that is absent, broken or of another format: engines that nobody can judge are not there."""
+    """None for a record that is absent, broken or of another format:
+    engines that nobody can judge are not there."""
     try:
         raw = json.loads(where.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:

@@ -27,7 +27,8 @@ def open_engine(
 
 
 def open_stream(backend: Backend, device: str) -> "Stream | None":
-    """The stream for all work on a GPU; None on the CPU. What the backend lacks is said before what CUDA lacks."""
+    """The stream for all work on a GPU; None on the CPU.
+    What the backend lacks is said before what CUDA lacks."""
     if device == "cpu":
         return None
     backend.require(device)
@@ -52,7 +53,8 @@ def check_device(backend: str, device: str | None) -> str:
 
 
 def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache: str | None = None) -> str:
-    """Which of a bundle's decoder graphs runs on `device`; ValueError for a backend, device or cache not known there.
+    """Which of a bundle's decoder graphs runs on `device`; ValueError for a backend,
+    device or cache not known there.
 
     kv_cache: None, of the type of the activations, or int8
     """
@@ -60,7 +62,8 @@ def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache
     if kv_cache is not None:
         if kv_cache != "int8" or flavours.int8_kv is None:
             raise ValueError(
-                f"a KV cache of {kv_cache} is not available on {backend} {device}; int8 is, on onnxruntime cpu"
+                f"a KV cache of {kv_cache} is not available on {backend} {device}; int8 is, on onnxruntime "
+                "cpu"
             )
         return flavours.int8_kv
     return flavours.quantised if quantised and flavours.quantised else flavours.float
@@ -82,7 +85,8 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
     precision = bundle.manifest.precision
     if reason := precision.obstacle(device):
         raise ValueError(
-            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one that does "
+            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one "
+            "that does "
             "(ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend"
         )
     flavour = decoder_flavour("onnxruntime", device, precision.for_onnxruntime, kv_cache)
@@ -142,5 +146,6 @@ BACKENDS = {
         ),
     )
 }
-"""ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA. Its TensorRT provider knows no cache in place, nor does
-TensorRT itself before 10.15, whose engines are then of concat20 (`engine_store`)."""
+"""ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA.
+Its TensorRT provider knows no cache in place, nor does TensorRT itself before 10.15,
+whose engines are then of concat20 (`engine_store`)."""

@@ -37,7 +37,8 @@ INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it 
 
 
 class OrtEngine:
-    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU all its work is on the options' stream."""
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`;
+    on a GPU all its work is on the options' stream."""
 
     def __init__(self, path: Path, options: EngineOptions):
         self.device, self._stream = options.device, options.stream
@@ -89,7 +90,8 @@ class OrtBinding:
 
 
 def _place(name: str, array: Array) -> tuple[str, int]:
-    """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they are bound."""
+    """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they
+    are bound."""
     on_host = isinstance(array, np.ndarray)
     if not (array.flags.c_contiguous if on_host else array.contiguous):
         raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
@@ -105,7 +107,8 @@ def _element_type(dtype: np.dtype):
 
 
 STEPPING_SPIN_US = 1000
-"""How long the threads of an engine that steps stay awake after a run: the host's share of a step is a quarter of that."""
+"""How long the threads of an engine that steps stay awake after a run:
+the host's share of a step is a quarter of that."""
 
 
 def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
@@ -114,7 +117,8 @@ def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
         library.register(options)
     if engine.stepping:  # waking a thread takes 0.05 ms
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(STEPPING_SPIN_US))
-    else:  # threads that spin take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
+    # threads that spin take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
+    else:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False  # every clip has its own shapes: patterns would keep activations twice
     options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
@@ -146,17 +150,20 @@ def check_int8_kv() -> None:
 
 
 def check_provider(device: str) -> None:
-    """ValueError for a device not known, RuntimeError with the pip command where this onnxruntime was built without it."""
+    """ValueError for a device not known, RuntimeError with the pip command where this onnxruntime was built
+    without it."""
     if device not in PROVIDERS:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(
-            f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
+            f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install "
+            "'ltbm[gpu]'"
         )
 
 
 def tensorrt_options(path: Path, profile: OptimisationProfile) -> dict[str, str]:
-    """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed, so that only the first opening builds."""
+    """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed,
+    so that only the first opening builds."""
     cache = path.parent / FOLDER / f"onnxruntime-{onnxruntime.__version__}"
     cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
     ranges = {

@@ -61,7 +61,8 @@ class OptimisationProfile:
 def optimisation_profiles(
     manifest: Manifest, stage: str, flavour: str, limits: Limits
 ) -> list[OptimisationProfile]:
-    """The profiles of `encoder`, `merge` or `decoder` (its flavour given): one, or for the decoder prefill and decode."""
+    """The profiles of `encoder`, `merge` or `decoder` (its flavour given): one,
+    or for the decoder prefill and decode."""
     if stage == "decoder":
         return [_decoder(manifest, flavour, limits, prefill) for prefill in (True, False)]
     frames, rows = manifest.audio.segment_frames, min(limits.max_audio_segments, MAX_BATCH)
@@ -83,7 +84,8 @@ def optimisation_profiles(
 
 
 def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) -> OptimisationProfile:
-    """One sequence. A growing cache holds the tokens before (none at prefill), one in place all its capacity."""
+    """One sequence. A growing cache holds the tokens before (none at prefill),
+    one in place all its capacity."""
     d, most = manifest.decoder, limits.max_context
     usual = min(most, bucket(token_length(manifest.audio.segment_frames) // 2 + BUCKET))
     new = (1, usual, most) if prefill else (1, 1, 1)

@@ -1,4 +1,5 @@
-"""The TensorRT backend: a serialised engine, its optimisation profiles, and bindings to arrays by their addresses."""
+"""The TensorRT backend: a serialised engine, its optimisation profiles,
+and bindings to arrays by their addresses."""
 
 import mmap
 import warnings
@@ -14,7 +15,8 @@ except (ImportError, OSError) as error:
     from ..machine import Machine, find_jetson
 
     how = (
-        "it comes with JetPack: sudo apt install python3-libnvinfer, and make the virtual environment with --system-site-packages"
+        "it comes with JetPack: sudo apt install python3-libnvinfer, and make the virtual environment with "
+        "--system-site-packages"
         if find_jetson(Machine())
         else "pip install 'ltbm[tensorrt]'"
     )
@@ -39,7 +41,8 @@ ALIGNMENT = 256  # bytes; TensorRT reads and writes nothing that begins elsewher
 
 
 class Logger(trt.ILogger):
-    """Keeps TensorRT's last errors, which its calls do not return; warnings and errors go on to `report`, if there is one."""
+    """Keeps TensorRT's last errors, which its calls do not return; warnings and errors go on to `report`,
+    if there is one."""
 
     def __init__(self):
         trt.ILogger.__init__(self)
@@ -61,7 +64,8 @@ class Logger(trt.ILogger):
 
 @cache
 def process_logger() -> Logger:
-    """The one logger of this process: TensorRT goes on using the first it was given, which must therefore stay."""
+    """The one logger of this process: TensorRT goes on using the first it was given,
+    which must therefore stay."""
     return Logger()
 
 
@@ -115,7 +119,8 @@ class TensorRTEngine:
         return TensorRTBinding(self, self._lane(arrays), self._placed(arrays))
 
     def close(self) -> None:
-        """Contexts go before the engine and the engine before the runtime; bindings that are still held do not run any more."""
+        """Contexts go before the engine and the engine before the runtime;
+        bindings that are still held do not run any more."""
         for lane in self._lanes:
             lane.close()
         self._lanes, self._scratch = [], None
@@ -159,7 +164,8 @@ class TensorRTEngine:
             if not lane.misfits(arrays):
                 return lane
         raise ValueError(
-            f"{'; '.join(self._lanes[0].misfits(arrays))}: build engines for more with `ltbm build --max-context`, "
+            f"{'; '.join(self._lanes[0].misfits(arrays))}: build engines for more with `ltbm build "
+            "--max-context`, "
             "or --max-audio-segments"
         )
 
@@ -222,7 +228,8 @@ class Lane:
         return {name: tuple(context.get_tensor_shape(name)) for name in self._owner.outputs}
 
     def take(self, mark: object, placed: Mapping[str, Array]) -> None:
-        """Give the context a binding's shapes and addresses. The mark stands for the binding, whose arrays may go before the next takes it."""
+        """Give the context a binding's shapes and addresses. The mark stands for the binding,
+        whose arrays may go before the next takes it."""
         context = self._context
         for name, shape in self.output_shapes(placed).items():
             if tuple(placed[name].shape) != shape:

@@ -1,4 +1,5 @@
-"""Probes of a bundle on this machine: its files, which decoder runs where, whether it fits, its TensorRT engines."""
+"""Probes of a bundle on this machine: its files, which decoder runs where, whether it fits,
+its TensorRT engines."""
 
 from pathlib import Path
 
@@ -79,13 +80,15 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
         return Finding(
             "fits",
             WARNING,
-            f"{text} are more than the {_mib(available)} available: end other programs, or export with int4 weights",
+            f"{text} are more than the {_mib(available)} available: end other programs, or export with int4 "
+            "weights",
         )
     if facts.gpu and weights + cache > facts.gpu.memory:
         return Finding(
             "fits",
             WARNING,
-            f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 weights",
+            f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 "
+            "weights",
         )
     return Finding("fits", OK, f"{text}, of {_mib(available)} available")
 
@@ -97,7 +100,8 @@ def _disk(opened: Bundle) -> Finding:
         return Finding(
             "disk",
             WARNING,
-            f"{_mib(free)} free under {opened.path}: TensorRT engines of this bundle take about {_mib(needed)}",
+            f"{_mib(free)} free under {opened.path}: TensorRT engines of this bundle take about "
+            f"{_mib(needed)}",
         )
     return Finding("disk", OK, f"{_mib(free)} free under {opened.path}")
 

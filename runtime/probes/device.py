@@ -28,7 +28,10 @@ def memory(facts: Facts) -> Finding:
     if found is None:
         return Finding("memory", WARNING, "unknown: there is no /proc/meminfo")
     shared = ", shared by CPU and GPU" if facts.jetson else ""
-    text = f"{gib(found.total)}{shared}, {gib(found.available)} available, swap {gib(found.swap)}, zram {gib(found.zram)}"
+    text = (
+        f"{gib(found.total)}{shared}, {gib(found.available)} available, swap {gib(found.swap)}, zram "
+        f"{gib(found.zram)}"
+    )
     if found.available < LITTLE_MEMORY:
         desktop = ", the desktop too (sudo systemctl set-default multi-user.target)" if facts.jetson else ""
         return Finding("memory", WARNING, f"{text}: end other programs{desktop}")
@@ -50,7 +53,8 @@ def jetson(facts: Facts) -> Finding | None:
         return Finding(
             "Jetson",
             WARNING,
-            f"{found.model}, Jetson Linux unknown: run the container with -v {RELEASE_FILE}:{RELEASE_FILE}:ro",
+            f"{found.model}, Jetson Linux unknown: run the container with -v "
+            f"{RELEASE_FILE}:{RELEASE_FILE}:ro",
         )
     asked = facts.machine.run(["dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack"])
     jetpack = asked.out if asked.status == 0 and asked.out else JETPACKS.get(found.l4t[:2], "unknown")

@@ -10,7 +10,8 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """status: ok, warning (something slower or missing that only some need) or problem (what is there is broken, or nothing runs)."""
+    """status: ok, warning (something slower or missing that only some need)
+    or problem (what is there is broken, or nothing runs)."""
 
     subject: str
     status: str

@@ -1,4 +1,5 @@
-"""Probes of NVIDIA's libraries: CUDA, cuDNN, TensorRT, their Python packages, and the op's plugin for this GPU."""
+"""Probes of NVIDIA's libraries: CUDA, cuDNN, TensorRT, their Python packages,
+and the op's plugin for this GPU."""
 
 import ctypes
 
@@ -13,7 +14,8 @@ TEGRA = ("87", "110")  # code for Jetson's GPUs runs on no other, and theirs run
 
 
 def cuda(facts: Facts) -> Finding:
-    """The CUDA runtime that the loader finds; wheels bring their own, so that its absence alone breaks nothing."""
+    """The CUDA runtime that the loader finds; wheels bring their own,
+    so that its absence alone breaks nothing."""
     packages = _listed(facts, ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"))
     newest = facts.gpu.cuda[0] if facts.gpu else 0
     by_fit = sorted(
@@ -33,7 +35,8 @@ def cuda(facts: Facts) -> Finding:
         return Finding(
             "CUDA",
             PROBLEM,
-            f"{text} on a driver for CUDA {dots(facts.gpu.cuda)}: update the driver, or install CUDA {newest}",
+            f"{text} on a driver for CUDA {dots(facts.gpu.cuda)}: update the driver, or install CUDA "
+            f"{newest}",
         )
     return Finding("CUDA", OK, text)
 
@@ -127,7 +130,8 @@ def plugin(facts: Facts) -> Finding:
 
 
 def built_for(plugin: ctypes.CDLL) -> tuple[list[str], str]:
-    """GPU architectures and TensorRT version, as the plugin exports them (architectures=87,110;cuda=12060;tensorrt=10.3)."""
+    """GPU architectures and TensorRT version, as the plugin exports them
+    (architectures=87,110;cuda=12060;tensorrt=10.3)."""
     try:
         text = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(plugin, "ltbm_built_for"))).decode()
     except ValueError:  # some other library, or one from before it said so
@@ -137,7 +141,8 @@ def built_for(plugin: ctypes.CDLL) -> tuple[list[str], str]:
 
 
 def runs_on(built: str, gpu: str) -> bool:
-    """Whether code for the architecture `built` runs on `gpu`: the same, or on a card an older one of its generation."""
+    """Whether code for the architecture `built` runs on `gpu`: the same,
+    or on a card an older one of its generation."""
     if built == gpu:
         return True
     if built in TEGRA or gpu in TEGRA or not built.isdigit():

@@ -1,4 +1,5 @@
-"""Probes of what Python has: onnxruntime and its providers, the native op, sound files, what `ltbm export` needs."""
+"""Probes of what Python has: onnxruntime and its providers, the native op, sound files,
+what `ltbm export` needs."""
 
 import re
 import sys
@@ -12,7 +13,10 @@ EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-JETSON_WHEELS = "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI Lab) or build it for your GPU"
+JETSON_WHEELS = (
+    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI "
+    "Lab) or build it for your GPU"
+)
 LISTED = "onnxruntime.__version__, *onnxruntime.get_available_providers()"
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 REASON = re.compile(r"(?:with error: |CUDA failure )(.+)")
@@ -36,7 +40,8 @@ def onnxruntime(facts: Facts) -> list[Finding]:
             Finding(
                 "onnxruntime",
                 PROBLEM,
-                f"does not load ({error}): pip install --force-reinstall {next(iter(installed), 'onnxruntime')}",
+                f"does not load ({error}): pip install --force-reinstall "
+                f"{next(iter(installed), 'onnxruntime')}",
             )
         ]
     if said is None:
@@ -56,7 +61,8 @@ def onnxruntime(facts: Facts) -> list[Finding]:
 
 
 def _no_onnxruntime(facts: Facts) -> Finding:
-    """Nothing runs, unless TensorRT does. onnxruntime has had no wheel for Python 3.10, JetPack 6's own, since 1.24."""
+    """Nothing runs, unless TensorRT does. onnxruntime has had no wheel for Python 3.10, JetPack 6's own,
+    since 1.24."""
     if facts.tensorrt:
         return Finding("onnxruntime", OK, "not installed, not needed with backend=tensorrt")
     return Finding("onnxruntime", PROBLEM, f"not installed: {_install()}")
@@ -90,7 +96,10 @@ def _provider_advice(said: Said, facts: Facts) -> str:
     if missing and "nvinfer" in missing[1]:
         return f"no {missing[1]}: pip install 'ltbm[tensorrt]', of the version that onnxruntime names"
     if missing:
-        return f"no {missing[1]}: pip install 'onnxruntime-gpu[cuda,cudnn]', or the CUDA version that this onnxruntime was built for"
+        return (
+            f"no {missing[1]}: pip install 'onnxruntime-gpu[cuda,cudnn]', or the CUDA version that this "
+            "onnxruntime was built for"
+        )
     if "no kernel image" in err:
         return f"this onnxruntime was not built for architecture {facts.gpu.architecture}: {JETSON_WHEELS}"
     reason = REASON.search(err)
@@ -141,7 +150,8 @@ def export(facts: Facts) -> Finding:
         return Finding(
             "export",
             OK if facts.jetson else WARNING,
-            f"no {', '.join(missing)}: `ltbm export` needs pip install 'ltbm[export]', running bundles does not",
+            f"no {', '.join(missing)}: `ltbm export` needs pip install 'ltbm[export]', running bundles does "
+            "not",
         )
     return Finding("export", OK, ", ".join(f"{name} {number}" for name, number in found.items()))
 

@@ -1,4 +1,5 @@
-"""The C++ example: compiled against TensorRT's headers, and run on the CPU with ONNX Runtime in the place of TensorRT.
+"""The C++ example: compiled against TensorRT's headers,
+and run on the CPU with ONNX Runtime in the place of TensorRT.
 
 Needs TensorRT's headers (TENSORRT_INCLUDE_DIR) and CUDA's (nvcc), neither library and no GPU.
 """

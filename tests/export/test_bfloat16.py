@@ -1,4 +1,5 @@
-"""bfloat16, which ONNX Runtime does not compute on the CPU: what is stored, and the graphs under ONNX's own reference."""
+"""bfloat16, which ONNX Runtime does not compute on the CPU: what is stored,
+and the graphs under ONNX's own reference."""
 
 import shutil
 
@@ -47,7 +48,8 @@ def test_bfloat16_weights_are_kept_bit_for_bit(bfloat16_checkpoint, tmp_path):
 
 
 def compare(bundles: list, name: str, output: str, inputs: dict) -> float:
-    """The largest difference between bfloat16 under ONNX's reference and float32, as a share of the largest value."""
+    """The largest difference between bfloat16 under ONNX's reference and float32,
+    as a share of the largest value."""
     narrow, wide = (bundle / f"{name}.onnx" for bundle in bundles)
     past = {key: value.astype(ml_dtypes.bfloat16) for key, value in inputs.items() if key.startswith("past.")}
     got = ReferenceEvaluator(onnx.load(narrow)).run([output], inputs | past)[0]

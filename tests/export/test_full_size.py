@@ -1,4 +1,5 @@
-"""The path of tests/full_size.py at a thousandth of the size: shards, processes of their own; and what the real sizes would take."""
+"""The path of tests/full_size.py at a thousandth of the size: shards, processes of their own;
+and what the real sizes would take."""
 
 import json
 import math
@@ -29,7 +30,8 @@ def narrow(full_size, family: str) -> dict:
 
 @pytest.mark.parametrize("family", ["qwen2_audio", "audioflamingo3"])
 def test_the_shapes_are_the_models(full_size, family, tmp_path):
-    """Every name and shape of the written checkpoint is one that transformers has for this configuration, and the other way round."""
+    """Every name and shape of the written checkpoint is one that transformers has for this configuration,
+    and the other way round."""
     import transformers
 
     full_size.write_checkpoint(tmp_path / "checkpoint", family, narrow(full_size, family))
@@ -62,7 +64,8 @@ def test_export_open_and_answer(full_size, tmp_path):
     ],
 )
 def test_what_the_real_sizes_take(full_size, family, precision, disk, memory, tmp_path):
-    """From headers alone: the file of weights is a hole. The first and the last were exported once: 8.649 and 8.444 GB."""
+    """From headers alone: the file of weights is a hole. The first and the last were exported once:
+    8.649 and 8.444 GB."""
     sizes, header, end = full_size.full_size(family), {}, 0
     for name, shape in full_size.tensor_shapes(family, sizes["encoder"], sizes["llm"]):
         start, end = end, end + 2 * math.prod(shape)

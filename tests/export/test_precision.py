@@ -12,22 +12,26 @@ from ltbm.export.precision import choose_precision
         (
             "int4",
             {},
-            "int4 in blocks of 32, accuracy level 4; lm_head int8; activations float32; encoder float32; embeddings float32",
+            "int4 in blocks of 32, accuracy level 4; lm_head int8; activations float32; encoder float32; "
+            "embeddings float32",
         ),
         (
             "int4",
             dict(activations="float16", lm_head_precision="float16"),
-            "int4 in blocks of 32, accuracy level 4; lm_head float16; activations float16; encoder float16; embeddings float16",
+            "int4 in blocks of 32, accuracy level 4; lm_head float16; activations float16; encoder float16; "
+            "embeddings float16",
         ),
         (
             "int8",
             dict(symmetric=False, block_size=128, accuracy_level=0, encoder_precision="float16"),
-            "int8 in blocks of 128, asymmetric, accuracy level 0; activations float32; encoder float16; embeddings float32",
+            "int8 in blocks of 128, asymmetric, accuracy level 0; activations float32; encoder float16; "
+            "embeddings float32",
         ),
         (
             "int4",
             dict(target="tensorrt"),
-            "int4 in blocks of 32, signed, for TensorRT; lm_head float16; activations float16; encoder float16; embeddings float16",
+            "int4 in blocks of 32, signed, for TensorRT; lm_head float16; activations float16; encoder "
+            "float16; embeddings float16",
         ),
     ],
 )

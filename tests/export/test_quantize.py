@@ -49,7 +49,8 @@ def test_equal_to_onnxruntime(bits, symmetric, block_size):
     ids=["int4", "int8", "asymmetric", "signed"],
 )
 def test_values_come_back_to_within_half_a_step(q, share):
-    """Half a step, but for the one value that the symmetric codes cannot reach: a whole step at the far end."""
+    """Half a step, but for the one value that the symmetric codes cannot reach:
+    a whole step at the far end."""
     w = hard_rows()
     error = np.abs(dequantize_rows(quantize_rows(w, q), q) - w).reshape(len(w), -1, q.block_size)
     largest = np.abs(w).reshape(error.shape).max(-1, keepdims=True)

@@ -165,8 +165,8 @@ def test_a_disk_that_becomes_full(qwen, tmp_path, capsys):
     assert code == 1 and not list(tmp_path.iterdir())
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ltbm:")]
     assert (
-        line
-        == f"ltbm: [Errno 27] the disk became full during the export (File too large); nothing was left, 1.2 MB are needed: '{tmp_path}'"
+        line == "ltbm: [Errno 27] the disk became full during the export (File too large); nothing was left, "
+        f"1.2 MB are needed: '{tmp_path}'"
     )
 
 
@@ -214,7 +214,8 @@ def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     code = (
         "import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
         "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, {str(tmp_path / 'bundle')!r}]))"
+        f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, "
+        f"{str(tmp_path / 'bundle')!r}]))"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -2,10 +2,11 @@
 
     python tests/gpu/check_and_time.py [--json FILE] [--quick]
 
-Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set, every call
-goes through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher. With PyTorch
-installed, a plain implementation of the same merge is timed as well. The exit status is 1 if any result differs from
-the reference.
+Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set,
+    every call
+goes through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher.
+With PyTorch installed, a plain implementation of the same merge is timed as well.
+The exit status is 1 if any result differs from the reference.
 """
 
 import argparse
@@ -53,7 +54,8 @@ gpu = module("gpu_device", HERE / "device.py")
 
 
 def build(folder):
-    """The kernels for this machine's GPU with the device calls; the plugin too where TensorRT's headers are."""
+    """The kernels for this machine's GPU with the device calls;
+    the plugin too where TensorRT's headers are."""
     library = folder / "libltbm_gpu.so"
     capability = compute_capability(folder)
     if capability < SMALLEST:
@@ -87,7 +89,8 @@ def open_op(library, folder):
     ), f"TensorRT plugin, headers in {harness.tensorrt_includes()[0]}"
 
 
-# --- conformance ----------------------------------------------------------------------------------------------------
+# --- conformance
+# ----------------------------------------------------------------------------------------------------
 
 
 def cases(quick):
@@ -149,7 +152,8 @@ def compare_all(device, open_step, stream, quick):
 
 
 def check_graph(device, open_step, stream):
-    """Capture once, then replay with other tokens, lengths, targets and windows in the same memory, 50 times each."""
+    """Capture once, then replay with other tokens, lengths, targets and windows in the same memory,
+    50 times each."""
     rng, keep, wrong = np.random.default_rng(1), 190, []
     problem = gpu.Problem(device, open_step((2, 5)), np.zeros((3, 400, 256), np.float16), keep)
     graph = gpu.Graph(device, stream, lambda: problem.enqueue(stream))
@@ -171,7 +175,8 @@ def check_graph(device, open_step, stream):
     return nodes, wrong
 
 
-# --- times ----------------------------------------------------------------------------------------------------------
+# --- times
+# ----------------------------------------------------------------------------------------------------------
 
 
 def time_op(device, open_step, stream, row, bandwidth):
@@ -235,7 +240,8 @@ def time_torch(row, x, target):
 
 def print_table(rows):
     print(
-        "\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times faster |"
+        "\n| | x | kept | window | us per call | p10-p90 | us per row | alone | floor | PyTorch | times "
+        "faster |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -255,8 +261,10 @@ def print_table(rows):
         )
         print("| " + " | ".join(map(str, cells)) + " |")
     print(
-        f"\nus per call: median of {gpu.REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other tokens each, "
-        "by events; alone: a graph of one call. floor: every input read and output written once, at the bandwidth "
+        f"\nus per call: median of {gpu.REPEATS} replays of a CUDA graph of {OPS_IN_GRAPH} calls on other "
+        "tokens each, "
+        "by events; alone: a graph of one call. floor: every input read and output written once, at the "
+        "bandwidth "
         "of a device copy. Not timed: uploads, capture, the first calls."
     )
 
@@ -279,7 +287,8 @@ def main(arguments=None):
         count, differences = compare_all(device, open_step, stream, options.quick)
         wrong += differences
         print(
-            f"{count} cases and 200 replays compared, {len(wrong)} differ; {nodes} nodes in a graph of one call",
+            f"{count} cases and 200 replays compared, {len(wrong)} differ; {nodes} nodes in a graph of one "
+            "call",
             flush=True,
         )
         for line in wrong[:20]:

@@ -1,4 +1,5 @@
-"""The GPU as check_and_time.py uses it: arrays with guards behind them, one call of the op, and a captured graph of calls."""
+"""The GPU as check_and_time.py uses it: arrays with guards behind them, one call of the op,
+and a captured graph of calls."""
 
 import ctypes
 from ctypes import byref, c_char_p, c_double, c_float, c_int, c_size_t, c_void_p
@@ -83,7 +84,8 @@ class Problem:
         self.op.enqueue(self.pointers, self.shape, self.half, self.step, stream)
 
     def results(self, stream):
-        """Outputs by name, once the stream has come to its end; AssertionError if anything wrote behind an array."""
+        """Outputs by name, once the stream has come to its end;
+        AssertionError if anything wrote behind an array."""
         self.device.call("synchronize", c_void_p(stream))
         batch, tokens, width, keep = self.shape
         shapes = {

@@ -1,4 +1,5 @@
-"""Whole sessions on a real GPU, against the same bundle on the CPU; each skips, saying why, where its backend is not."""
+"""Whole sessions on a real GPU, against the same bundle on the CPU; each skips, saying why,
+where its backend is not."""
 
 import importlib.util
 

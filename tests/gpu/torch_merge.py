@@ -1,14 +1,16 @@
-"""The merge in plain PyTorch, as one would write it without a kernel: what the CUDA kernels are timed against.
+"""The merge in plain PyTorch, as one would write it without a kernel:
+what the CUDA kernels are timed against.
 
-Decides on the same grid of whole numbers, with products in float64 where they are exact, so its plan is that of
-merge.py; targets and window are Python numbers, rows are merged one after another.
+Decides on the same grid of whole numbers, with products in float64 where they are exact,
+so its plan is that of merge.py; targets and window are Python numbers, rows are merged one after another.
 """
 
 import torch
 
 
 def merge_rows(x, lengths, targets, keep, window, step=(2, 5)):
-    """x [B, T, D] -> y [B, K, D], sizes [B, K], anchors [B, K], source_map [B, T]; lists of lengths and targets."""
+    """x [B, T, D] -> y [B, K, D], sizes [B, K], anchors [B, K], source_map [B, T];
+    lists of lengths and targets."""
     batch, tokens, width = x.shape
     y = x.new_zeros(batch, keep, width)
     sizes, anchors = (torch.full((batch, keep), fill, dtype=torch.int32, device=x.device) for fill in (0, -1))

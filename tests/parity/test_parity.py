@@ -1,4 +1,5 @@
-"""Both families against PyTorch, stage by stage, at tiny sizes: every level, mode, backbone and clip length."""
+"""Both families against PyTorch, stage by stage, at tiny sizes: every level, mode,
+backbone and clip length."""
 
 import itertools
 import shutil
@@ -105,7 +106,8 @@ def test_quantised(make_bundle, family, name):
 
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_codes_in_a_wrong_order_are_found(make_bundle, tmp_path, precision):
-    """Neighbours swapped in every byte or pair of one matrix: within the bound of int4, but not what was given."""
+    """Neighbours swapped in every byte or pair of one matrix: within the bound of int4,
+    but not what was given."""
     checkpoint, bundle = make_bundle("qwen2_audio", precision)
     broken = shutil.copytree(bundle, tmp_path / "bundle")
     graph = onnx.load(broken / "decoder.gqa.onnx", load_external_data=False).graph

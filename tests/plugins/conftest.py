@@ -42,7 +42,8 @@ def hard_rows():
         "tiny": clip(16, 4) * np.float32(1e-6),
         "silent": clip(16, 4) * np.float32(1e-33),
         "huge": clip(16, 4) * np.float32(1e37),
-        # A largest value of 8191 makes the grid the tokens themselves: norms of 0 and 1, halves to be rounded to even.
+        # A largest value of 8191 makes the grid the tokens themselves: norms of 0 and 1, halves to be rounded
+        # to even.
         "grid of ones": with_values(
             np.random.default_rng(2).integers(-1, 2, (30, 2)).astype(np.float32), (17, 8191)
         ),

@@ -1,6 +1,8 @@
-"""Builds the CUDA kernels and the TensorRT plugin, for the CPU through the emulator or for a GPU, and drives them.
+"""Builds the CUDA kernels and the TensorRT plugin, for the CPU through the emulator or for a GPU,
+and drives them.
 
-Arrays live wherever the library works: on the host for emulated kernels, on the device for real ones. Loaded by path
+Arrays live wherever the library works: on the host for emulated kernels, on the device for real ones.
+    Loaded by path
 from the tests and from tests/gpu, which run with no package around them.
 """
 
@@ -26,7 +28,8 @@ GUARD = 256  # bytes behind every array that must stay as they are
 POISON = 0xA5
 
 
-# --- builds ---------------------------------------------------------------------------------------------------------
+# --- builds
+# ---------------------------------------------------------------------------------------------------------
 
 
 def compiler():
@@ -97,7 +100,8 @@ def build_emulated(path, sources=(), includes=(), flags=()):
 
 
 def build_cuda(path, architectures, sources=(), includes=(), flags=()):
-    """The kernels for GPUs of these architectures (such as 90), with more sources if given. Returns what ptxas said."""
+    """The kernels for GPUs of these architectures (such as 90), with more sources if given.
+    Returns what ptxas said."""
     system = [part for folder in includes for part in ("-isystem", folder)]
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     return run(
@@ -145,7 +149,8 @@ def build_host(path):
     return path
 
 
-# --- the C interface ------------------------------------------------------------------------------------------------
+# --- the C interface
+# ------------------------------------------------------------------------------------------------
 
 
 class Call(Structure):
@@ -167,14 +172,16 @@ class Kernels:
         self.library.ltbm_cuda_enqueue.argtypes = [POINTER(Call), c_void_p]
 
     def configure(self, residents=3, seed=0, processors=4):
-        """Of the emulator: blocks side by side, a shuffle of its threads, multiprocessors it pretends to have."""
+        """Of the emulator: blocks side by side, a shuffle of its threads,
+        multiprocessors it pretends to have."""
         self.library.emulator_configure(residents, seed, processors)
 
     def workspace(self, shape, half):
         return self.library.ltbm_cuda_workspace(shape[0], shape[1])
 
     def enqueue(self, pointers, shape, half, step, stream=None):
-        """Enqueue on addresses by name; shape is B, T, D, K. RuntimeError with the library's words if it refuses."""
+        """Enqueue on addresses by name; shape is B, T, D, K.
+        RuntimeError with the library's words if it refuses."""
         batch, tokens, width, slots = shape
         call = Call(
             **pointers,
@@ -291,11 +298,13 @@ class HostedPlugin:
             raise RuntimeError(self.host.log())
 
 
-# --- the op on host memory, and comparison with the reference --------------------------------------------------------
+# --- the op on host memory, and comparison with the reference
+# --------------------------------------------------------
 
 
 def merge_on_host(op, x, lengths, targets, keep, window, step=(2, 5)):
-    """The op of an emulated library on numpy arrays; outputs, workspace and what lies behind them start as poison."""
+    """The op of an emulated library on numpy arrays; outputs,
+    workspace and what lies behind them start as poison."""
     batch, tokens, width = x.shape
     shape, half = (batch, tokens, width, keep), int(x.dtype == np.float16)
     fresh = {
@@ -345,7 +354,8 @@ def assert_same(got, want):
     )
 
 
-# --- cases ----------------------------------------------------------------------------------------------------------
+# --- cases
+# ----------------------------------------------------------------------------------------------------------
 
 
 def slow_tokens(rng, batch, tokens, width):
@@ -366,7 +376,8 @@ def with_garbage(x, lengths):
 
 
 def random_batch(seed, most_tokens=70, most_width=90):
-    """Arguments of merge_rows after x: a ragged batch of random shape, type, targets, keep, window and step."""
+    """Arguments of merge_rows after x: a ragged batch of random shape, type, targets, keep,
+    window and step."""
     rng = np.random.default_rng(seed)
     batch, tokens, width = (int(rng.integers(1, most + 1)) for most in (4, most_tokens, most_width))
     x = (

@@ -69,7 +69,8 @@ def test_wide_tokens(kernels, dtype, window, width):
 @pytest.mark.parametrize("processors", [1, 132])
 @pytest.mark.parametrize("window", [3, 5, 7, 9, 15, 47, 49])
 def test_best_partners_at_the_very_edge_of_a_window(kernels, window, processors):
-    """Tokens without any likeness to their neighbours, so that each place of a window is some token's best."""
+    """Tokens without any likeness to their neighbours,
+    so that each place of a window is some token's best."""
     x = np.random.default_rng(window).standard_normal((1, 260, 4)).astype(np.float32)
     kernels.configure(processors=processors)
     check(kernels, x, [260], [120], 120, window, (1, 2))
@@ -100,7 +101,8 @@ def test_many_blocks_share_one_row(kernels):
 
 @pytest.mark.parametrize("tokens, step", [(40, (2, 5)), (1400, (1, 1))])
 def test_large_groups_take_more_bytes_and_64_bit_products(kernels, tokens, step):
-    """Equal tokens all merge into one: sizes beyond what two and three bytes hold, and <G, G> beyond float64."""
+    """Equal tokens all merge into one: sizes beyond what two and three bytes hold, and <G,
+    G> beyond float64."""
     x = np.ones((1, tokens, 256), np.float32)
     x[0, ::7, 0] = 0.5
     check(kernels, x, [tokens], [3], 3, -1, step)
@@ -136,7 +138,8 @@ def test_full_range_of_values(kernels):
     ],
 )
 def test_rows_out_of_range_come_out_empty(kernels, lengths, targets, window):
-    """The device cannot raise: such a row is all padding, and its neighbour is right unless the window is to blame."""
+    """The device cannot raise: such a row is all padding,
+    and its neighbour is right unless the window is to blame."""
     x, keep = harness.slow_tokens(np.random.default_rng(8), 2, 8, 5), 4
     got = harness.merge_on_host(kernels, x, lengths, targets, keep, window)
     empty = merge_rows(x[:1], [0], [0], keep)

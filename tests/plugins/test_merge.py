@@ -1,4 +1,5 @@
-"""The numpy reference against LTBM.md spelt out in Python's own whole numbers, and the invariants LTBM.md lists."""
+"""The numpy reference against LTBM.md spelt out in Python's own whole numbers,
+and the invariants LTBM.md lists."""
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ WINDOWS = (-1, 0, 1, 2, 5, 8, 40)
 STEPS = ((2, 5), (1, 2), (1, 4), (1, 100), (7, 3))
 
 
-# --- LTBM.md, as plainly as it can be written -----------------------------------------------------------------------
+# --- LTBM.md, as plainly as it can be written
+# -----------------------------------------------------------------------
 
 
 def plain_grid(x):
@@ -95,7 +97,8 @@ def check_against_plain(x, keep, window, step=(2, 5)):
     assert result.dtype == x.dtype and result.tobytes() == y.tobytes()
 
 
-# --- equality with it -----------------------------------------------------------------------------------------------
+# --- equality with it
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -123,7 +126,8 @@ def test_long_rows_of_many_blocks_equal_the_plain_algorithm(make_clip, window):
 
 @pytest.mark.parametrize("kind, keep, window", [("nearly constant", 2, 32), ("one direction", 3, -1)])
 def test_group_products_beyond_float64_are_exact(kind, keep, window):
-    """At D = 1280 sums of float64 round from group products of about 100 000 on; here that would change the plan."""
+    """At D = 1280 sums of float64 round from group products of about 100 000 on;
+    here that would change the plan."""
     length, dim = 1500, 1280
     channel = {
         "nearly constant": np.where(np.arange(length) % 7 == 6, 0.9997, 1),
@@ -135,7 +139,8 @@ def test_group_products_beyond_float64_are_exact(kind, keep, window):
     assert int(plan.sizes.max()) ** 2 > 100_000
 
 
-# --- the numbers LTBM.md gives --------------------------------------------------------------------------------------
+# --- the numbers LTBM.md gives
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,8 @@ def test_blocks_hold_every_window_in_linear_work():
     assert 1.9 < work[1] / work[0] < 2.1
 
 
-# --- invariants -----------------------------------------------------------------------------------------------------
+# --- invariants
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[(8, 40), (3, 90), (-1, 25), (500, 25), (8, 1)], ids=str)
@@ -257,7 +263,8 @@ def test_spills_are_counted_and_strict_refuses_them(make_clip):
         plan_merge(x, 10, 0, strict=True)
 
 
-# --- batches --------------------------------------------------------------------------------------------------------
+# --- batches
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -285,7 +292,8 @@ def test_rows_of_a_batch_are_rows_alone(make_clip, dtype):
     assert all(out[name].tobytes() == turned[name][::-1].tobytes() for name in out)
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

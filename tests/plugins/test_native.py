@@ -86,7 +86,8 @@ def check_bits(outputs, expected):
         assert output.tobytes() == expected[name].tobytes(), name
 
 
-# --- equality with the reference ------------------------------------------------------------------------------------
+# --- equality with the reference
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -191,7 +192,8 @@ def test_groups_of_more_than_16384_tokens(build):
 
 @functools.cache
 def long_group():
-    """39 000 equal tokens, then 500 and 500 more like each other than like them: tokens [L, D] and their plan."""
+    """39 000 equal tokens, then 500 and 500 more like each other than like them: tokens [L,
+    D] and their plan."""
     channel = np.arange(40)
     kinds = [np.ones(40), np.where(channel < 10, -1, 1), np.where(channel < 12, -1, 1)]
     x = np.repeat(np.array(kinds, np.float32), [39_000, 500, 500], axis=0)
@@ -203,7 +205,8 @@ def test_batch_tokens_and_slots_may_be_empty():
         check(np.ones((batch, tokens, 4), np.float32), [0] * batch, [0] * batch, keep, 8)
 
 
-# --- beside the function body ---------------------------------------------------------------------------------------
+# --- beside the function body
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -244,7 +247,8 @@ def test_attributes_default_to_two_fifths(make_clip, attributes, step):
     check_bits(outputs, merge_rows(x, [90], [9], 9, 8, step))
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals
+# -------------------------------------------------------------------------------------------------------
 
 
 def bare_model(element=TensorProto.FLOAT, **attributes):
@@ -340,7 +344,8 @@ def test_an_unknown_build_is_refused(tmp_path, monkeypatch):
         run(np.ones((1, 4, 3), np.float32), [4], [2], 2, 8, path=copy)
 
 
-# --- the library ----------------------------------------------------------------------------------------------------
+# --- the library
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_the_library_needs_no_runtime_to_link_against():

@@ -1,4 +1,5 @@
-"""The TensorRT plugin in a stand-in for TensorRT: what a build asks of it, and its results on emulated kernels.
+"""The TensorRT plugin in a stand-in for TensorRT: what a build asks of it,
+and its results on emulated kernels.
 
 Needs TensorRT's headers (TENSORRT_INCLUDE_DIR) and those of CUDA (nvcc), but neither library and no GPU.
 """
@@ -155,7 +156,8 @@ def test_enqueue_equals_the_reference(host, seed):
     plugin.destroy()
 
 
-# --- builds ---------------------------------------------------------------------------------------------------------
+# --- builds
+# ---------------------------------------------------------------------------------------------------------
 
 
 def configure(folder, *options):

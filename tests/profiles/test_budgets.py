@@ -1,4 +1,5 @@
-"""The counts against the graphs that are exported, the arithmetic of an estimate, and the devices' figures."""
+"""The counts against the graphs that are exported, the arithmetic of an estimate,
+and the devices' figures."""
 
 import re
 from dataclasses import replace

@@ -1,6 +1,8 @@
-"""`ltbm doctor` on machines that are not here: files under a fake root, answers of fake commands, one fake library.
+"""`ltbm doctor` on machines that are not here: files under a fake root, answers of fake commands,
+one fake library.
 
-The library stands for libcuda, libcudart, cuDNN, libnvinfer and the plugin, so that every call goes through ctypes.
+The library stands for libcuda, libcudart, cuDNN, libnvinfer and the plugin,
+so that every call goes through ctypes.
 """
 
 import hashlib
@@ -24,12 +26,18 @@ from ltbm.runtime.probes import device, nvidia, provider_check
 LIBRARY = r"""
 #include <stdlib.h>
 #include <string.h>
-static int of(const char *name, int otherwise) { const char *text = getenv(name); return text ? atoi(text) : otherwise; }
+static int of(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
 int cuInit(unsigned flags) { return of("FAKE_INIT", 0); }
 int cuGetErrorName(int status, const char **name) { *name = "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 7; return 0; }
 int cuDeviceGetName(char *name, int room, int device) { strncpy(name, "Orin", room); return device != 7; }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)of("FAKE_MIB", 62464) << 20; return device != 7; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    *bytes = (size_t)of("FAKE_MIB", 62464) << 20;
+    return device != 7;
+}
 int cuDriverGetVersion(int *version) { *version = of("FAKE_DRIVER", 12060); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
   *value = which == 75 ? of("FAKE_SM", 87) / 10 : which == 76 ? of("FAKE_SM", 87) % 10 : which == 18;
@@ -41,8 +49,14 @@ int getInferLibVersion(void) { return of("FAKE_NVINFER", 100300); }
 extern const char ltbm_built_for[];
 const char ltbm_built_for[] = "architectures=80,87;cuda=12060;tensorrt=10.3";
 """
-DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain)\nGCC version: collect2\n"
-RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
+DRIVER = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  "
+    "(buildbrain)\nGCC version: collect2\n"
+)
+RELEASE = (
+    "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 "
+    "01:49:37 UTC 2025\n"
+)
 MEMINFO = "MemTotal: 7802808 kB\nMemFree: 1 kB\nMemAvailable: 5242880 kB\n"
 SWAPS = "Filename Type Size Used Priority\n/swapfile file 8388608 0 -2\n/dev/zram0 partition 1048576 0 5\n"
 CLOCKS = "sys/class/devfreq/17000000.gpu/"
@@ -81,7 +95,8 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def orin(tmp_path, library, monkeypatch):
-    """A Jetson Orin with everything in place, or with changes: files, says and versions by name (None takes one away)."""
+    """A Jetson Orin with everything in place, or with changes: files,
+    says and versions by name (None takes one away)."""
     plugin = tmp_path / "libltbm_tensorrt.so"
     plugin.touch()
     monkeypatch.setenv("LTBM_TENSORRT_PLUGIN", str(plugin))
@@ -163,47 +178,128 @@ NO_KERNEL = Said(1, "", "cudaErrorNoKernelImageForDevice: no kernel image is ava
 LOST_CUBLAS = Said(
     1,
     "",
-    f"[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: {NO_FILE}\nFAIL",
+    "[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: "
+    f"libcublasLt.so.12: {NO_FILE}\nFAIL",
 )
 BROKEN = [
-    ("memory", "warning", "set-default multi-user", {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}}),
-    ("memory", "warning", "disable nvzramconfig", {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}}),
-    ("Jetson", "problem", "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older", {"files": R35, "says": {"dpkg-query": None}}),
+    (
+        "memory",
+        "warning",
+        "set-default multi-user",
+        {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}},
+    ),
+    (
+        "memory",
+        "warning",
+        "disable nvzramconfig",
+        {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}},
+    ),
+    (
+        "Jetson",
+        "problem",
+        "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older",
+        {"files": R35, "says": {"dpkg-query": None}},
+    ),
     ("Jetson", "ok", "Jetson Linux 39.2.1, JetPack 7.2", {"files": R39, "says": {"dpkg-query": Said(1)}}),
     ("Jetson", "warning", "-v /etc/nv_tegra_release", {"files": {"etc/nv_tegra_release": None}}),
-    ("power", "warning", "mode 15W, .*MAXN is faster", {"says": {"nvpmodel": Said(0, "NV Power Mode: 15W\n0")}}),
+    (
+        "power",
+        "warning",
+        "mode 15W, .*MAXN is faster",
+        {"says": {"nvpmodel": Said(0, "NV Power Mode: 15W\n0")}},
+    ),
     ("power", "warning", "ask on the host", {"says": {"nvpmodel": None}}),
     ("power", "ok", "GPU clock fixed", {"files": {CLOCKS + "min_freq": "1020000000"}}),
     ("GPU", "problem", "--gpus all", {"libraries": ()}),
     ("GPU", "problem", r"cuInit says CUDA_ERROR_SYSTEM_DRIVER_MISMATCH \(803\)", {"init": 803}),
     ("CUDA", "problem", "13.0 .* on a driver for CUDA 12.6: update the driver", {"runtime": 13000}),
-    ("CUDA", "ok", "libcudart.so.13", {"driver": 13020, "runtime": 13000, "libraries": (*LIBRARIES, "libcudart.so.13")}),
+    (
+        "CUDA",
+        "ok",
+        "libcudart.so.13",
+        {"driver": 13020, "runtime": 13000, "libraries": (*LIBRARIES, "libcudart.so.13")},
+    ),
     ("CUDA", "ok", "libcudart.so.12", {"libraries": (*LIBRARIES, "libcudart.so.13")}),
     ("CUDA", "warning", "apt install nvidia-jetpack", {"libraries": ("libcuda.so.1",)}),
-    ("CUDA", "ok", "nvidia-cuda-runtime-cu12 12.6", {"libraries": ("libcuda.so.1",), "versions": {"nvidia-cuda-runtime-cu12": "12.6"}}),
+    (
+        "CUDA",
+        "ok",
+        "nvidia-cuda-runtime-cu12 12.6",
+        {"libraries": ("libcuda.so.1",), "versions": {"nvidia-cuda-runtime-cu12": "12.6"}},
+    ),
     ("cuDNN", "warning", "cuda,cudnn", {"libraries": ("libcuda.so.1",)}),
     ("cuda-bindings", "warning", "cuda-bindings==12", {"versions": {"cuda-bindings": None}}),
-    ("cuda-bindings", "problem", "13.0.1 on a driver for CUDA 12.6", {"versions": {"cuda-bindings": "13.0.1"}}),
+    (
+        "cuda-bindings",
+        "problem",
+        "13.0.1 on a driver for CUDA 12.6",
+        {"versions": {"cuda-bindings": "13.0.1"}},
+    ),
     ("TensorRT", "problem", "does not load .ImportError: .*libnvinfer", {"says": {"tensorrt": LOST_NVINFER}}),
     ("TensorRT", "problem", "cannot import name", {"says": {"tensorrt": HALF_TENSORRT}}),
     ("TensorRT", "problem", "8.6.2 is too old", {"says": {"tensorrt": Said(0, "8.6.2")}}),
     ("TensorRT", "warning", "--system-site-packages", {"says": {"tensorrt": NO_TENSORRT}}),
-    ("TensorRT", "warning", "python3-libnvinfer", {"says": {"tensorrt": NO_TENSORRT}, "libraries": ("libcuda.so.1",)}),
+    (
+        "TensorRT",
+        "warning",
+        "python3-libnvinfer",
+        {"says": {"tensorrt": NO_TENSORRT}, "libraries": ("libcuda.so.1",)},
+    ),
     ("TensorRT", "warning", "libnvinfer is 10.16.0, .* do not mix", {"nvinfer": 101600}),
-    ("TensorRT", "ok", "10.16.1.11, which runs decoder.std24", {"says": {"tensorrt": Said(0, "10.16.1.11")}, "nvinfer": 101601}),
+    (
+        "TensorRT",
+        "ok",
+        "10.16.1.11, which runs decoder.std24",
+        {"says": {"tensorrt": Said(0, "10.16.1.11")}, "nvinfer": 101601},
+    ),
     ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
     ("plugin", "problem", "TensorRT 10.3, here is 11.1.0", {"says": {"tensorrt": Said(0, "11.1.0")}}),
     ("plugin", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
-    ("onnxruntime", "problem", "onnxruntime and onnxruntime-gpu are installed over each other", {"versions": {"onnxruntime": "1.24.0"}}),
-    ("onnxruntime", "problem", "does not load .ImportError: GLIBC", {"says": {"onnxruntime": Said(1, "", "ImportError: GLIBC_2.38 not found")}}),
+    (
+        "onnxruntime",
+        "problem",
+        "onnxruntime and onnxruntime-gpu are installed over each other",
+        {"versions": {"onnxruntime": "1.24.0"}},
+    ),
+    (
+        "onnxruntime",
+        "problem",
+        "does not load .ImportError: GLIBC",
+        {"says": {"onnxruntime": Said(1, "", "ImportError: GLIBC_2.38 not found")}},
+    ),
     ("onnxruntime", "ok", "not needed with backend=tensorrt", {"says": {"onnxruntime": NO_ONNXRUNTIME}}),
-    ("onnxruntime", "warning", "1.23.2 with CPU is older than 1.24", {"says": {"onnxruntime": Said(0, "1.23.2 CPUExecutionProvider")}}),
-    ("onnxruntime", "warning", "not on the GPU: PyPI has", {"says": {"onnxruntime": Said(0, "1.24.0 CPUExecutionProvider")}}),
-    ("CUDA provider", "problem", "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'", {"says": {"CUDAExecutionProvider": LOST_CUBLAS}}),
-    ("CUDA provider", "problem", "not built for architecture 87", {"says": {"CUDAExecutionProvider": NO_KERNEL}}),
+    (
+        "onnxruntime",
+        "warning",
+        "1.23.2 with CPU is older than 1.24",
+        {"says": {"onnxruntime": Said(0, "1.23.2 CPUExecutionProvider")}},
+    ),
+    (
+        "onnxruntime",
+        "warning",
+        "not on the GPU: PyPI has",
+        {"says": {"onnxruntime": Said(0, "1.24.0 CPUExecutionProvider")}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'",
+        {"says": {"CUDAExecutionProvider": LOST_CUBLAS}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "not built for architecture 87",
+        {"says": {"CUDAExecutionProvider": NO_KERNEL}},
+    ),
     ("CUDA provider", "problem", "exit code -11", {"says": {"CUDAExecutionProvider": Said(-11)}}),
-    ("Tensorrt provider", "warning", "no libnvinfer.so.10: ", {"says": {"TensorrtExecutionProvider": LOST_NVINFER}}),
-]  # fmt: skip
+    (
+        "Tensorrt provider",
+        "warning",
+        "no libnvinfer.so.10: ",
+        {"says": {"TensorrtExecutionProvider": LOST_NVINFER}},
+    ),
+]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_the_package_loads_nothing():
-    code = "import sys, ltbm.runtime; print([n for n in sys.modules if n.startswith(('ltbm.runtime.', 'numpy'))])"
+    code = (
+        "import sys, ltbm.runtime; print([n for n in sys.modules if n.startswith(('ltbm.runtime.', "
+        "'numpy'))])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

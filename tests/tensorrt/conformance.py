@@ -1,4 +1,5 @@
-"""Walks an ONNX graph as TensorRT's parser would and says what it would not take, node by node; the facts are in operators.json."""
+"""Walks an ONNX graph as TensorRT's parser would and says what it would not take, node by node;
+the facts are in operators.json."""
 
 import json
 from dataclasses import dataclass

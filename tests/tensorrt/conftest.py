@@ -1,4 +1,5 @@
-"""A GPU and a TensorRT of our own making: `ltbm build` and sessions run on them with the real graphs, on the CPU."""
+"""A GPU and a TensorRT of our own making: `ltbm build` and sessions run on them with the real graphs,
+on the CPU."""
 
 import _ctypes
 import importlib.util

@@ -1,6 +1,8 @@
-"""cuda-bindings' runtime on the host: memory that is checked, and a stream that does nothing until someone waits.
+"""cuda-bindings' runtime on the host: memory that is checked,
+and a stream that does nothing until someone waits.
 
-What real streams may do late is here done as late as it can be, so code that is wrong on some devices is wrong here.
+What real streams may do late is here done as late as it can be,
+so code that is wrong on some devices is wrong here.
 """
 
 import ctypes
@@ -185,7 +187,8 @@ def _call(driver: Driver, name: str):
         driver.events.append(Event(name, {}))
         if name in driver.fail:
             if name == "cudaStreamSynchronize":
-                driver._queue.clear()  # what a broken device still owes is never done, nor written where nobody waits for it
+                # what a broken device still owes is never done, nor written where nobody waits for it
+                driver._queue.clear()
             if name == "cudaStreamEndCapture":
                 driver.cudaStreamEndCapture(*arguments)
             return driver.fail[name], None

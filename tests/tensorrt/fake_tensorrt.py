@@ -1,7 +1,8 @@
-"""The part of tensorrt that ltbm uses, over the fake device: its engines are the bundle's graphs on ONNX Runtime's CPU.
+"""The part of tensorrt that ltbm uses, over the fake device:
+its engines are the bundle's graphs on ONNX Runtime's CPU.
 
-Everything TensorRT would refuse, as far as its headers say, is an AssertionError here; what it reports by its return
-value can be made to fail by name.
+Everything TensorRT would refuse, as far as its headers say, is an AssertionError here;
+what it reports by its return value can be made to fail by name.
 """
 
 import ctypes
@@ -59,7 +60,8 @@ class Graph:
 
 
 def tensorrt_module(driver, version: str) -> types.ModuleType:
-    """A `tensorrt` of `version`. Its `fail` holds names of methods that are to fail, `built` the names of built graphs."""
+    """A `tensorrt` of `version`. Its `fail` holds names of methods that are to fail,
+    `built` the names of built graphs."""
     trt = types.ModuleType("tensorrt")
     trt.__version__, trt.fail, trt.built, trt.alive = version, set(), [], {"engines": 0, "contexts": 0}
     trt.driver, trt.in_place = driver, tuple(map(int, version.split(".")[:2])) >= (10, 15)

@@ -1,4 +1,5 @@
-"""Run in a process of its own beside real bindings: says what of our uses (JSON on stdin) they do not have."""
+"""Run in a process of its own beside real bindings: says what of our uses (JSON on stdin)
+they do not have."""
 
 import enum
 import json

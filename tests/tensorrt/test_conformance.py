@@ -40,7 +40,8 @@ def test_int4_for_tensorrt_is_taken_and_other_int4_is_not(make_bundle, tmp_path,
             **options,
         )
         said = conformance.findings(path / f"decoder.{flavour}.onnx", version)
-        # blocks came with opset 21; the parser of 10.1, whose source can be read, does not look at how new an opset is
+        # blocks came with opset 21; the parser of 10.1, whose source can be read, does not look at how new an
+        # opset is
         said = [line for line in said if line != "graph: opset 21, the parser takes 20"]
         assert bool(said) == (target is None), said
 

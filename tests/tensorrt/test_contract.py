@@ -1,6 +1,7 @@
 """Everything our source uses of tensorrt and cuda-bindings, against the real bindings of several versions.
 
-TensorRT's libraries are not needed: the bindings are imported over libraries that only export the symbols asked for.
+TensorRT's libraries are not needed: the bindings are imported over libraries that only export the symbols
+asked for.
 """
 
 import importlib.util
@@ -26,7 +27,15 @@ TENSORRT = {
     "11.4.0.106": "the newest",
 }
 CUDA = ["12.9.4", "13.5.0"]
-ENTRY_POINTS = r"create\w+_INTERNAL|getBuilderPluginRegistry|getPluginRegistry|initLibNvInferPlugins|getNvOnnxParserVersion"
+ENTRY_POINTS = "|".join(
+    [
+        r"create\w+_INTERNAL",
+        "getBuilderPluginRegistry",
+        "getPluginRegistry",
+        "initLibNvInferPlugins",
+        "getNvOnnxParserVersion",
+    ]
+)
 
 
 def python_path(*folders) -> str:
@@ -35,7 +44,8 @@ def python_path(*folders) -> str:
 
 
 def cached(requirement: str, *also: str) -> Path:
-    """A folder with the packages, from the index once per machine and Python; skips where it cannot be had."""
+    """A folder with the packages, from the index once per machine and Python;
+    skips where it cannot be had."""
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ltbm-tests"
     folder = root / f"{requirement}-{sys.implementation.cache_tag}"
     if folder.is_dir():
@@ -171,7 +181,8 @@ heard, logger = [], process_logger()
 logger.report = heard.append
 for severity in (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger.log(severity, severity.name)
-assert heard == ["TensorRT: WARNING", "TensorRT: ERROR"] and logger.said() == "; TensorRT says: ERROR" and logger.said() == ""
+assert heard == ["TensorRT: WARNING", "TensorRT: ERROR"]
+assert logger.said() == "; TensorRT says: ERROR" and logger.said() == ""
 monitor = Monitor("merge", heard.append)
 monitor.phase_start("Build", None, 20)
 assert monitor.step_complete("Build", 10) and heard[-1] == "merge: Build 10 of 20"
@@ -229,7 +240,8 @@ def test_a_machine_without_a_gpu_says_so():
     """The real bindings, whose every call fails here."""
     packages = cached(f"cuda-bindings=={CUDA[0]}", "cuda-pathfinder")
     code = (
-        "from cuda.bindings import runtime\nif runtime.cudaGetDeviceCount()[0] == 0: print('a GPU'); raise SystemExit\n"
+        "from cuda.bindings import runtime\nif runtime.cudaGetDeviceCount()[0] == 0: print('a GPU'); raise "
+        "SystemExit\n"
         "from ltbm.runtime.backends.cuda import Stream\nStream()"
     )
     got = subprocess.run(

@@ -1,4 +1,5 @@
-"""Which engines are loaded: those of this bundle, GPU, TensorRT and plugin, whole; anything else is named and left."""
+"""Which engines are loaded: those of this bundle, GPU, TensorRT and plugin, whole;
+anything else is named and left."""
 
 import json
 import shutil

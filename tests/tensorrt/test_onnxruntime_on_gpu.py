@@ -1,4 +1,5 @@
-"""ONNX Runtime's GPU devices as far as a CPU can tell: sessions over the fake device's memory, and the providers' options."""
+"""ONNX Runtime's GPU devices as far as a CPU can tell: sessions over the fake device's memory,
+and the providers' options."""
 
 import importlib
 import sys
@@ -14,7 +15,8 @@ PROMPT = "What do you hear?"
 
 @pytest.fixture
 def gpu_session(device, monkeypatch):
-    """Opens a session on `cuda` or `tensorrt` whose provider is the CPU's, reading the device's memory by its addresses."""
+    """Opens a session on `cuda` or `tensorrt` whose provider is the CPU's,
+    reading the device's memory by its addresses."""
     monkeypatch.delitem(sys.modules, "ltbm.runtime.backends.ort", raising=False)
     ort = importlib.import_module("ltbm.runtime.backends.ort")
     given, place = [], ort._place

@@ -1,4 +1,5 @@
-"""A session on TensorRT over the fake device: the answers of ONNX Runtime, by the way that a GPU would take."""
+"""A session on TensorRT over the fake device: the answers of ONNX Runtime,
+by the way that a GPU would take."""
 
 import gc
 import sys

@@ -1,6 +1,7 @@
 """Finds, in our own source, everything that it uses of tensorrt and of cuda-bindings.
 
-Names say what a value is: a variable or attribute called `engine` in these files is an ICudaEngine, and so on. What a
+Names say what a value is: a variable or attribute called `engine` in these files is an ICudaEngine,
+    and so on. What a
 call on such a value gives must be held under the name of its class too, so a new use cannot hide.
 """
 
@@ -35,7 +36,8 @@ HOLDS_ERRORS = "export/engine.py"  # elsewhere `error` is an exception
 
 @dataclass
 class Uses:
-    """names: dotted, from the module; methods: (class, attribute, arguments of a call or None, the class its result is held as or None)"""
+    """names: dotted, from the module; methods: (class, attribute, arguments of a call or None,
+    the class its result is held as or None)"""
 
     trt: set[str] = field(default_factory=set)
     cudart: set[tuple[str, int | None]] = field(default_factory=set)

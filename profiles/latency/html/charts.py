@@ -1,4 +1,5 @@
-"""Charts as inline SVG: stacked bars and points joined by lines. Colours are classes of style.css, so that they follow light and dark."""
+"""Charts as inline SVG: stacked bars and points joined by lines. Colours are classes of style.css,
+so that they follow light and dark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Line:
 def svg(title: str, description: str, height: float, body: str, width: float = WIDTH) -> str:
     """An image that scales with its box and says what it shows."""
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" preserveAspectRatio="xMidYMid meet"><title>{escape(title)}</title>'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" preserveAspectRatio="xMidYMid '
+        f'meet"><title>{escape(title)}</title>'
         f"<desc>{escape(description)}</desc>{body}</svg>"
     )
 
@@ -68,7 +70,8 @@ def stacked_bars(title: str, description: str, names: Sequence[str], bars: Seque
         for index, (name, value) in enumerate(zip(names, bar.values)):
             tip = escape(f"{bar.label}, {name}: {short(value)} {unit}")
             body.append(
-                f'<rect class="s{index}" x="{x:.1f}" y="{y:.1f}" width="{value * scale:.2f}" height="{BAR}"><title>{tip}</title></rect>'
+                f'<rect class="s{index}" x="{x:.1f}" y="{y:.1f}" width="{value * scale:.2f}" '
+                f'height="{BAR}"><title>{tip}</title></rect>'
             )
             x += value * scale
         body.append(_text(x + 5, y + BAR / 2 + 4, short(sum(bar.values)), "start", "strong"))
@@ -78,7 +81,8 @@ def stacked_bars(title: str, description: str, names: Sequence[str], bars: Seque
 def line_chart(
     title: str, description: str, lines: Sequence[Line], x_label: str, y_label: str, scale: str = "zero"
 ) -> str:
-    """Lines over x from zero; y from zero, `near` the values, or `log`. Where several lines have the same label at a place, it stands once."""
+    """Lines over x from zero; y from zero, `near` the values, or `log`.
+    Where several lines have the same label at a place, it stands once."""
     points = [point for line in lines for point in line.points]
     left, right, top, bottom = 54, 24, 26, LINES_HEIGHT - BOTTOM
     x_axis = Axis(nice_ticks(0, max(point.x for point in points)), left, WIDTH - right)
@@ -152,17 +156,20 @@ def _joined(line: Line, x_axis: Axis, y_axis: Axis) -> str:
         if point.spread:
             ends = y_axis.at(point.y - point.spread / 2), y_axis.at(point.y + point.spread / 2)
             marks.append(
-                f'<line class="line l{line.series}" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>'
+                f'<line class="line l{line.series}" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]:.1f}" '
+                f'y2="{ends[1]:.1f}"/>'
             )
         tip = escape(f"{line.name} {point.label}: {short(point.x)}, {short(point.y)}")
         marks.append(
-            f'<circle class="s{line.series} mark" cx="{x:.1f}" cy="{y:.1f}" r="{4 if line.series else 6}"><title>{tip}</title></circle>'
+            f'<circle class="s{line.series} mark" cx="{x:.1f}" cy="{y:.1f}" '
+            f'r="{4 if line.series else 6}"><title>{tip}</title></circle>'
         )
     return "".join(marks)
 
 
 class LabelPlaces:
-    """Labels above their marks, or below, where they meet no other label; left out (the mark has a tooltip) where both are taken."""
+    """Labels above their marks, or below, where they meet no other label; left out (the mark has a tooltip)
+    where both are taken."""
 
     def __init__(self):
         self._taken: list[tuple[float, float, float, float]] = []

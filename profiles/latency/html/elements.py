@@ -37,7 +37,8 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], names:
     """A table that scrolls sideways where it is too wide; the first `names` columns are text."""
     body = "".join(f"<tr>{_cells('td', row, names)}</tr>" for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(title)}"><table><thead><tr>{_cells("th", head, names)}</tr></thead>'
+        '<div class="scroll" tabindex="0" role="group" '
+        f'aria-label="{escape(title)}"><table><thead><tr>{_cells("th", head, names)}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -1,4 +1,5 @@
-"""What was merged, to be seen: a clip's spectrogram, and below it every level's groups on the same time axis."""
+"""What was merged, to be seen: a clip's spectrogram, and below it every level's groups on the same time
+axis."""
 
 import base64
 import struct
@@ -34,21 +35,26 @@ def merge_map(found: dict, token_ms: float) -> str:
         for level, source_map in found["source_maps"].items()
     )
     return (
-        f'<div class="map" tabindex="0" role="group" aria-label="Merge map, scrolls sideways"><div style="width:{width}px">'
-        f'<img width="{width}" height="{SPECTROGRAM}" alt="Log-mel spectrogram of the clip, low frequencies at the bottom" '
-        f'src="{png_uri(picture(found))}">{time_axis(tokens, token_ms, width)}{rows}</div></div>{size_legend()}'
+        '<div class="map" tabindex="0" role="group" aria-label="Merge map, scrolls sideways"><div '
+        f'style="width:{width}px">'
+        f'<img width="{width}" height="{SPECTROGRAM}" alt="Log-mel spectrogram of the clip, low frequencies '
+        'at the bottom" '
+        f'src="{png_uri(picture(found))}">'
+        f"{time_axis(tokens, token_ms, width)}{rows}</div></div>{size_legend()}"
     )
 
 
 def groups_svg(level: str, source_map: list[int], anchors: list[int], width: int) -> str:
-    """One level: neighbours of one group as one cell shaded by the group's size, a tick at its anchor, arcs where a group is in pieces."""
+    """One level: neighbours of one group as one cell shaded by the group's size, a tick at its anchor,
+    arcs where a group is in pieces."""
     sizes = np.bincount(source_map)
     cells, pieces = {index: [] for index in range(len(SIZE_CLASSES))}, {}
     for group, run in groupby(range(len(source_map)), key=source_map.__getitem__):
         run = list(run)
         pieces.setdefault(group, []).append((run[0], run[-1] + 1))
         cells[size_class(sizes[group])].append(
-            f"M{run[0] * TOKEN_WIDTH} {ANCHOR}h{len(run) * TOKEN_WIDTH - 1}v{CELL}h{1 - len(run) * TOKEN_WIDTH}z"
+            f"M{run[0] * TOKEN_WIDTH} "
+            f"{ANCHOR}h{len(run) * TOKEN_WIDTH - 1}v{CELL}h{1 - len(run) * TOKEN_WIDTH}z"
         )
     paths = "".join(
         f'<path class="g{index}" d="{"".join(parts)}"/>' for index, parts in cells.items() if parts
@@ -57,11 +63,16 @@ def groups_svg(level: str, source_map: list[int], anchors: list[int], width: int
         _arc(left[1], right[0]) for group in pieces.values() for left, right in zip(group, group[1:])
     )
     ticks = "".join(f"M{(anchor + 0.5) * TOKEN_WIDTH:g} 0v{ANCHOR - 1}" for anchor in anchors)
-    description = f"{len(source_map)} encoder tokens in {len(anchors)} groups; the largest holds {sizes.max()}, {sum(sizes == 1)} stand alone."
+    description = (
+        f"{len(source_map)} encoder tokens in {len(anchors)} groups; the largest holds "
+        f"{sizes.max()}, {sum(sizes == 1)} stand alone."
+    )
     height = ANCHOR + CELL + ARCS
     return (
-        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"><title>Groups at {escape(level)}</title>'
-        f'<desc>{description}</desc>{paths}<path class="arc" d="{arcs}"/><path class="anchor" d="{ticks}"/></svg>'
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"><title>Groups at '
+        f"{escape(level)}</title>"
+        f'<desc>{description}</desc>{paths}<path class="arc" d="{arcs}"/><path class="anchor" '
+        f'd="{ticks}"/></svg>'
     )
 
 
@@ -92,7 +103,8 @@ def time_axis(tokens: int, token_ms: float, width: int) -> str:
     return f'<svg width="{width}" height="16" viewBox="0 0 {width} 16" aria-hidden="true">{marks}</svg>'
 
 
-# --- the spectrogram ------------------------------------------------------------------------------------------------
+# --- the spectrogram
+# ------------------------------------------------------------------------------------------------
 
 
 def picture(found: dict) -> np.ndarray:

@@ -52,8 +52,10 @@ def memory(rows: list[dict]) -> str:
     )
     split = rows[0]["memory"]
     text = (
-        f"{split['metric']}. Of the weights {split['weights_mapped'] / MIB:.0f} MiB are mapped files, which the system can drop and read again. "
-        "The KV cache counts as allocated. Where memory peaked while opening, the last part is what loading took for a moment."
+        f"{split['metric']}. Of the weights {split['weights_mapped'] / MIB:.0f} MiB are mapped files, which "
+        "the system can drop and read again. "
+        "The KV cache counts as allocated. Where memory peaked while opening, the last part is what loading "
+        "took for a moment."
     )
     return section("Peak memory", chart, note(text), _as_table("Peak memory, MiB", MEMORY_SERIES, bars))
 
@@ -90,7 +92,8 @@ def tokens_and_ttft(rows: list[dict], clips: int) -> str:
 
 
 def quality(rows: list[dict], results: dict) -> str:
-    """What `ltbm eval` measured against our TTFT; methods that are not timed stand at ltbm's TTFT of their level."""
+    """What `ltbm eval` measured against our TTFT; methods that are not timed stand at ltbm's TTFT of their
+    level."""
     figure, found = quality_points(results)
     ttft = {row["level"]: median(row, "ttft") for row in rows if row["method"] == "ltbm"}
     lines = [
@@ -155,7 +158,8 @@ def _methods(rows: list[dict]) -> list[str]:
 
 def groups(fidelity: dict, clip: str) -> str:
     text = (
-        f"The first window of {clip}. A cell is a stretch of encoder tokens ({fidelity['token_ms']:g} ms each) of one group, an arc joins "
+        f"The first window of {clip}. A cell is a stretch of encoder tokens ({fidelity['token_ms']:g} ms "
+        "each) of one group, an arc joins "
         "pieces of one group, a tick stands at the place that the merged token keeps on the time axis."
     )
     return section("What was merged", merge_map(fidelity["map"], fidelity["token_ms"]), note(text))

@@ -12,7 +12,10 @@ FLOOR_FIGURES = {"encoder": "encoder", "merge": "merge", "prefill": "prefill", "
 
 def groups(fidelity: dict) -> str:
     head = ["level", "method", "tokens", "variance lost %", "span ms p50", "p95", "max", "spills"]
-    text = "Span: from the first to the last token of a group of several. Spills: merges outside the window, where no pair inside was left."
+    text = (
+        "Span: from the first to the last token of a group of several. Spills: merges outside the "
+        "window, where no pair inside was left."
+    )
     return section("Groups", table("Groups", head, map(_group_cells, fidelity["rows"]), names=2), note(text))
 
 
@@ -42,8 +45,10 @@ def floors(rows: list[dict]) -> str:
         )
     head = ["level", "stage", "MiB", "G operations", "floor ms", "measured ms", "times floor", "bound"]
     text = (
-        "Floor: the stage's bytes (weights as stored, read once) at the measured bandwidth, or its operations at the measured float32 "
-        "matrix rate, whichever takes longer; of merge, its projector. Below 1, bytes came from a cache, or operations ran faster than numpy's."
+        "Floor: the stage's bytes (weights as stored, read once) at the measured bandwidth, or its "
+        "operations at the measured float32 "
+        "matrix rate, whichever takes longer; of merge, its projector. Below 1, bytes came from a cache, or "
+        "operations ran faster than numpy's."
     )
     return section(
         "Distance from the floor", table("Distance from the floor", head, lines, names=2), note(text)
@@ -79,19 +84,24 @@ def circumstances(profile: dict) -> str:
         "Where and how",
         facts(
             {
-                "machine": f"{machine['cpu']}, {machine['cores']} cores, {(machine['memory_bytes'] or 0) / 2**30:.1f} GiB, {machine['system']}",
+                "machine": f"{machine['cpu']}, {machine['cores']} cores, "
+                f"{(machine['memory_bytes'] or 0) / 2**30:.1f} GiB, {machine['system']}",
                 "board": machine["board"] and machine["board"]["model"],
                 "GPU": machine["gpu"] and machine["gpu"]["name"],
                 "GPU driver, clocks": machine["gpu_clocks"],
-                "clock, governor": f"{machine['clock_mhz'] or 0:.0f} MHz, {machine['governor'] or 'governor not told'}",
-                "measured here": f"{machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32, {machine['threads']} threads",
+                "clock, governor": f"{machine['clock_mhz'] or 0:.0f} MHz, "
+                f"{machine['governor'] or 'governor not told'}",
+                "measured here": f"{machine['bandwidth'] / 1e9:.1f} GB/s, "
+                f"{machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32, {machine['threads']} "
+                "threads",
                 "load average": f"{machine['load_average']:.2f} at the start",
                 "versions": ", ".join(
                     f"{name} {version}" for name, version in profile["versions"].items() if version
                 ),
                 "bundle": f"{bundle['source']}, {bundle['precision']}, manifest sha256 {bundle['sha256']}",
                 "clips": ", ".join(f"{clip['name']} ({clip['seconds']:.1f} s)" for clip in profile["clips"]),
-                "modes": f"{options['positions']} positions, {options['attention']} attention, prompt “{options['prompt']}”",
+                "modes": f"{options['positions']} positions, {options['attention']} attention, prompt "
+                f"“{options['prompt']}”",
                 "command": " ".join(options["command"]),
             }
         ),

@@ -1,4 +1,5 @@
-"""The decoder benchmark: that its runners do the same work, its counts, its ratios and its output; no time is judged here."""
+"""The decoder benchmark: that its runners do the same work, its counts, its ratios and its output;
+no time is judged here."""
 
 import json
 import shutil

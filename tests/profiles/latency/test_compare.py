@@ -50,7 +50,8 @@ def test_what_else_differs_is_said(make_profile):
         "onnxruntime differs: 1.32 and 1.24",
         "threads differs: None and 1",
         "the bundles differ: tiny, float32 and tiny, float32",
-        "the clips differ (1 of 0.5 s and 1 of 0.5 s): only figures per token and the real-time factor mean anything",
+        "the clips differ (1 of 0.5 s and 1 of 0.5 s): only figures per token and the real-time factor mean "
+        "anything",
         "the machine was not equally busy: load average 0.5 and 1.6",
         "the second profile is not complete",
     ]

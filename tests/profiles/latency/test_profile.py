@@ -1,4 +1,5 @@
-"""`ltbm profile` from the command to its files, and what happens when it is ended early; no time is judged."""
+"""`ltbm profile` from the command to its files, and what happens when it is ended early;
+no time is judged."""
 
 import json
 import signal
@@ -23,7 +24,8 @@ COMMAND = [
     "import sys; from ltbm.runtime.cli import main; sys.exit(main(sys.argv[1:]))",
     "profile",
 ]
-"""In a process of its own: what the system accounts for as a child's peak memory starts with that of its parent."""
+"""In a process of its own: what the system accounts for as a child's peak memory starts with that of its
+parent."""
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,8 @@ def test_the_page_needs_nothing_beside_itself(made):
     assert [piece[:22] for piece in page.split('src="')[1:]] == ["data:image/png;base64,"]
 
 
-# --- ended early ----------------------------------------------------------------------------------------------------
+# --- ended early
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -285,7 +288,8 @@ def test_only_what_the_engines_run_is_timed_and_full_once():
     ]
 
 
-# --- wrong usage ----------------------------------------------------------------------------------------------------
+# --- wrong usage
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

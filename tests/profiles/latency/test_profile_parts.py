@@ -77,8 +77,10 @@ def test_mapped_files_count_by_their_folder(tmp_path):
     folder.mkdir()
     (folder / "weights").write_bytes(bytes(8 * 2**20))
     code = (
-        f"import numpy as np; from ltbm.profiles.measure import resident_of; x = np.memmap(r'{folder}/weights', mode='r');"
-        f"a = resident_of(r'{folder}'); x[:4 << 20].max(); print(a, resident_of(r'{folder}'), resident_of('/nowhere'))"
+        "import numpy as np; from ltbm.profiles.measure import resident_of; x = "
+        f"np.memmap(r'{folder}/weights', mode='r');"
+        f"a = resident_of(r'{folder}'); x[:4 << 20].max(); print(a, resident_of(r'{folder}'), "
+        "resident_of('/nowhere'))"
     )
     unread, half, elsewhere = map(
         int,
@@ -129,7 +131,8 @@ def test_a_driver_that_does_not_answer_stops_no_measurement(tmp_path):
     assert facts["gpu"] is None and facts["gpu_clocks"] is None
 
 
-# --- fidelity -------------------------------------------------------------------------------------------------------
+# --- fidelity
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -178,7 +181,8 @@ def test_pictures_shrink_to_the_mean_of_their_blocks():
     assert shrink(picture, 9, 9).tolist() == picture.tolist()
 
 
-# --- floors ---------------------------------------------------------------------------------------------------------
+# --- floors
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_floor_is_the_longer_of_bytes_and_operations(qwen):

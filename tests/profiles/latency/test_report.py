@@ -37,7 +37,8 @@ VOID = ("meta", "img", "br")
 
 def test_the_bottleneck_is_said_in_words(make_profile):
     assert remarks(make_profile())[0] == (
-        "At full, prefill is 88 % of the time to first token; at keep25 it is 61 %, and the first token comes "
+        "At full, prefill is 88 % of the time to first token; at keep25 it is 61 %, and the first token "
+        "comes "
         "70 % earlier (1000 ms, then 300 ms)."
     )
 
@@ -45,12 +46,12 @@ def test_the_bottleneck_is_said_in_words(make_profile):
 def test_distance_from_the_floor_memory_and_fidelity_are_said(make_profile):
     said = "\n".join(remarks(make_profile()))
     assert (
-        "each further token takes 50.0 ms; reading its 100 MiB at the measured 10.0 GB/s takes 10.0 ms: 5.0 times the floor."
-        in said
+        "each further token takes 50.0 ms; reading its 100 MiB at the measured 10.0 GB/s takes 10.0 ms: 5.0 "
+        "times the floor." in said
     )
     assert (
-        "Peak memory at full is 1000 MiB, 80 % of it weights; keep25 holds 3.00 MiB of KV cache in place of 12.0"
-        in said
+        "Peak memory at full is 1000 MiB, 80 % of it weights; keep25 holds 3.00 MiB of KV cache in place of "
+        "12.0" in said
     )
     assert "At keep25, LTBM's tokens miss 20 % of the encoder tokens' variance (pool 50 %)." in said
 
@@ -193,7 +194,8 @@ def test_what_is_no_profile_is_refused(tmp_path):
         read_quality(tmp_path / "results.json")
 
 
-# --- the page -------------------------------------------------------------------------------------------------------
+# --- the page
+# -------------------------------------------------------------------------------------------------------
 
 
 class Checker(HTMLParser):
@@ -286,7 +288,8 @@ def test_quality_is_taken_in_the_default_modes_with_full_on_every_curve():
     assert quality_points(QUALITY | {"metric": "tokens"})[0] == "event f1"
 
 
-# --- charts ---------------------------------------------------------------------------------------------------------
+# --- charts
+# ---------------------------------------------------------------------------------------------------------
 
 
 def image(text: str) -> ElementTree.Element:
@@ -369,7 +372,8 @@ def test_logarithmic_ticks_enclose_the_values(low, high, ticks):
     assert log_ticks(low, high) == pytest.approx(ticks)
 
 
-# --- the merge map --------------------------------------------------------------------------------------------------
+# --- the merge map
+# --------------------------------------------------------------------------------------------------
 
 
 def test_groups_are_cells_by_size_with_arcs_between_their_pieces():
