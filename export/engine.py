@@ -142,7 +142,7 @@ def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, pro
     ):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise RuntimeError(f"TensorRT built no {stage} engine{logger.said()}")
+        raise RuntimeError(f"TensorRT built no {stage} engine{logger.take_errors()}")
     seconds = time.perf_counter() - begun
     folder = store(bundle, key, stage, plan, seconds, [asdict(profile) for profile in profiles])
     progress(f"{stage}: {plan.nbytes / 2**20:,.0f} MiB in {seconds:.0f} s")
@@ -156,7 +156,7 @@ def _parse(network, logger: Logger, path: Path) -> None:
         raise ValueError(
             f"TensorRT does not take {path.name}: "
             + "; ".join(_parser_error(parser.get_error(index)) for index in range(parser.num_errors))
-            + logger.said()
+            + logger.take_errors()
         )
 
 
@@ -174,7 +174,9 @@ def _add_profile(builder, config, description: OptimisationProfile, logger: Logg
     for name, (least, usual, most) in description.values.items():
         profile.set_shape_input(name, least, usual, most)
     if config.add_optimization_profile(profile) < 0:
-        raise RuntimeError(f"TensorRT refused the optimisation profile {description.name}{logger.said()}")
+        raise RuntimeError(
+            f"TensorRT refused the optimisation profile {description.name}{logger.take_errors()}"
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -35,6 +35,20 @@ class Array(Protocol):
     def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
 
     def reshape(self, *shape: int) -> Any: ...
+
+
+class DeviceArray(Array, Protocol):
+    """Memory that is not the host's."""
+
+    @property
+    def pointer(self) -> int:
+        """The device address of its first byte."""
+        ...
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether its values follow one another without a gap."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+def address_of(array: Array) -> int:
+    """Of the array's first byte, on the host or on the device."""
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data
+    return cast(DeviceArray, array).pointer
+
+
+def is_contiguous(array: Array) -> bool:
+    """Whether the array's values follow one another without a gap, on the host or on the device."""
+    if isinstance(array, np.ndarray):
+        return array.flags.c_contiguous
+    return cast(DeviceArray, array).contiguous
 
 
 def check_arrays(specs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]) -> None:

@@ -5,20 +5,14 @@ import os
 import tempfile
 from pathlib import Path
 
+BLOCK_BYTES = 1 << 20  # read at a time
+
 
 def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _sha256(stream)
-        )
-
-
-def _sha256(stream) -> str:
     digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -51,7 +51,8 @@ class Sampler:
         self.options = options
         # Only where they serve: numpy loads what is behind them at its first use, 30 ms of the first request.
         self._generator = np.random.default_rng(options.seed) if options.temperature else None
-        self._seen = np.unique(prompt_token_ids) if options.repetition_penalty != 1 else None
+        penalised = options.repetition_penalty != 1
+        self._seen = np.unique(prompt_token_ids) if penalised else np.empty(0, np.int64)
         self._work = np.empty(0, np.float32)
 
     def next_token(self, logits: np.ndarray) -> int:
@@ -74,7 +75,8 @@ class Sampler:
     def _penalised(self, logits: np.ndarray) -> np.ndarray:
         if self.options.repetition_penalty == 1:
             return logits
-        values, penalty = logits[self._seen], np.float32(self.options.repetition_penalty)
+        values = logits[self._seen]
+        penalty = np.float32(self.options.repetition_penalty)
         np.copyto(self._work, logits)
         self._work[self._seen] = np.where(values < 0, values * penalty, values / penalty)
         return self._work
@@ -87,31 +89,40 @@ class Sampler:
         if not self.options.top_k and self.options.top_p == 1:
             return self._draw_of_all(weights)
         tokens = self._candidates(weights)
-        return int(tokens[_place(weights[tokens], self._generator.random())])
+        return int(tokens[_index_at(weights[tokens], self._uniform())])
 
     def _draw_of_all(self, weights: np.ndarray) -> int:
         """Which block of tokens first, then which of its tokens: one pass over the vocabulary."""
         starts = np.arange(0, len(weights), BLOCK)
         sums = np.add.reduceat(weights, starts, dtype=np.float64)
-        block = _place(sums, self._generator.random())
-        return int(starts[block]) + _place(
-            weights[starts[block] : starts[block] + BLOCK], self._generator.random()
-        )
+        start = int(starts[_index_at(sums, self._uniform())])
+        return start + _index_at(weights[start : start + BLOCK], self._uniform())
+
+    def _uniform(self) -> float:
+        """The next random number in [0, 1)."""
+        assert self._generator is not None, "made for every temperature above 0"
+        return self._generator.random()
 
     def _candidates(self, weights: np.ndarray) -> np.ndarray:
         """The tokens [n] among which the draw is, likeliest first, of all the weights [V];
         sorts only as many as it takes."""
-        top_k, demanded = self.options.top_k, self.options.top_p * weights.sum(dtype=np.float64)
+        top_k, top_p = self.options.top_k, self.options.top_p
+        total = weights.sum(dtype=np.float64)
+        tokens = np.arange(len(weights))
         for share in CANDIDATE_SHARES:
-            found = np.flatnonzero(weights >= share)
-            if len(found) >= top_k if top_k else weights[found].sum(dtype=np.float64) >= demanded:
+            tokens = np.flatnonzero(weights >= share)
+            enough = len(tokens) >= top_k if top_k else weights[tokens].sum(dtype=np.float64) >= top_p * total
+            if enough:
                 break
-        tokens = found[np.argsort(-weights[found], kind="stable")][: top_k or None]
+        tokens = tokens[np.argsort(-weights[tokens], kind="stable")]
+        if top_k:
+            tokens = tokens[:top_k]
         sums = np.cumsum(weights[tokens], dtype=np.float64)
-        return tokens[: int(np.searchsorted(sums, self.options.top_p * sums[-1] if top_k else demanded)) + 1]
+        demanded = top_p * sums[-1] if top_k else top_p * total
+        return tokens[: int(np.searchsorted(sums, demanded)) + 1]
 
 
-def _place(weights: np.ndarray, share: float) -> int:
+def _index_at(weights: np.ndarray, share: float) -> int:
     """The index under which the running sum of `weights` passes `share` [0, 1) of their sum."""
     sums = np.cumsum(weights, dtype=np.float64)
     return int(np.searchsorted(sums, share * sums[-1], side="right"))

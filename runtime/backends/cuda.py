@@ -5,11 +5,12 @@ import ctypes
 import weakref
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
 try:
-    from cuda.bindings import runtime as cudart
+    from cuda.bindings import runtime as cudart  # pyright: ignore[reportMissingImports]  # of an extra
 except ImportError as error:
     raise ImportError(
         f"arrays on the GPU need cuda-bindings ({error}): pip install 'cuda-bindings==12.*' under CUDA 12 "
@@ -20,7 +21,7 @@ STAGING_BYTES = 4 * 2**20  # pinned host memory through which copies to the devi
 RETIRED_BYTES = 64 * 2**20  # of device memory that may wait to be freed
 
 
-def check(result: tuple):
+def check(result: tuple) -> Any:
     """The values of a CUDA call (none, one, or a tuple); MemoryError or RuntimeError if it failed."""
     error, *values = result
     if error != cudart.cudaError_t.cudaSuccess:
@@ -46,7 +47,7 @@ class Stream:
     Copies from the host pass through pinned memory of its own,
     so the caller may change or free the source at once.
     Memory that nobody holds any more is used again, or freed when someone waits anyhow:
-        cudaFree would wait for all work.
+    cudaFree would wait for all work.
     """
 
     def __init__(self):
@@ -54,10 +55,8 @@ class Stream:
         weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
         pointer = int(check(cudart.cudaHostAlloc(STAGING_BYTES, cudart.cudaHostAllocDefault)))
         weakref.finalize(self, cudart.cudaFreeHost, pointer)
-        self._staging, self._staged = (
-            np.frombuffer((ctypes.c_uint8 * STAGING_BYTES).from_address(pointer), np.uint8),
-            0,
-        )
+        self._staging = np.ctypeslib.as_array((ctypes.c_uint8 * STAGING_BYTES).from_address(pointer))
+        self._staged = 0  # bytes of it that copies still read
         self._retired: list[tuple[int, int]] = []  # (bytes, pointer)
         weakref.finalize(self, _free, self._retired)
 
@@ -79,9 +78,9 @@ class Stream:
 
     def allocate(self, nbytes: int) -> int:
         """The address of so many bytes: retired ones of that size, or new ones."""
-        for place, (size, pointer) in enumerate(self._retired):
+        for index, (size, pointer) in enumerate(self._retired):
             if size == nbytes:
-                del self._retired[place]
+                del self._retired[index]
                 return pointer
         try:
             return int(check(cudart.cudaMalloc(nbytes)))
@@ -110,13 +109,13 @@ class Stream:
             part = data[start : start + STAGING_BYTES]
             if self._staged + len(part) > STAGING_BYTES:
                 self.synchronize()
-            place = self._staging[self._staged : self._staged + len(part)]
-            place[:] = part
+            staged = self._staging[self._staged : self._staged + len(part)]
+            staged[:] = part
             self._staged += len(part)
             check(
                 cudart.cudaMemcpyAsync(
                     pointer + start,
-                    place.ctypes.data,
+                    staged.ctypes.data,
                     len(part),
                     cudart.cudaMemcpyKind.cudaMemcpyHostToDevice,
                     self.handle,
@@ -199,43 +198,42 @@ class CudaArray:
             raise ValueError(
                 f"an array of pitch {self.pitch} cannot be reshaped from {self.shape} to {shape}"
             )
-        known, total = prod(n for n in shape if n != -1), prod(self.shape)
-        shape = tuple((total // known if known else 0) if n == -1 else int(n) for n in shape)
-        if prod(shape) != total:
-            raise ValueError(f"{self.shape} has not as many values as {shape}")
-        return CudaArray(self.stream, self._memory, self._offset, shape, self.dtype)
+        full = _full_shape(shape, prod(self.shape))
+        if prod(full) != prod(self.shape):
+            raise ValueError(f"{self.shape} has not as many values as {full}")
+        return CudaArray(self.stream, self._memory, self._offset, full, self.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def __getitem__(self, key) -> "CudaArray":
         """A view: an index or a slice along the first axis, or a slice of the first and one of the second."""
         first, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(first, (int, np.integer)) and not rest:
-            start, _ = _bounds(slice(first, first + 1 or None), self.shape[0])
-            return CudaArray(
-                self.stream, self._memory, self._offset + start * self.pitch, self.shape[1:], self.dtype
-            )
+            index = int(first)
+            start, _ = _bounds(slice(index, index + 1 or None), self.shape[0])
+            offset = self._offset + start * self.pitch
+            return CudaArray(self.stream, self._memory, offset, self.shape[1:], self.dtype)
         start, count = _bounds(first, self.shape[0])
-        offset, shape = self._offset + start * self.pitch, (count, *self.shape[1:])
+        offset = self._offset + start * self.pitch
+        shape = (count, *self.shape[1:])
         for part in rest:
             start, count = _bounds(part, self.shape[1])
-            offset, shape = (
-                offset + start * prod(self.shape[2:]) * self.dtype.itemsize,
-                (shape[0], count, *shape[2:]),
-            )
+            offset += start * prod(self.shape[2:]) * self.dtype.itemsize
+            shape = (shape[0], count, *shape[2:])
         return CudaArray(self.stream, self._memory, offset, shape, self.dtype, self.pitch)
 
     def __setitem__(self, key, value) -> None:
         """Copy from the device or the host, whose values are cast as numpy casts them."""
-        place = self[key]
-        if not isinstance(value, CudaArray) or value.dtype != place.dtype:  # the device has no casting copy
-            place._write(
-                np.broadcast_to(np.asarray(value), place.shape).astype(
-                    place.dtype, casting="same_kind", copy=False
-                )
-            )
-        elif value.shape != place.shape:
-            raise ValueError(f"an array of {value.shape} does not fit a place of {place.shape}")
+        target = self[key]
+        if not isinstance(value, CudaArray) or value.dtype != target.dtype:  # the device has no casting copy
+            host = np.broadcast_to(np.asarray(value), target.shape)
+            target._write(host.astype(target.dtype, casting="same_kind", copy=False))
+        elif value.shape != target.shape:
+            raise ValueError(f"an array of {value.shape} does not fit into one of {target.shape}")
         else:
-            _copy(place.pointer, place, value.pointer, value, cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+            kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+            _copy(target.pointer, target, value.pointer, value, kind)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """The values on the host, once the device has computed them."""
@@ -251,23 +249,31 @@ class CudaArray:
             self[row]._write(values)
 
 
-def _copy(to: int, place: CudaArray | None, source: int, array: CudaArray, kind) -> None:
-    """Copy `array` from the address `source` to `to`, which lies as `place` does, or tightly."""
+def _full_shape(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
+    """`shape` with -1 replaced by what is left of `total` values."""
+    known = prod(n for n in shape if n != -1)
+    left = total // known if known else 0
+    return tuple(left if n == -1 else int(n) for n in shape)
+
+
+def _copy(to: int, target: CudaArray | None, source: int, array: CudaArray, kind) -> None:
+    """Copy `array` from the address `source` to `to`, laid out as `target`, or without gaps for None."""
     if not array.nbytes:
         return
-    tight = place is None or place.contiguous
-    if tight and array.contiguous:
-        check(cudart.cudaMemcpyAsync(to, source, array.nbytes, kind, array.stream.handle))
+    handle = array.stream.handle
+    without_gaps = target is None or target.contiguous
+    if without_gaps and array.contiguous:
+        check(cudart.cudaMemcpyAsync(to, source, array.nbytes, kind, handle))
         return
-    pitched = place if array.contiguous else array
-    width, rows = pitched.item_bytes, pitched.shape[0]
-    pitches = width if tight else place.pitch, width if array.contiguous else array.pitch
-    check(
-        cudart.cudaMemcpy2DAsync(to, pitches[0], source, pitches[1], width, rows, kind, array.stream.handle)
-    )
+    pitched = array if target is None or not array.contiguous else target
+    width = pitched.item_bytes
+    target_pitch = width if target is None or target.contiguous else target.pitch
+    source_pitch = width if array.contiguous else array.pitch
+    rows = pitched.shape[0]
+    check(cudart.cudaMemcpy2DAsync(to, target_pitch, source, source_pitch, width, rows, kind, handle))
 
 
-def _bounds(part: slice, length: int) -> tuple[int, int]:
+def _bounds(part: Any, length: int) -> tuple[int, int]:
     """(start, count) of a slice; IndexError for what numpy would not take or would cut silently."""
     if not isinstance(part, slice) or part.step not in (None, 1):
         raise IndexError(f"{part!r}: arrays on the device take slices of step 1 along the first two axes")

@@ -13,7 +13,7 @@ from ..bundle import Bundle
 from ..files import file_sha256, write_whole
 from .shape_ranges import GROWING, Limits
 
-FOLDER, RECORD, FORMAT = "engines", "engines.json", 1
+FOLDER, RECORD, FORMAT = "engines", "engines.json", 2
 STAGES = ("encoder", "merge", "decoder")
 IN_PLACE_SINCE = (10, 15)  # TensorRT's KVCacheUpdate, which `std24` needs
 
@@ -204,25 +204,20 @@ def _read(where: Path) -> EngineFolder | None:
         raw = json.loads(where.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             return None
-        key = Key(
-            **raw["key"]
-            | {"target": Target(**raw["key"]["target"]), "limits": Limits(**raw["key"]["limits"])}
-        )
-        return EngineFolder(
-            where.parent, key, raw["built"], {name: StageRecord(**one) for name, one in raw["stages"].items()}
-        )
+        target = Target(**raw["key"]["target"])
+        limits = Limits(**raw["key"]["limits"])
+        key = Key(**raw["key"] | {"target": target, "limits": limits})
+        stages = {name: StageRecord(**record) for name, record in raw["stages"].items()}
+        return EngineFolder(where.parent, key, raw["built"], stages)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _flat(key: Key) -> dict[str, object]:
+def _flat(key: Key) -> dict[str, str]:
     """Field -> value, as a user reads them."""
-    target = {f.name.replace("_", " "): getattr(key.target, f.name) for f in fields(key.target)}
-    return (
-        target
-        | {f"the {stage} graph": value for stage, value in key.graphs.items()}
-        | {"flavour": key.flavour, "precision": key.precision}
-    )
+    flat = {field.name.replace("_", " "): getattr(key.target, field.name) for field in fields(key.target)}
+    flat |= {f"the {stage} graph": value for stage, value in key.graphs.items()}
+    return flat | {"flavour": key.flavour, "precision": key.precision}
 
 
 def _short(value) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ except ImportError:
     ) from None
 
 from ...plugins import library
-from ..engine import BFLOAT16, Array, TensorSpec, check_arrays
+from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from .backend import EngineOptions
 from .engine_store import FOLDER, version_tuple
 from .shape_ranges import OptimisationProfile
@@ -43,7 +44,7 @@ class OrtEngine:
     def __init__(self, path: Path, options: EngineOptions):
         self.device, self._stream = options.device, options.stream
         providers = _providers(path, options)
-        self._session = onnxruntime.InferenceSession(
+        self._session: Any = onnxruntime.InferenceSession(
             str(path),
             _session_options(options),
             providers=[name for name, _ in providers],
@@ -62,7 +63,8 @@ class OrtEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_arrays(self.inputs, inputs)
-        return dict(zip(self.outputs, self._session.run(list(self.outputs), dict(inputs))))
+        values = self._session.run(list(self.outputs), dict(inputs))
+        return dict(zip(self.outputs, map(np.asarray, values)))
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self._stream.zeros(shape, dtype) if self._stream else np.zeros(shape, dtype)
@@ -83,7 +85,7 @@ class OrtBinding:
         self._io = session.io_binding()
         for name, array in arrays.items():
             bind = self._io.bind_input if name in inputs else self._io.bind_output
-            bind(name, *_place(name, array), _element_type(array.dtype), array.shape, _address(array))
+            bind(name, *_place(name, array), _element_type(array.dtype), array.shape, address_of(array))
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._io, self._run_options)
@@ -92,14 +94,9 @@ class OrtBinding:
 def _place(name: str, array: Array) -> tuple[str, int]:
     """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they
     are bound."""
-    on_host = isinstance(array, np.ndarray)
-    if not (array.flags.c_contiguous if on_host else array.contiguous):
+    if not is_contiguous(array):
         raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
-    return ("cpu" if on_host else "cuda"), 0
-
-
-def _address(array: Array) -> int:
-    return array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
+    return ("cpu" if isinstance(array, np.ndarray) else "cuda"), 0
 
 
 def _element_type(dtype: np.dtype):

@@ -1,6 +1,6 @@
 """Which shapes each stage is run with: the optimisation profiles of its TensorRT engine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..bundle import Manifest
@@ -94,16 +94,21 @@ def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) ->
         keys = (1, usual, most) if prefill else (2, usual, most)
     else:
         cached = keys = (BUCKET, bucket(usual + 1) if usual < most else most, most)
-    shapes = {
-        "inputs_embeds": tuple((1, n, d.hidden_size) for n in new),
-        "position_ids": tuple((1, n) for n in new),
-        "key_bias": tuple((1, n) for n in keys),
+    shapes: dict[str, Range] = {
+        "inputs_embeds": _range(new, lambda n: (1, n, d.hidden_size)),
+        "position_ids": _range(new, lambda n: (1, n)),
+        "key_bias": _range(keys, lambda n: (1, n)),
         "last_index": ONE_ROW,
     }
     if flavour != GROWING:
         shapes["past_len"] = ONE_ROW
-    past = tuple((1, d.kv_heads, n, d.head_dim) for n in cached)
-    return OptimisationProfile(
-        "prefill" if prefill else "decode",
-        shapes | {f"past.{layer}.{part}": past for layer in range(d.layers) for part in ("key", "value")},
-    )
+    past = _range(cached, lambda n: (1, d.kv_heads, n, d.head_dim))
+    for layer in range(d.layers):
+        shapes |= {f"past.{layer}.key": past, f"past.{layer}.value": past}
+    return OptimisationProfile("prefill" if prefill else "decode", shapes)
+
+
+def _range(lengths: tuple[int, int, int], shape: Callable[[int], tuple[int, ...]]) -> Range:
+    """The shapes for the smallest, the most usual and the largest length."""
+    least, usual, most = lengths
+    return shape(least), shape(usual), shape(most)

@@ -43,20 +43,17 @@ def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
     wanted = _wanted_flavours(opened)
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
-    runs, lost = (
-        [
-            f"{flavour} for {backend} on {device}"
-            for (backend, device), flavour in wanted.items()
-            if (flavour in opened.manifest.flavours) is there
-        ]
-        for there in (True, False)
-    )
-    found = [Finding("decoder", OK, ", ".join(runs))] if runs else []
-    return found + (
-        [Finding("decoder", WARNING, f"no {', no '.join(lost)}: run `ltbm export` again with this ltbm")]
-        if lost
-        else []
-    )
+    runs, missing = [], []
+    for (backend, device), flavour in wanted.items():
+        there = flavour in opened.manifest.flavours
+        (runs if there else missing).append(f"{flavour} for {backend} on {device}")
+    findings = []
+    if runs:
+        findings.append(Finding("decoder", OK, ", ".join(runs)))
+    if missing:
+        text = f"no {', no '.join(missing)}: run `ltbm export` again with this ltbm"
+        findings.append(Finding("decoder", WARNING, text))
+    return findings
 
 
 def _fits(facts: Facts, opened: Bundle) -> Finding:
@@ -132,7 +129,9 @@ def _engine(folder: EngineFolder, reasons: list[str], build: str) -> Finding:
 
 def _target(facts: Facts) -> Target | None:
     """This machine as engines are built for it; None where it can run none."""
-    plugin = library.tensorrt_library() if facts.gpu and facts.tensorrt else None
+    if facts.gpu is None or facts.tensorrt is None:
+        return None
+    plugin = library.tensorrt_library()
     if plugin is None:
         return None
     return Target(facts.tensorrt, dots(facts.gpu.capability), facts.gpu.name, file_sha256(plugin))

@@ -8,7 +8,7 @@ from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots, gib
 
 LITTLE_MEMORY, SMALL_DEVICE = 2**30, 16 * 2**30  # bytes
 OLDEST_L4T = (36, 4)  # the first Jetson Linux with a TensorRT 10
-JETPACKS = {
+JETPACKS: dict[tuple[int, ...], str] = {
     (36, 3): "6.0",
     (36, 4): "6.1 or 6.2",
     (36, 5): "6.2",

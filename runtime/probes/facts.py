@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..machine import Gpu, Jetson, Machine, Memory, find_gpu, find_jetson, find_memory, find_tensorrt
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -32,30 +36,24 @@ class Facts:
 
     @classmethod
     def gather(cls, machine: Machine) -> "Facts":
+        gpu, gpu_fault = _answer(find_gpu, machine)
+        tensorrt, tensorrt_fault = _answer(find_tensorrt, machine)
         return cls(
-            machine,
-            *_answer(find_gpu, machine),
-            *_answer(find_tensorrt, machine),
-            find_jetson(machine),
-            find_memory(machine),
+            machine, gpu, gpu_fault, tensorrt, tensorrt_fault, find_jetson(machine), find_memory(machine)
         )
 
     def lacks(self, subject: str, use: str, advice: str) -> Finding:
         """Something absent that only some uses of a GPU need: a warning with advice where there is one."""
-        return (
-            Finding(subject, WARNING, f"none, {use}: {advice}")
-            if self.gpu
-            else Finding(subject, OK, f"none, {use}")
-        )
+        if self.gpu:
+            return Finding(subject, WARNING, f"none, {use}: {advice}")
+        return Finding(subject, OK, f"none, {use}")
 
 
-def _answer(find: Callable, machine: Machine) -> tuple:
+def _answer(find: Callable[[Machine], Answer | None], machine: Machine) -> tuple[Answer | None, str]:
+    """What `find` gives, or None and why it does not answer."""
     try:
         return find(machine), ""
-    except (
-        RuntimeError,
-        AttributeError,
-    ) as error:  # AttributeError: a library without the functions that every one has
+    except (RuntimeError, AttributeError) as error:  # AttributeError: a library without its usual functions
         return None, str(error)
 
 

@@ -85,7 +85,7 @@ def tensorrt(facts: Facts) -> Finding:
         )
     if module is None and system is None:
         return facts.lacks("TensorRT", "needed only for `ltbm build` and backend=tensorrt", install)
-    if module is None:
+    if module is None and system is not None:
         own = (
             "use JetPack's own Python, in an environment made with python3 -m venv --system-site-packages"
             if facts.jetson

@@ -100,7 +100,7 @@ def _provider_advice(said: Said, facts: Facts) -> str:
             f"no {missing[1]}: pip install 'onnxruntime-gpu[cuda,cudnn]', or the CUDA version that this "
             "onnxruntime was built for"
         )
-    if "no kernel image" in err:
+    if "no kernel image" in err and facts.gpu:
         return f"this onnxruntime was not built for architecture {facts.gpu.architecture}: {JETSON_WHEELS}"
     reason = REASON.search(err)
     return (

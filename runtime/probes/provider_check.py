@@ -21,7 +21,8 @@ def main(provider: str) -> None:
     session = onnxruntime.InferenceSession(relu_model(), options, providers=[provider])
     if session.get_providers()[0] != provider:
         sys.exit(f"{provider} does not start")
-    if session.run(None, {"x": np.array([-1.0], np.float32)})[0].tolist() != [0.0]:
+    (y,) = session.run(None, {"x": np.array([-1.0], np.float32)})
+    if np.asarray(y).tolist() != [0.0]:
         sys.exit(f"{provider} computes nonsense")
 
 

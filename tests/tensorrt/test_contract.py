@@ -182,7 +182,7 @@ logger.report = heard.append
 for severity in (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger.log(severity, severity.name)
 assert heard == ["TensorRT: WARNING", "TensorRT: ERROR"]
-assert logger.said() == "; TensorRT says: ERROR" and logger.said() == ""
+assert logger.take_errors() == "; TensorRT says: ERROR" and logger.take_errors() == ""
 monitor = Monitor("merge", heard.append)
 monitor.phase_start("Build", None, 20)
 assert monitor.step_complete("Build", 10) and heard[-1] == "merge: Build 10 of 20"

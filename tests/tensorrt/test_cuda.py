@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(stream):
     for key in (slice(0, 5), slice(3, 2), slice(0, 4, 2), 4, (slice(None), 1), (slice(None), slice(0, 7))):
         with pytest.raises(IndexError):
             array[key]
-    with pytest.raises(ValueError, match="does not fit a place"):
+    with pytest.raises(ValueError, match="does not fit into one"):
         array[:2] = stream.zeros((3, 6), np.float32)
     with pytest.raises(ValueError, match="pitch"):
         array[:, :3].reshape(12)
