@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import ml_dtypes
 import numpy as np
@@ -44,6 +45,16 @@ class StoredTensor:
             self.path, np.uint8, (stop - start) * row_bytes, offset=self.offset + start * row_bytes
         )
         return raw.view(self.dtype).reshape(-1, *self.shape[1:])
+
+
+class TensorSource(Protocol):
+    """Where the graphs take tensors from, each use recorded: a checkpoint, or a stand-in for one."""
+
+    source: str
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def take(self, name: str, use: str) -> StoredTensor: ...
 
 
 class Checkpoint:
@@ -181,7 +192,7 @@ def _download(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=WANTED_FILES))
+        return Path(snapshot_download(source, allow_patterns=list(WANTED_FILES)))
     except Exception as error:  # the hub's client raises a dozen unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(

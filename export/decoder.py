@@ -3,8 +3,8 @@
 import torch
 
 from ..runtime.bundle import Precision
-from .checkpoint import Checkpoint, StoredTensor
-from .families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, ModelSpec
+from .checkpoint import StoredTensor, TensorSource
+from .families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, LLMSpec
 from .flavours import Flavour, opset_for
 from .graph import Graph
 from .precision import BITS
@@ -13,8 +13,8 @@ from .weights import Rows, Stacked, WeightFile
 
 
 def decoder_graph(
-    spec: ModelSpec,
-    checkpoint: Checkpoint,
+    spec: LLMSpec,
+    checkpoint: TensorSource,
     precision: Precision,
     weights: WeightFile,
     flavour: Flavour,
@@ -71,7 +71,7 @@ class _Block:
     """The parts of one transformer layer that no flavour changes."""
 
     def __init__(
-        self, g: Graph, spec: ModelSpec, checkpoint: Checkpoint, kind: str | Quantization, flavour: Flavour
+        self, g: Graph, spec: LLMSpec, checkpoint: TensorSource, kind: str | Quantization, flavour: Flavour
     ):
         self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = (
             g,
@@ -153,7 +153,7 @@ def _at_index(g: Graph, hidden: str, index: str) -> str:
 
 
 def _logits(
-    g: Graph, spec: ModelSpec, checkpoint: Checkpoint, hidden: str, kind: str | Quantization, chunks: int
+    g: Graph, spec: LLMSpec, checkpoint: TensorSource, hidden: str, kind: str | Quantization, chunks: int
 ) -> str:
     source = LM_HEAD if LM_HEAD in checkpoint else EMBEDDINGS
     if source == EMBEDDINGS and not spec.tied:
@@ -176,7 +176,7 @@ def _logits(
     return g.to_float32(logits)
 
 
-def _rope_tables(g: Graph, spec: ModelSpec) -> tuple[str, str]:
+def _rope_tables(g: Graph, spec: LLMSpec) -> tuple[str, str]:
     """cos and sin [max_positions, head_dim / 2], in the float32 steps of transformers' rotary embedding."""
     head_dim = spec.decoder.head_dim
     inverse = 1.0 / spec.rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)

@@ -80,8 +80,10 @@ def build_engines(
             folder = _build_stage(bundle, key, stage, workspace_gib, progress)
     finally:
         process_logger().report = None
-    for name in remove_stale(bundle, target) if refresh else ():
-        progress(f"removed the stale engines {name}")
+    if refresh:
+        for name in remove_stale(bundle, target):
+            progress(f"removed the stale engines {name}")
+    assert folder is not None, "there is a stage, and it was built or found whole"
     return folder
 
 

@@ -14,26 +14,40 @@ LLM_TYPES = ("qwen2", "qwen3", "llama")
 class Family:
     """What differs between audio-language models that share Whisper's encoder and a Qwen2-like LLM.
 
-    architecture: the class in transformers, for parity
+    model_type: as config.json names it
     projector: tensor names of the linear layers, applied in order with GELU between them
-    max_audio_seconds: the key of processor_config.json that bounds one audio, None where one window is all
+    max_audio_seconds: the key of processor_config.json that bounds one audio; None where one segment is all
+    architecture: the class in transformers, for parity
+    frame_mask: what that class calls the mask of valid frames
+    tower_takes_frame_mask: its audio tower takes that mask itself; else a 4-D mask of attention logits
     """
 
     model_type: str
-    architecture: str
     projector: tuple[str, ...]
-    max_audio_seconds: tuple[str, float] | None = None
+    max_audio_seconds: tuple[str, float] | None
+    architecture: str
+    frame_mask: str
+    tower_takes_frame_mask: bool
 
 
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("qwen2_audio", "Qwen2AudioForConditionalGeneration", ("multi_modal_projector.linear",)),
         Family(
-            "audioflamingo3",
-            "AudioFlamingo3ForConditionalGeneration",
-            ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"),
-            ("max_audio_len", 600.0),
+            model_type="qwen2_audio",
+            projector=("multi_modal_projector.linear",),
+            max_audio_seconds=None,
+            architecture="Qwen2AudioForConditionalGeneration",
+            frame_mask="feature_attention_mask",
+            tower_takes_frame_mask=False,
+        ),
+        Family(
+            model_type="audioflamingo3",
+            projector=("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"),
+            max_audio_seconds=("max_audio_len", 600.0),
+            architecture="AudioFlamingo3ForConditionalGeneration",
+            frame_mask="input_features_mask",
+            tower_takes_frame_mask=True,
         ),
     )
 }
@@ -45,17 +59,28 @@ KNOWINGLY_UNUSED = {"rotary_emb.inv_freq": "recomputed from rope_theta"}
 
 
 @dataclass(frozen=True)
+class LLMSpec:
+    """Everything the decoder's graphs are built from."""
+
+    decoder: DecoderSpec
+    rope_theta: float
+    norm_eps: float
+    tied: bool  # the configuration says that the LM head is the embedding table
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything the graphs are built from."""
 
     family: Family
     encoder: EncoderSpec
-    decoder: DecoderSpec
+    llm: LLMSpec
     audio: AudioSpec
-    rope_theta: float
-    norm_eps: float
-    tied: bool  # the configuration says that the LM head is the embedding table
     audio_token_id: int
+
+    @property
+    def decoder(self) -> DecoderSpec:
+        return self.llm.decoder
 
 
 def model_spec(config, checkpoint_path: Path) -> ModelSpec:
@@ -65,15 +90,11 @@ def model_spec(config, checkpoint_path: Path) -> ModelSpec:
         raise ValueError(
             f"model type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
-    text = config.text_config
     return ModelSpec(
         family=family,
         encoder=_encoder_spec(config.audio_config),
-        decoder=_decoder_spec(text),
+        llm=_llm_spec(config),
         audio=_audio_spec(family, config, checkpoint_path),
-        rope_theta=float(text.rope_parameters["rope_theta"]),
-        norm_eps=float(text.rms_norm_eps),
-        tied=any(getattr(part, "tie_word_embeddings", False) for part in (text, config)),
         audio_token_id=int(config.audio_token_id),
     )
 
@@ -90,6 +111,16 @@ def _encoder_spec(audio) -> EncoderSpec:
         ffn=audio.intermediate_size,
         n_mels=audio.num_mel_bins,
         positions=audio.max_source_positions,
+    )
+
+
+def _llm_spec(config) -> LLMSpec:
+    text = config.text_config
+    return LLMSpec(
+        decoder=_decoder_spec(text),
+        rope_theta=float(text.rope_parameters["rope_theta"]),
+        norm_eps=float(text.rms_norm_eps),
+        tied=any(getattr(part, "tie_word_embeddings", False) for part in (text, config)),
     )
 
 
@@ -133,17 +164,17 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
             f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes "
             f"{encoder.num_mel_bins}"
         )
-    windows = 1
+    segments = 1
     if family.max_audio_seconds:
         key, default = family.max_audio_seconds
-        windows = int(_read_json(path / "processor_config.json").get(key, default) * rate // (frames * hop))
+        segments = int(_read_json(path / "processor_config.json").get(key, default) * rate // (frames * hop))
     return AudioSpec(
         sampling_rate=rate,
         n_fft=features["n_fft"],
         hop_length=hop,
         n_mels=encoder.num_mel_bins,
         segment_frames=frames,
-        max_segments=windows,
+        max_segments=segments,
         encoder_width=encoder.hidden_size,
     )
 

@@ -205,17 +205,15 @@ class _Chain:
         level = layout.level
         merged = [self.pipeline.merge(groups, level) for groups in self.encoded]
         reference = [reference_merge(groups, level, self.manifest.merge_step) for groups in self.encoded]
-        different = sum(
-            int((getattr(a, name) != getattr(b, name)).sum())
-            for a, b in zip(merged, reference)
-            for name in ("source_map", "sizes", "anchors")
-        )
+        different = sum(_plan_differences(a, b) for a, b in zip(merged, reference))
         tokens = f"{layout.tokens_in} tokens -> {layout.tokens_out}"
         self.add("merge plan", level.name, "", float(different), 0.0, tokens)
-        truth = [
-            replace(audio, merged_embeds=self.reference.project(audio.merged_embeds)) for audio in reference
-        ]
-        got, want = (np.concatenate([audio.merged_embeds for audio in side]) for side in (merged, truth))
+        truth = []
+        for audio in reference:
+            projected = self.reference.project(np.asarray(audio.merged_embeds))
+            truth.append(replace(audio, merged_embeds=projected))
+        got = np.concatenate([np.asarray(audio.merged_embeds) for audio in merged])
+        want = np.concatenate([audio.merged_embeds for audio in truth])
         self.compare("projector", level.name, "", got, want, TOLERANCE[self.precision.encoder])
         if self.flavours:
             self.cases.append(self._case(layout, truth))
@@ -288,14 +286,11 @@ class _Chain:
     def _engine_logits(self, engine: Engine, case: "_Case") -> np.ndarray:
         """Logits [steps, V] of the engine, fed the reference's tokens."""
         dtype, prefix = engine.inputs["inputs_embeds"].dtype, case.prefix
-        decoder = Decoder(engine, self.manifest.decoder, len(prefix.token_ids) + len(case.token_ids))
-        logits = [
-            decoder.prefill([replace(prefix, inputs_embeds=prefix.inputs_embeds.astype(dtype))])[0].copy()
-        ]
-        logits += [
-            decoder.step(self.reference.table[[token]].astype(dtype))[0].copy()
-            for token in case.token_ids[:-1]
-        ]
+        decoder = Decoder(engine, self.manifest.decoder, len(prefix) + len(case.token_ids))
+        prefix = replace(prefix, inputs_embeds=np.asarray(prefix.inputs_embeds).astype(dtype))
+        logits = [decoder.prefill([prefix])[0].copy()]
+        for token in case.token_ids[:-1]:
+            logits.append(decoder.step(self.reference.table[[token]].astype(dtype))[0].copy())
         return np.stack(logits)
 
     def _tokens(self, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float) -> None:
@@ -314,6 +309,12 @@ class _Chain:
             0.0,
             f"{int((chosen == best).sum())} of {len(want)} equal",
         )
+
+
+def _plan_differences(a: MergedAudio, b: MergedAudio) -> int:
+    """Values in which two merge plans differ."""
+    pairs = ((a.source_map, b.source_map), (a.sizes, b.sizes), (a.anchors, b.anchors))
+    return sum(int((one != other).sum()) for one, other in pairs)
 
 
 def audio_pipeline(bundle: Bundle) -> Pipeline:

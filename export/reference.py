@@ -19,20 +19,21 @@ class TorchReference:
         import transformers
 
         self.processor = transformers.AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
-        architecture = getattr(transformers, FAMILIES[checkpoint.config.model_type].architecture)
+        self.family = FAMILIES[checkpoint.config.model_type]
+        architecture = getattr(transformers, self.family.architecture)
         self.model = architecture.from_pretrained(
             checkpoint.path, dtype=torch.float32, attn_implementation="eager"
         ).eval()
-        if (
-            LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint
-        ):  # tied: transformers leaves this head random
+        tied = LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint
+        if tied:  # transformers leaves this head random
             self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
         self.core = self.model.model
 
     @torch.no_grad()
     def round_weights(self, precision: Precision) -> None:
         """Give the LLM the weights that a quantised bundle holds, from here on."""
-        layers, head = (weight_kind(precision, name) for name in (precision.weights, precision.lm_head))
+        layers = weight_kind(precision, precision.weights)
+        head = weight_kind(precision, precision.lm_head)
         if isinstance(layers, Quantization):
             for name, parameter in self.core.language_model.layers.named_parameters():
                 if name.endswith("_proj.weight"):
@@ -42,11 +43,11 @@ class TorchReference:
                 _rounded(self.model.lm_head.weight, head, precision.activations)
             )
 
-    def features(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """input_features [B, n_mels, frames of a whole window] and frame lengths [B] of sample windows."""
+    def features(self, segments: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of samples."""
         extractor = self.processor.feature_extractor
         out = extractor(
-            windows, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np"
+            segments, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np"
         )
         return out["input_features"], out["attention_mask"].sum(-1)
 
@@ -56,8 +57,8 @@ class TorchReference:
         tower = self.core.audio_tower
         features = torch.from_numpy(input_features).float()
         frames = torch.arange(features.shape[-1]) < torch.from_numpy(np.asarray(frame_lengths))[:, None]
-        if self.model.config.model_type == "audioflamingo3":
-            return tower(features, input_features_mask=frames.long()).last_hidden_state.numpy()
+        if self.family.tower_takes_frame_mask:
+            return tower(features, **{self.family.frame_mask: frames.long()}).last_hidden_state.numpy()
         convolved, _ = tower._get_feat_extract_output_lengths(frames.sum(-1))
         keys = torch.arange((features.shape[-1] - 2) // 2 + 1) < convolved[:, None]
         mask = torch.zeros(keys.shape).masked_fill(~keys, torch.finfo(torch.float32).min)[:, None, None, :]
@@ -119,22 +120,17 @@ class TorchReference:
 
     @torch.no_grad()
     def generate(
-        self, prompt_token_ids: list[int], windows: list[np.ndarray], max_new_tokens: int, eos_token_ids
+        self, prompt_token_ids: list[int], segments: list[np.ndarray], max_new_tokens: int, eos_token_ids
     ) -> list[int]:
-        """transformers' own `generate`, greedy, from an expanded prompt and its audio windows."""
-        input_features, frame_lengths = self.features(windows)
+        """transformers' own `generate`, greedy, from an expanded prompt and its audio segments."""
+        input_features, frame_lengths = self.features(segments)
         frames = torch.arange(input_features.shape[-1]) < torch.from_numpy(frame_lengths)[:, None]
-        name = (
-            "input_features_mask"
-            if self.model.config.model_type == "audioflamingo3"
-            else "feature_attention_mask"
-        )
         ids = torch.tensor([prompt_token_ids])
         out = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             input_features=torch.from_numpy(input_features),
-            **{name: frames.long()},
+            **{self.family.frame_mask: frames.long()},
             do_sample=False,
             max_new_tokens=max_new_tokens,
             repetition_penalty=1.0,

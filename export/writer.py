@@ -124,20 +124,26 @@ class Export:
 
     def stages(self) -> dict[str, Callable[[WeightFile], dict[str, Graph]]]:
         """Each stage's graphs, by file name, over the stage's one weight file."""
-        spec, checkpoint, precision = self.spec, self.checkpoint, self.precision
-        return {
-            "encoder": lambda w: {"encoder": encoder_graph(spec.encoder, checkpoint, precision, w)},
-            "merge": lambda w: {
-                name: merge_graph(spec, checkpoint, precision, w, DEFAULT_STEP, plugin)
-                for name, plugin in (("merge", False), ("merge.trt", True))
-            },
-            "decoder": lambda w: {
-                f"decoder.{flavour.name}": decoder_graph(
-                    spec, checkpoint, precision, w, flavour, self.lm_head_chunks
-                )
-                for flavour in flavours_for(precision)
-            },
-        }
+        return {"encoder": self._encoder, "merge": self._merge, "decoder": self._decoder}
+
+    def _encoder(self, weights: WeightFile) -> dict[str, Graph]:
+        return {"encoder": encoder_graph(self.spec.encoder, self.checkpoint, self.precision, weights)}
+
+    def _merge(self, weights: WeightFile) -> dict[str, Graph]:
+        graphs = {}
+        for name, plugin in (("merge", False), ("merge.trt", True)):
+            graphs[name] = merge_graph(
+                self.spec, self.checkpoint, self.precision, weights, DEFAULT_STEP, plugin
+            )
+        return graphs
+
+    def _decoder(self, weights: WeightFile) -> dict[str, Graph]:
+        graphs = {}
+        for flavour in flavours_for(self.precision):
+            graphs[f"decoder.{flavour.name}"] = decoder_graph(
+                self.spec.llm, self.checkpoint, self.precision, weights, flavour, self.lm_head_chunks
+            )
+        return graphs
 
     def estimate(self, out: Path) -> Estimate:
         """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,

@@ -85,7 +85,7 @@ def require_tensorrt_library(path=None) -> Path:
 
 def installed(name) -> Path | None:
     """A compiled file of this package. An editable install spreads the package over two folders."""
-    for folder in sys.modules[__package__].__path__:
+    for folder in sys.modules[__name__.rpartition(".")[0]].__path__:
         path = Path(folder) / name
         if path.is_file():
             return path

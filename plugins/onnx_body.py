@@ -5,6 +5,8 @@ and subgraphs are plain Python functions handed to `loop` and `branch`. It knows
 """
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,18 +43,18 @@ class Body:
         self.made = {}  # name -> depth of the scope that made it
         self.numbers = itertools.count()
 
-    def __getattr__(self, op):
+    def __getattr__(self, op) -> Callable[..., Any]:
         if not op[0].isupper():
             raise AttributeError(op)
         return lambda *inputs, **attributes: self.node(op, *inputs, **attributes)
 
-    def node(self, op, *inputs, outputs=1, results=None, name=None, **attributes):
+    def node(self, op, *inputs, outputs=1, results=None, name=None, **attributes) -> Any:
         """Add a node; returns its output, or a tuple of them,
         named `results` or else anew in the whole body."""
         values = tuple(map(self.value, results or [f"{op}_{next(self.numbers)}" for _ in range(outputs)]))
         names = [self.constant(i).name if i is not None else "" for i in inputs]
         self.scopes[-1].append(helper.make_node(op, names, [v.name for v in values], name, **attributes))
-        return values if len(values) > 1 else values[0]
+        return values if len(values) > 1 else next(iter(values))
 
     def nodes(self):
         """The nodes of the outermost graph, which hold all others; constants come first."""
@@ -76,7 +78,9 @@ class Body:
         """The Value of a literal; Values pass through."""
         if isinstance(literal, Value):
             return literal
-        array = np.atleast_1d(np.int64(literal)) if isinstance(literal, (int, list)) else np.asarray(literal)
+        array = np.asarray(literal)
+        if isinstance(literal, (int, list)):
+            array = np.atleast_1d(array.astype(np.int64))
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.constants:
             value = Value(self, f"constant_{len(self.constants)}")
@@ -132,9 +136,11 @@ class Body:
         self.scopes.append([])
         inputs, outputs = function()
         outputs = [outputs] if isinstance(outputs, Value) else outputs
-        # A graph may return only what it made itself.
-        outputs = [v if self.made[v.name] == len(self.scopes) else self.Identity(v) for v in outputs]
-        infos = [
-            [helper.make_empty_tensor_value_info(v.name) for v in values] for values in (inputs, outputs)
-        ]
-        return helper.make_graph(self.scopes.pop(), f"graph_{next(self.numbers)}", *infos)
+        own = [self._made_here(value) for value in outputs]
+        takes = [helper.make_empty_tensor_value_info(value.name) for value in inputs]
+        gives = [helper.make_empty_tensor_value_info(value.name) for value in own]
+        return helper.make_graph(self.scopes.pop(), f"graph_{next(self.numbers)}", takes, gives)
+
+    def _made_here(self, value):
+        """The value, or a copy of one from outside: a graph may return only what it made itself."""
+        return value if self.made[value.name] == len(self.scopes) else self.Identity(value)

@@ -28,14 +28,12 @@ GPU_CLOCKS = (
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
     """Percentiles and spread (the interquartile range) of one figure, a value a round."""
-    values = np.asarray(values, np.float64)
-    if values.size == 0:
+    if not len(values):
         raise ValueError("no values to summarise: at least one round must have been measured")
-    lower, upper = np.percentile(values, (25, 75))
-    return {f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES} | {
-        "mean": float(values.mean()),
-        "spread": float(upper - lower),
-    }
+    rounds = np.asarray(values, np.float64)
+    lower, upper = np.percentile(rounds, (25, 75))
+    figures = {f"p{p}": float(np.percentile(rounds, p)) for p in PERCENTILES}
+    return figures | {"mean": float(rounds.mean()), "spread": float(upper - lower)}
 
 
 def memory_bandwidth(threads: int = 1, size: int = STREAM_BYTES) -> float:
@@ -55,7 +53,7 @@ def matrix_rate(size: int = MATRIX) -> float:
     on the threads that its BLAS was started with."""
     left = np.random.default_rng(0).standard_normal((size, size), np.float32)
     right = left.T.copy()
-    left @ right  # starts the threads
+    _ = left @ right  # starts the threads
     return 2 * size**3 / fastest(lambda: left @ right, MATRIX_REPEATS)
 
 

@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made = argparse.ArgumentParser(
         prog="python -m ltbm.profiles.benchmarks.decoder",
-        description=__doc__.splitlines()[0],
+        description=str(__doc__).splitlines()[0],
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

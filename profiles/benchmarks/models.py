@@ -14,12 +14,13 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...runtime.bundle import DecoderSpec, Precision
 
-LLMS = {  # of the published config.json files; fewer positions, which only shortens the rotary tables
+LLMS: dict[str, dict[str, Any]] = {  # of the published config.json files; fewer positions, which only shortens the rotary tables
     "qwen2_audio": dict(
         num_hidden_layers=32,
         hidden_size=4096,
@@ -189,23 +190,14 @@ def write_ours(checkpoint: Path, text: dict, layers: int, folder: Path) -> None:
     import onnx
 
     from ...export.decoder import decoder_graph
-    from ...export.families import EMBEDDINGS, ModelSpec
+    from ...export.families import EMBEDDINGS, LLMSpec
     from ...export.flavours import FLAVOURS as KNOWN
     from ...export.weights import HashedFile, WeightFile
 
     source = _TextCheckpoint(checkpoint)
     decoder = decoder_spec(text, layers)
     (folder / SPEC_NAME).write_text(json.dumps(asdict(decoder)))
-    spec = ModelSpec(
-        family=None,
-        encoder=None,
-        decoder=decoder,
-        audio=None,
-        rope_theta=text["rope_parameters"]["rope_theta"],
-        norm_eps=text["rms_norm_eps"],
-        tied=False,
-        audio_token_id=-1,
-    )
+    spec = LLMSpec(decoder, text["rope_parameters"]["rope_theta"], text["rms_norm_eps"], tied=False)
     with HashedFile(folder / "decoder.weights", lambda count, what: None) as file:
         weights = WeightFile(file.path.name, file)
         for flavour in FLAVOURS:

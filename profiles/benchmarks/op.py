@@ -262,7 +262,7 @@ def add_arguments(parser) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     for name in ("tokens", "dim"):

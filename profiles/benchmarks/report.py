@@ -71,12 +71,9 @@ def _extrapolated(rows: list[dict], layers: int, tokens: int, name: str, ours: s
     """The medians on the least-squares line through the measured counts of layers."""
 
     def at(runner: str, figure: str) -> float:
-        points = [
-            (row["layers"], row[figure]["p50"])
-            for row in rows
-            if (row["runner"], row["tokens"]) == (runner, tokens)
-        ]
-        return float(np.polyval(np.polyfit(*zip(*points), 1), layers))
+        mine = [row for row in rows if (row["runner"], row["tokens"]) == (runner, tokens)]
+        line = np.polyfit([row["layers"] for row in mine], [row[figure]["p50"] for row in mine], 1)
+        return float(np.polyval(line, layers))
 
     figures = {
         figure: {"p50": at(name, figure), "times_ours": at(name, figure) / at(ours, figure)}

@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,13 +129,14 @@ class Ours:
         from ...runtime.sampling import GREEDY, Sampler
         from ...runtime.stages.embeddings import Embeddings
 
-        self._engine = StopwatchEngine(
+        self._engine: Any = StopwatchEngine(
             open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads, stepping=True)
         )
         self._spec, self._new_tokens = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text())), new_tokens
         self._embeddings = Embeddings(folder / "embeddings.npy", self._engine.inputs["inputs_embeds"].dtype)
         self._sampler = Sampler(GREEDY, np.empty(0, np.int64))
-        self._contexts, self._context = {}, None
+        self._contexts: dict[int, Any] = {}
+        self._context: Any = None
 
     def prefill(self, token_ids: list[int]) -> dict:
         begun = time.perf_counter()
@@ -209,7 +211,7 @@ class Transformers:
         self._model = Qwen2ForCausalLM.from_pretrained(
             folder, num_hidden_layers=layers, dtype=getattr(torch, dtype), attn_implementation="eager"
         ).eval()
-        self._cache = None
+        self._cache: Any = None
 
     def prefill(self, token_ids: list[int]) -> dict:
         from transformers import DynamicCache
@@ -225,7 +227,7 @@ class Transformers:
         return self._forward(token_ids).float().numpy()
 
     def kv_bytes(self) -> int:
-        return sum(part.nbytes for layer in self._cache.layers for part in (layer.keys, layer.values))
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
 
     def _timed(self, token_ids: list[int]) -> dict:
         begun = time.perf_counter()
@@ -249,26 +251,18 @@ class GenAI:
     """onnxruntime-genai's Generator, greedy; it looks embeddings up in its own graph."""
 
     def __init__(self, folder: Path, new_tokens: int, threads: int):
-        import onnxruntime_genai
+        import onnxruntime_genai  # pyright: ignore[reportMissingImports]  # compared with where installed
 
         config = onnxruntime_genai.Config(str(folder))
         config.overlay(
             json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
         )
-        self._genai, self._model, self._new_tokens = (
-            onnxruntime_genai,
-            onnxruntime_genai.Model(config),
-            new_tokens,
-        )
+        self._genai, self._new_tokens = onnxruntime_genai, new_tokens
+        self._model = onnxruntime_genai.Model(config)
         llm = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
-        self._token_bytes = (
-            2
-            * llm["num_hidden_layers"]
-            * llm["num_key_value_heads"]
-            * llm["head_size"]
-            * np.dtype(np.float32).itemsize
-        )
-        self._generator = None
+        values = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * llm["head_size"]
+        self._token_bytes = values * np.dtype(np.float32).itemsize
+        self._generator: Any = None
 
     def prefill(self, token_ids: list[int]) -> dict:
         self._begin(len(token_ids))  # not timed: it allocates the KV cache
@@ -289,7 +283,8 @@ class GenAI:
         return self._token_bytes * self._capacity
 
     def _begin(self, tokens: int) -> None:
-        self._generator, self._capacity = None, tokens + self._new_tokens
+        self._generator = None  # its cache goes before the next is allocated
+        self._capacity = tokens + self._new_tokens
         params = self._genai.GeneratorParams(self._model)
         params.set_search_options(max_length=self._capacity, do_sample=False)
         self._generator = self._genai.Generator(self._model, params)

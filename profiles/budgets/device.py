@@ -45,16 +45,12 @@ def load_device(name: str) -> Device:
     try:
         import tomllib
     except ImportError:  # Python 3.10
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]  # of Python 3.10
 
     if name not in device_names():
         raise ValueError(
             f"unknown device {name!r}; devices are {', '.join(device_names())}, and cpu for this machine"
         )
     raw = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return Device(
-        **{
-            field.name: Figure(**raw[field.name]) if field.type is Figure else raw[field.name]
-            for field in fields(Device)
-        }
-    )
+    figures = {field.name: Figure(**raw[field.name]) for field in fields(Device) if field.type is Figure}
+    return Device(title=raw["title"], cpu=raw["cpu"], **figures)

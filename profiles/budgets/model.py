@@ -75,7 +75,7 @@ def model_of_bundle(bundle: Bundle) -> Model:
         audio=manifest.audio,
         encoder=manifest.encoder,
         decoder=manifest.decoder,
-        projector=weights.merge // VALUE_BYTES[manifest.precision.encoder],
+        projector=int(weights.merge // VALUE_BYTES[manifest.precision.encoder]),
         precision=manifest.precision,
         weights=weights,
     )

@@ -17,6 +17,7 @@ def run_job(job: dict) -> tuple[dict, int]:
     RuntimeError, with the worker's own words, if it failed.
     """
     with TemporaryFile("w+") as errors, _worker(job["threads"], errors) as process:
+        assert process.stdin and process.stdout, "both are pipes"
         try:
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
@@ -61,4 +62,5 @@ def _worker(threads: int | None, errors) -> Iterator[subprocess.Popen]:
             process.wait()
         for stream in (process.stdin, process.stdout):
             with suppress(BrokenPipeError):
-                stream.close()
+                if stream:
+                    stream.close()

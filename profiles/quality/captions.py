@@ -14,8 +14,8 @@ import numpy as np
 MAX_N = 4  # words of the longest n-gram
 SIGMA = 6.0  # words, of CIDEr-D's penalty on a difference in length
 SCALE = 10.0
-BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-TOKEN = re.compile(
+BRACKETS: dict[str, str] = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+TOKEN: re.Pattern[str] = re.compile(
     r"""
     (?:[a-z]\.){2,}                                  # p.m.
     | \d+(?:[.,:/]\d+)*\w*(?:-\w+)*                  # 3.5, 10:30, 1/2, 40s, 10-second
@@ -47,7 +47,8 @@ def tokenize(caption: str) -> list[str]:
     words = []
     for token in TOKEN.findall(caption.lower().replace("’", "'")):
         if token not in PUNCTUATION:
-            words += JOINED.get(token, BRACKETS.get(token, token)).split()
+            word = str(BRACKETS.get(token, token))
+            words += JOINED.get(word, word).split()
     return words
 
 
@@ -121,7 +122,7 @@ def aac_scores(metric: str, candidates: Sequence[str], references: Sequence[Sequ
     """`spider` or `fense` [N] from the package aac-metrics; SPIDEr needs Java 8 to 13,
     both need what aac-metrics-download fetches."""
     try:
-        from aac_metrics import evaluate
+        from aac_metrics import evaluate  # pyright: ignore[reportMissingImports]  # of no extra
     except ImportError as error:
         raise ImportError(
             f"{metric} is computed by aac-metrics: pip install aac-metrics && aac-metrics-download ({error})"

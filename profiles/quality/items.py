@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 BENCHMARKS = ("caption", "mcq", "asr")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
@@ -56,7 +57,8 @@ def parse_item(line: str) -> Item:
     record = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError(f"an item is an object, this is {line[:40]}")
-    unknown, absent = record.keys() - Item.__dataclass_fields__, {"id", "audio", "references"} - record.keys()
+    unknown = record.keys() - Item.__dataclass_fields__
+    absent = {"id", "audio", "references"} - record.keys()
     if unknown or absent:
         raise ValueError(
             f"an item has id, audio, references, question, choices and group; "
@@ -64,9 +66,10 @@ def parse_item(line: str) -> Item:
         )
     if not isinstance(record["references"], list) or not isinstance(record.get("choices", []), list):
         raise ValueError("references and choices are lists of strings")
-    return Item(
-        **record | {"references": tuple(record["references"]), "choices": tuple(record.get("choices", ()))}
-    )
+    fields: dict[str, Any] = dict(record)
+    for name in ("references", "choices"):
+        fields[name] = tuple(record.get(name, ()))
+    return Item(**fields)
 
 
 def item_line(item: Item) -> str:

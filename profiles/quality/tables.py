@@ -68,14 +68,12 @@ def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str
     ]
     for variant in _in_order(results):
         if any(variant in mine for mine in columns):
-            cells = [
-                _cell(*(mine[variant][name] for name in ("difference", "low", "high")), "+")
-                if variant in mine
-                else "-"
-                for mine in columns
-            ]
-            lines.append(_line(variant, cells))
+            lines.append(_line(variant, [_difference_cell(mine.get(variant)) for mine in columns]))
     return lines
+
+
+def _difference_cell(row: dict | None) -> str:
+    return "-" if row is None else _cell(row["difference"], row["low"], row["high"], "+")
 
 
 def _notes(results: Sequence[dict]) -> list[str]:
