@@ -1,7 +1,7 @@
 """The shipped model as a bundle, exported anew into a temporary folder."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,9 @@ MODEL = Path(__file__).parent / "model"
 
 
 @contextmanager
-def demo_bundle(precision: str = "float32", progress=lambda line: None) -> Iterator[Path]:
+def demo_bundle(
+    precision: str = "float32", progress: Callable[[str], None] = lambda line: None
+) -> Iterator[Path]:
     """The path of a bundle of the demo model, removed at the end."""
     from ltbm.export.writer import export_bundle
 

@@ -1,16 +1,81 @@
-"""`ltbm demo`."""
+"""`ltbm demo`: the shipped model describes ten clips at several levels."""
 
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltbm.export.precision import PRECISIONS
 from ltbm.runtime.arguments import UsageError, add_command
 from ltbm.runtime.levels import NAMED_RATIOS
 
+if TYPE_CHECKING:
+    from ltbm.runtime.session import Session
+
 CLIPS = Path(__file__).parent / "clips"
+CLIP_COUNT = 10
 LEVELS = ("full", "keep50", "keep25", "keep12")
-HONESTY = "A small model of synthetic scenes, trained for this demo: it shows the mechanism, not what a 7B model hears."
+CAPTION_TOKENS = 48  # of the longest caption
+NOTE = (
+    "A small model of synthetic scenes, trained for this demo: "
+    "it shows the mechanism, not what a 7B model hears."
+)
+LEGEND = (
+    "Audio tokens and KV cache are sums over the clips; "
+    "'=' marks a caption that is word for word what was played."
+)
+DESCRIPTION = (
+    "Export the model that ships with ltbm, let it describe ten clips that it was not trained on at several\n"
+    "levels, and print its captions, the true ones, audio tokens, time to first token and KV cache.\n"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One of the shipped clips."""
+
+    path: Path
+    seconds: float
+    caption: str  # the true one
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the model answered for a clip at one level, and what that took."""
+
+    text: str
+    tokens: int  # audio tokens that the LLM read
+    ttft_ms: float  # time to the first token
+    encoder_ms: float
+    kv_bytes: int
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """The captions of one clip by level."""
+
+    clip: Clip
+    captions: dict[str, Caption]
+
+    def to_json(self) -> dict:
+        heard = {level: asdict(caption) for level, caption in self.captions.items()}
+        return {"file": self.clip.path.name, "played": self.clip.caption, "heard": heard}
+
+    def exact(self, level: str) -> bool:
+        return self.captions[level].text == self.clip.caption
+
+
+@dataclass(frozen=True)
+class LevelSummary:
+    """One level over all clips."""
+
+    level: str
+    keep_ratio: float
+    audio_tokens: int  # sum over the clips
+    ttft_ms_median: float
+    kv_bytes: int  # sum over the clips
+    captions_exact: int  # clips whose caption is the true one, word for word
 
 
 def add_commands(commands) -> None:
@@ -18,15 +83,16 @@ def add_commands(commands) -> None:
         commands,
         "demo",
         run_demo,
-        "export the shipped model and hear ten clips at every level",
-        (
-            "Export the model that ships with ltbm, hear ten clips nobody trained on at several levels,\n"
-            "and print what was played, what was heard, tokens, time to first token and KV cache.\n" + HONESTY
-        ),
+        "export the shipped model and let it describe ten clips at several levels",
+        DESCRIPTION + NOTE,
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
     parser.add_argument(
-        "--clips", type=int, default=10, metavar="N", help="how many of the ten clips (default 10)"
+        "--clips",
+        type=int,
+        default=CLIP_COUNT,
+        metavar="N",
+        help=f"how many of the ten clips (default {CLIP_COUNT})",
     )
     parser.add_argument("--json", action="store_true", help="print one object instead of the text")
 
@@ -36,73 +102,86 @@ def run_demo(args) -> None:
 
     from .bundle import demo_bundle
 
-    def progress(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
-    if not 1 <= args.clips <= len(records):
-        raise UsageError(f"--clips {args.clips} is outside 1..{len(records)}")
-    records = records[: args.clips]
-    with (
-        demo_bundle(args.precision, progress) as bundle,
-        Session.open(bundle, reuse=False) as session,
-    ):  # each level pays the encoder
-        session.generate(str(CLIPS / records[0]["file"]), "what do you hear ?")  # warm-up, not shown
-        clips = [_hear(session, record, not args.json) for record in records]
-    levels = [_summary(level, clips) for level in LEVELS]
+    clips = read_clips(args.clips)
+    with demo_bundle(args.precision, _to_stderr) as bundle:
+        with Session.open(bundle, reuse=False) as session:  # no reuse: every level runs the encoder
+            results = _describe_clips(session, clips, show=not args.json)
+    levels = [_summarise(level, results) for level in LEVELS]
     if args.json:
-        print(json.dumps({"note": HONESTY, "clips": clips, "levels": levels}))
-        return
-    _print_summary(levels, len(clips))
+        print(_to_json(results, levels))
+    else:
+        _print_summary(levels, len(clips))
 
 
-def _hear(session, record: dict, show: bool) -> dict:
-    """Caption one clip at every level."""
+def read_clips(count: int) -> list[Clip]:
+    """The first `count` of the shipped clips."""
+    records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
+    if not 1 <= count <= len(records):
+        raise UsageError(f"--clips {count} is outside 1..{len(records)}")
+    return [Clip(CLIPS / record["file"], record["seconds"], record["caption"]) for record in records[:count]]
+
+
+def _describe_clips(session: "Session", clips: list[Clip], show: bool) -> list[ClipResult]:
     from .language import CAPTION_PROMPT
 
-    heard = {}
-    if show:
-        print(f"{record['file']}  {record['seconds']:.1f} s\n  played  {record['caption']}")
-    for level in LEVELS:
-        answer = session.generate(str(CLIPS / record["file"]), CAPTION_PROMPT, level, max_new_tokens=48)
-        heard[level] = {
-            "text": answer.text,
-            "tokens": answer.tokens_out,
-            "ttft_ms": answer.timings["ttft"],
-            "encoder_ms": answer.timings["encoder"],
-            "kv_bytes": answer.kv_bytes,
-        }
+    session.generate(str(clips[0].path), CAPTION_PROMPT)  # warm-up, not shown
+    results = []
+    for clip in clips:
         if show:
-            mark = "=" if answer.text == record["caption"] else " "
-            print(
-                f"  {level:<7}{mark}{answer.text}  [{answer.tokens_out} tokens, {answer.timings['ttft']:.0f} ms]",
-                flush=True,
-            )
-    return {"file": record["file"], "played": record["caption"], "heard": heard}
+            print(f"{clip.path.name}  {clip.seconds:.1f} s\n  played  {clip.caption}")
+        results.append(_describe_clip(session, clip, CAPTION_PROMPT, show))
+    return results
 
 
-def _summary(level: str, clips: list[dict]) -> dict:
-    rows = [clip["heard"][level] for clip in clips]
-    ttft = sorted(row["ttft_ms"] for row in rows)
-    return {
-        "level": level,
-        "keep_ratio": float(NAMED_RATIOS[level]),
-        "audio_tokens": sum(row["tokens"] for row in rows),
-        "ttft_ms_median": ttft[len(ttft) // 2],
-        "kv_bytes": sum(row["kv_bytes"] for row in rows),
-        "captions_exact": sum(clip["heard"][level]["text"] == clip["played"] for clip in clips),
-    }
-
-
-def _print_summary(levels: list[dict], clips: int) -> None:
-    print(
-        f"\n{'level':<8}{'audio tokens':>13}{'TTFT ms (median)':>18}{'KV cache KiB':>14}{'captions exact':>16}"
-    )
-    for row in levels:
-        print(
-            f"{row['level']:<8}{row['audio_tokens']:>13}{row['ttft_ms_median']:>18.1f}{row['kv_bytes'] / 1024:>14.0f}"
-            f"{row['captions_exact']:>11} of {clips}"
+def _describe_clip(session: "Session", clip: Clip, prompt: str, show: bool) -> ClipResult:
+    """The captions of one clip, each printed as soon as it is there."""
+    captions = {}
+    for level in LEVELS:
+        answer = session.generate(str(clip.path), prompt, level, max_new_tokens=CAPTION_TOKENS)
+        captions[level] = Caption(
+            text=answer.text,
+            tokens=answer.tokens_out,
+            ttft_ms=answer.timings["ttft"],
+            encoder_ms=answer.timings["encoder"],
+            kv_bytes=answer.kv_bytes,
         )
-    print(
-        f"\n{HONESTY}\nAudio tokens and KV cache are sums over the clips; '=' marks a caption that is word for word what was played."
+        if show:
+            _print_caption(clip, level, captions[level])
+    return ClipResult(clip, captions)
+
+
+def _summarise(level: str, results: list[ClipResult]) -> LevelSummary:
+    captions = [result.captions[level] for result in results]
+    ttft_ms = sorted(caption.ttft_ms for caption in captions)
+    return LevelSummary(
+        level=level,
+        keep_ratio=float(NAMED_RATIOS[level]),
+        audio_tokens=sum(caption.tokens for caption in captions),
+        ttft_ms_median=ttft_ms[len(ttft_ms) // 2],
+        kv_bytes=sum(caption.kv_bytes for caption in captions),
+        captions_exact=sum(result.exact(level) for result in results),
     )
+
+
+def _to_json(results: list[ClipResult], levels: list[LevelSummary]) -> str:
+    clips = [result.to_json() for result in results]
+    return json.dumps({"note": NOTE, "clips": clips, "levels": [asdict(level) for level in levels]})
+
+
+def _print_caption(clip: Clip, level: str, caption: Caption) -> None:
+    mark = "=" if caption.text == clip.caption else " "
+    cost = f"[{caption.tokens} tokens, {caption.ttft_ms:.0f} ms]"
+    print(f"  {level:<7}{mark}{caption.text}  {cost}", flush=True)
+
+
+def _print_summary(levels: list[LevelSummary], clips: int) -> None:
+    titles = f"{'audio tokens':>13}{'TTFT ms (median)':>18}{'KV cache KiB':>14}{'captions exact':>16}"
+    print(f"\n{'level':<8}{titles}")
+    for row in levels:
+        figures = f"{row.audio_tokens:>13}{row.ttft_ms_median:>18.1f}{row.kv_bytes / 1024:>14.0f}"
+        print(f"{row.level:<8}{figures}{row.captions_exact:>11} of {clips}")
+    print(f"\n{NOTE}\n{LEGEND}")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,12 +1,17 @@
-"""Scores a checkpoint in PyTorch, at any level: `python -m ltbm.demo.evaluate DIR --scenes 400`."""
+"""Scores a checkpoint in PyTorch, at any level: `python -m ltbm.demo.evaluate DIR --scenes 400`.
+
+Needs a checkout of ltbm, like training (`train.py`); `ltbm eval demo` scores the exported engines anywhere.
+"""
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from transformers import DynamicCache, Qwen2AudioForConditionalGeneration
 
 from ltbm.plugins.merge import apply_plan, plan_merge
@@ -30,62 +35,70 @@ def load_model(folder: Path) -> Qwen2AudioForConditionalGeneration:
 
 
 @torch.inference_mode()
-def hear(
+def answer_scenes(
     model: Qwen2AudioForConditionalGeneration, scenes: Sequence[Scene], level: Level = NO_COMPRESSION
 ) -> list[list[str]]:
-    """For each scene its caption, then the answers to its questions; greedily decoded, audio merged to `level`."""
-    tokenizer = data.make_tokenizer()
+    """For each scene its caption, then the answers to its questions; greedy, with audio merged to `level`."""
+    answerer = Answerer(model, data.make_tokenizer(), level)
     texts = []
     for first in range(0, len(scenes), CLIPS_PER_BATCH):
-        texts += _answer_batch(model, tokenizer, scenes[first : first + CLIPS_PER_BATCH], level)
+        texts += answerer.answer_batch(scenes[first : first + CLIPS_PER_BATCH])
     return texts
 
 
-def _answer_batch(model, tokenizer, scenes: Sequence[Scene], level: Level) -> list[list[str]]:
-    """For each scene the answers to its prompts."""
-    counts, prefixes = [], []
-    for scene in scenes:
-        audio = _merged_audio(model, data.make_example(scene), level)
-        prompts = [prompt for prompt, _ in data.dialogues(scene, draw=0)]
-        counts.append(len(prompts))
-        prefixes += [_prefix(model, tokenizer, prompt, audio, level) for prompt in prompts]
-    token_ids = _decode(model, prefixes, tokenizer.token_to_id(language.TURN_END))
-    texts = iter([tokenizer.decode(ids) for ids in token_ids])
-    return [list(islice(texts, count)) for count in counts]
+@dataclass(frozen=True)
+class Answerer:
+    """A model in PyTorch with the merge as LTBM's numpy reference does it."""
+
+    model: Qwen2AudioForConditionalGeneration
+    tokenizer: Tokenizer
+    level: Level
+
+    def answer_batch(self, scenes: Sequence[Scene]) -> list[list[str]]:
+        """For each scene the answers to its prompts, all decoded together."""
+        counts, prefixes = [], []
+        for scene in scenes:
+            audio = self.merged_audio(data.make_example(scene))
+            prompts = [prompt for prompt, _ in data.dialogues(scene, draw=0)]
+            counts.append(len(prompts))
+            prefixes += [self.prefix(prompt, audio) for prompt in prompts]
+        token_ids = greedy(self.model, prefixes, data.token_id(self.tokenizer, language.TURN_END))
+        texts = iter([self.tokenizer.decode(ids) for ids in token_ids])
+        return [list(islice(texts, count)) for count in counts]
+
+    def merged_audio(self, example: data.Example) -> MergedAudio:
+        """One clip through the stock encoder, the merge and the stock projector."""
+        features = torch.from_numpy(example.features).float()[None]
+        tokens = encode_audio(self.model, features, torch.tensor([example.frames]))
+        valid = tokens[0, : token_count(example.frames)].numpy()
+        plan = plan_merge(valid, self.level.target(len(valid)), self.level.merge_window)
+        merged = self.model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, valid)))
+        return MergedAudio.of_plans(merged.numpy(), [plan])
+
+    def prefix(self, prompt: str, audio: MergedAudio) -> Prefix:
+        text = data.PREFIX + language.AUDIO_TOKEN + data.DIALOGUE.format(prompt=prompt)
+        prompt_ids = self.tokenizer.encode(text).ids
+        counts = [TokenCounts(audio.tokens_in, audio.tokens_out)]
+        layout = lay_out(prompt_ids, counts, self.model.config.audio_token_id, self.level)
+        embeddings = self.model.model.language_model.embed_tokens.weight
+        return splice(layout, [audio], embeddings.numpy())
 
 
-def _prefix(model, tokenizer, prompt: str, audio: MergedAudio, level: Level) -> Prefix:
-    counts = [TokenCounts(audio.tokens_in, audio.tokens_out)]
-    layout = lay_out(_prompt_ids(tokenizer, prompt), counts, model.config.audio_token_id, level)
-    return splice(layout, [audio], model.get_input_embeddings().weight.numpy())
-
-
-def _prompt_ids(tokenizer, prompt: str) -> list[int]:
-    return tokenizer.encode(data.PREFIX + language.AUDIO_TOKEN + data.SEGMENT.format(prompt=prompt)).ids
-
-
-def _merged_audio(model, example: data.Example, level: Level) -> MergedAudio:
-    """One clip through the stock encoder, the merge as LTBM's numpy reference does it, and the stock projector."""
-    features = torch.from_numpy(example.features).float()[None]
-    tokens = encode_audio(model, features, torch.tensor([example.frames]))[0, : token_count(example.frames)]
-    plan = plan_merge(tokens.numpy(), level.target(len(tokens)), level.merge_window)
-    merged = model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, tokens.numpy())))
-    return MergedAudio.of_plans(merged.numpy(), [plan])
-
-
-def _decode(model, prefixes: list[Prefix], end: int) -> list[list[int]]:
-    """Greedy tokens of every row until `end`. Rows are padded on the left; masks are 4-D, so positions may be any."""
-    longest = max(len(prefix.token_ids) for prefix in prefixes)
-    embeds, positions, bias = (
-        torch.stack([_left_padded(torch.from_numpy(getattr(prefix, name)), longest) for prefix in prefixes])
-        for name in ("inputs_embeds", "position_ids", "key_bias")
-    )
-    pads = torch.tensor([longest - len(prefix.token_ids) for prefix in prefixes])
-    mask = _left_padded_mask(pads, longest) + bias[:, None, None]
-    cache, said = DynamicCache(), []
+def greedy(
+    model: Qwen2AudioForConditionalGeneration, prefixes: Sequence[Prefix], end: int
+) -> list[list[int]]:
+    """Greedy tokens of every row until `end`; rows are padded on the left and masks are 4-D."""
+    longest = max(len(prefix) for prefix in prefixes)
+    embeds = _left_padded([prefix.inputs_embeds for prefix in prefixes], longest)
+    positions = _left_padded([prefix.position_ids for prefix in prefixes], longest)
+    key_bias = _left_padded([prefix.key_bias for prefix in prefixes], longest)
+    pads = torch.tensor([longest - len(prefix) for prefix in prefixes])
+    mask = _left_padded_mask(pads, longest) + key_bias[:, None, None]
+    cache = DynamicCache()
     running = torch.ones(len(prefixes), dtype=torch.bool)
-    following = torch.tensor([[prefix.next_position] for prefix in prefixes])
-    while running.any() and len(said) < MAX_NEW_TOKENS:
+    next_positions = torch.tensor([[prefix.next_position] for prefix in prefixes])
+    steps: list[torch.Tensor] = []
+    while running.any() and len(steps) < MAX_NEW_TOKENS:
         output = model.model.language_model(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -93,40 +106,55 @@ def _decode(model, prefixes: list[Prefix], end: int) -> list[list[int]]:
             past_key_values=cache,
             use_cache=True,
         )
-        token = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
-        said.append(torch.where(running, token, end))
-        running &= token != end
-        embeds, positions = model.get_input_embeddings()(token)[:, None], following + len(said) - 1
+        tokens = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
+        embeds = model.get_input_embeddings()(tokens)[:, None]
+        positions = next_positions + len(steps)
         mask = torch.nn.functional.pad(mask[:, :, -1:], (0, 1))
-    return [[int(t) for t in row if t != end] for row in torch.stack(said, dim=1)]
+        steps.append(torch.where(running, tokens, end))
+        running &= tokens.ne(end)
+    rows = torch.stack(steps, dim=1).tolist()
+    return [[token for token in row if token != end] for row in rows]
 
 
-def _left_padded(values: torch.Tensor, length: int) -> torch.Tensor:
-    """values [S, ...] as the last of [length, ...], zeros before."""
-    return torch.cat([values.new_zeros(length - len(values), *values.shape[1:]), values])
+def _left_padded(rows: Sequence, length: int) -> torch.Tensor:
+    """Arrays [S, ...] of different lengths as the last of [rows, length, ...], zeros before."""
+    padded = []
+    for row in rows:
+        values = torch.from_numpy(row)
+        pad = values.new_zeros(length - len(values), *values.shape[1:])
+        padded.append(torch.cat([pad, values]))
+    return torch.stack(padded)
 
 
 def _left_padded_mask(pads: torch.Tensor, length: int) -> torch.Tensor:
-    """Additive causal mask [B, 1, S, S] whose first `pads` keys are hidden; padding queries see themselves."""
-    seen = (
-        torch.ones(length, length, dtype=torch.bool).tril()[None]
-        & (torch.arange(length) >= pads[:, None])[:, None]
-    )
-    seen |= torch.eye(length, dtype=torch.bool)
-    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    """Additive causal mask [B, 1, S, S] that hides each row's first `pads` keys; padding sees itself."""
+    causal = torch.ones(length, length, dtype=torch.bool).tril()[None]
+    is_token = torch.arange(length) >= pads[:, None]
+    visible = causal & is_token[:, None]
+    visible |= torch.eye(length, dtype=torch.bool)
+    return data.additive(visible)[:, None]
 
 
 def score(scenes: Sequence[Scene], texts: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Every metric over scenes and what `hear` gave for them."""
-    clips = [
-        metrics.score_clip(scene.events, heard[0], language.questions(scene), heard[1:])
-        for scene, heard in zip(scenes, texts, strict=True)
-    ]
+    """Every metric over scenes and what `answer_scenes` gave for them."""
+    clips = []
+    for scene, (caption, *answers) in zip(scenes, texts, strict=True):
+        clips.append(metrics.score_clip(scene.events, caption, language.questions(scene), answers))
     return metrics.summarise(clips)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = _parse_options()
+    torch.set_num_threads(options.threads)
+    draw = held_out_scene if options.split == "test" else make_scene
+    scenes = [draw(seed) for seed in split_seeds(options.split, options.scenes)]
+    texts = answer_scenes(load_model(options.checkpoint), scenes, parse_level(options.level))
+    figures = {name: round(value, 4) for name, value in score(scenes, texts).items()}
+    print(json.dumps({"scenes": len(scenes), **figures}, indent=2))
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Score a checkpoint of the demo model in PyTorch.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument(
@@ -134,16 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--level", choices=tuple(NAMED_RATIOS), default="full")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    draw = held_out_scene if options.split == "test" else make_scene
-    scenes = [draw(seed) for seed in split_seeds(options.split, options.scenes)]
-    figures = score(scenes, hear(load_model(options.checkpoint), scenes, parse_level(options.level)))
-    print(
-        json.dumps(
-            {"scenes": len(scenes), **{name: round(value, 4) for name, value in figures.items()}}, indent=2
-        )
-    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

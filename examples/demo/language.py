@@ -1,15 +1,19 @@
-"""What the demo model reads and says: captions, questions, and the words it knows.
+"""The demo model's language: captions, questions, and its vocabulary.
 
-A caption is a pure function of a scene's events and `parse_caption` is its inverse, so an answer can be scored event by
-event. Every text is words and punctuation between blanks, as the word-level tokenizer sees it.
+A caption is a pure function of a scene's events and `parse_caption` is its inverse, so an answer can be
+scored event by event. Every text is words and punctuation between blanks, as the word-level tokenizer needs
+it.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.random import Generator
 
 from .scenes import DURATIONS, MAX_COUNT, PITCHES, SOUNDS, Event, Scene
 
@@ -40,10 +44,16 @@ COUNT_WORDS = ("once", "twice", "three times")
 DURATION_WORDS = {"brief": "briefly", "long": "for long"}
 ORDINALS = ("first", "second", "third", "fourth")
 NUMBERS = ("one", "two", "three", "four")
-JOIN, END = " , then ", " ."
+JOIN = " , then "
+END = " ."
 
-AUDIO_TOKEN, AUDIO_BOS_TOKEN, AUDIO_EOS_TOKEN = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
-END_OF_TEXT, TURN_START, TURN_END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unknown|>"
+AUDIO_TOKEN = "<|AUDIO|>"
+AUDIO_BOS_TOKEN = "<|audio_bos|>"
+AUDIO_EOS_TOKEN = "<|audio_eos|>"
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+UNKNOWN = "<|unknown|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, AUDIO_TOKEN, AUDIO_BOS_TOKEN, AUDIO_EOS_TOKEN, UNKNOWN)
 CHAT_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}"
@@ -60,6 +70,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )  # Qwen2-Audio's, without the system turn
+
+Attribute = TypeVar("Attribute", int, str)
 
 
 @dataclass(frozen=True)
@@ -80,23 +92,23 @@ def caption(events: Sequence[Event]) -> str:
 def describe(event: Event) -> str:
     """The clause of one event: "a low bell rings twice"."""
     noun, verb = PHRASES[event.sound]
-    extent = COUNT_WORDS[event.count - 1] if event.count else DURATION_WORDS[event.duration]
-    return f"{noun.format(pitch=event.pitch)} {verb} {extent}"
+    return f"{noun.format(pitch=event.pitch)} {verb} {_extent(event)}"
+
+
+def _extent(event: Event) -> str:
+    """How often a counted sound is repeated, or how long a sustained one lasts."""
+    if event.count is not None:
+        return COUNT_WORDS[event.count - 1]
+    if event.duration is not None:
+        return DURATION_WORDS[event.duration]
+    raise ValueError(f"{event} has neither a count nor a duration; every sound has one of them")
 
 
 def parse_caption(text: str) -> list[Event]:
-    """The events a caption tells of, in order; clauses that no event could have given are left out."""
+    """The events that a caption names, in order; clauses that no event could have given are left out."""
     clauses = re.split(r",\s*then\b", text.strip().removesuffix(END.strip()))
-    return [CLAUSES[clause] for clause in map(_normal, clauses) if clause in CLAUSES]
-
-
-def questions(scene: Scene, number: int = QUESTIONS_PER_SCENE, draw: int = 0) -> list[Question]:
-    """`number` questions on a scene; the same seed and `draw` give the same ones."""
-    rng = np.random.default_rng([scene.seed, QUESTION_STREAM, draw])
-    askable = _askable(scene.events)
-    kinds = rng.permutation(sorted(askable))
-    picked = [kinds[k % len(kinds)] for k in range(number)]
-    return [_ASK[kind](rng, scene.events, int(rng.choice(askable[kind]))) for kind in picked]
+    events = [CLAUSES.get(_normal(clause)) for clause in clauses]
+    return [event for event in events if event is not None]
 
 
 def _normal(text: str) -> str:
@@ -105,105 +117,123 @@ def _normal(text: str) -> str:
 
 def _every_event() -> list[Event]:
     """One event of every class with every attribute."""
-    return [
-        Event(name, count, pitch, duration)
-        for name, sound in SOUNDS.items()
-        for count in (range(1, MAX_COUNT + 1) if sound.counted else (None,))
-        for pitch in (PITCHES if sound.pitched else (None,))
-        for duration in ((None,) if sound.counted else DURATIONS)
-    ]
+    events = []
+    for name, sound in SOUNDS.items():
+        counts = range(1, MAX_COUNT + 1) if sound.counted else [None]
+        pitches = PITCHES if sound.pitched else [None]
+        durations = [None] if sound.counted else DURATIONS
+        for count, pitch, duration in itertools.product(counts, pitches, durations):
+            events.append(Event(name, count, pitch, duration))
+    return events
 
 
 CLAUSES = {describe(event): event for event in _every_event()}
 
 
-def _askable(events: Sequence[Event]) -> dict[str, list[int]]:
-    """The events [indices] that each kind of question can be asked about; kinds with none are left out."""
-    every = range(len(events))
-    found = {
-        "order": list(every),
-        "after": list(every[:-1]),
-        "count": [k for k in every if events[k].count],
-        "pitch": [k for k in every if events[k].pitch],
-        "duration": [k for k in every if events[k].duration],
+def questions(scene: Scene, number: int = QUESTIONS_PER_SCENE, draw: int = 0) -> list[Question]:
+    """`number` questions on a scene; the same seed and `draw` give the same ones."""
+    rng = np.random.default_rng([scene.seed, QUESTION_STREAM, draw])
+    indices = _indices_by_kind(scene.events)
+    kinds = rng.permutation(sorted(indices))
+    drawn = []
+    for k in range(number):
+        kind = str(kinds[k % len(kinds)])
+        index = int(rng.choice(indices[kind]))
+        drawn.append(QUESTION_KINDS[kind](rng, scene.events, index))
+    return drawn
+
+
+def _indices_by_kind(events: Sequence[Event]) -> dict[str, list[int]]:
+    """For each kind of question the events [indices] that it can be about; kinds with none are left out."""
+    every = list(range(len(events)))
+    indices = {
+        "order": every,
+        "after": every[:-1],
+        "count": [k for k in every if events[k].count is not None],
+        "pitch": [k for k in every if events[k].pitch is not None],
+        "duration": [k for k in every if events[k].duration is not None],
         "number": [0],
     }
-    return {kind: indices for kind, indices in found.items() if indices}
+    return {kind: able for kind, able in indices.items() if able}
 
 
-def _named(events: Sequence[Event], index: int) -> str:
+def _name(events: Sequence[Event], index: int) -> str:
     """The event's name, with its ordinal among its class where the class repeats: "the second bell"."""
     name = events[index].sound
     same = [k for k, event in enumerate(events) if event.sound == name]
     return f"the {ORDINALS[same.index(index)]} {name}" if len(same) > 1 else f"the {name}"
 
 
-def _ask_order(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    return _multiple("order", rng, f"which sound comes {ORDINALS[index]}", _sound_options(rng, events, index))
+def _order_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    stem = f"which sound comes {ORDINALS[index]}"
+    return _sound_question("order", stem, rng, events, index)
 
 
-def _ask_after(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    stem = f"which sound comes after {_named(events, index)}"
-    return _multiple("after", rng, stem, _sound_options(rng, events, index + 1))
+def _after_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    stem = f"which sound comes after {_name(events, index)}"
+    return _sound_question("after", stem, rng, events, index + 1)
 
 
-def _ask_count(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    options = _ordered_options(rng, COUNT_WORDS, events[index].count - 1)
-    return Question(
-        "count", *_options_text(f"how often does {_named(events, index)} sound", options[0]), options[1]
-    )
+def _count_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    stem = f"how often does {_name(events, index)} sound"
+    count = _required(events[index].count)
+    return _words_question("count", stem, rng, COUNT_WORDS, count - 1)
 
 
-def _ask_pitch(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    return Question("pitch", f"is {_named(events, index)} low or high ?", PITCHES, events[index].pitch)
+def _number_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    return _words_question("number", "how many sounds are there", rng, NUMBERS, len(events) - 1)
 
 
-def _ask_duration(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    return Question(
-        "duration", f"is {_named(events, index)} brief or long ?", DURATIONS, events[index].duration
-    )
+def _pitch_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    pitch = _required(events[index].pitch)
+    return Question("pitch", f"is {_name(events, index)} low or high ?", PITCHES, pitch)
 
 
-def _ask_number(rng: np.random.Generator, events: Sequence[Event], index: int) -> Question:
-    options = _ordered_options(rng, NUMBERS, len(events) - 1)
-    return Question("number", *_options_text("how many sounds are there", options[0]), options[1])
+def _duration_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    duration = _required(events[index].duration)
+    return Question("duration", f"is {_name(events, index)} brief or long ?", DURATIONS, duration)
 
 
-_ASK = {
-    "order": _ask_order,
-    "after": _ask_after,
-    "count": _ask_count,
-    "pitch": _ask_pitch,
-    "duration": _ask_duration,
-    "number": _ask_number,
+QUESTION_KINDS: dict[str, Callable[[Generator, Sequence[Event], int], Question]] = {
+    "order": _order_question,
+    "after": _after_question,
+    "count": _count_question,
+    "pitch": _pitch_question,
+    "duration": _duration_question,
+    "number": _number_question,
 }
 
 
-def _sound_options(rng: np.random.Generator, events: Sequence[Event], index: int) -> list[str]:
-    """The right sound first, then wrong ones: those of the scene before any other."""
+def _required(attribute: Attribute | None) -> Attribute:
+    """An attribute that the event has, because its kind of question was chosen for it."""
+    assert attribute is not None
+    return attribute
+
+
+def _sound_question(kind: str, stem: str, rng: Generator, events: Sequence[Event], index: int) -> Question:
+    """Which sound event `index` is, among wrong ones: those of the scene before any other."""
     right = events[index].sound
-    heard = sorted({event.sound for event in events} - {right})
-    others = sorted(set(SOUNDS) - {right} - set(heard))
-    return [right, *rng.permutation(heard), *rng.permutation(others)][:OPTIONS]
-
-
-def _multiple(kind: str, rng: np.random.Generator, stem: str, options: list[str]) -> Question:
+    present = sorted({event.sound for event in events} - {right})
+    absent = sorted(set(SOUNDS) - {right} - set(present))
+    options = [right, *rng.permutation(present), *rng.permutation(absent)][:OPTIONS]
     shuffled = [str(option) for option in rng.permutation(options)]
-    return Question(kind, *_options_text(stem, shuffled), options[0])
+    return Question(kind, _with_options(stem, shuffled), tuple(shuffled), right)
 
 
-def _ordered_options(rng: np.random.Generator, words: Sequence[str], right: int) -> tuple[list[str], str]:
-    """OPTIONS of the words in their own order, the right one among them, and the right one."""
-    wrong = rng.permutation([k for k in range(len(words)) if k != right])[: OPTIONS - 1]
-    return [words[k] for k in sorted([right, *wrong])], words[right]
+def _words_question(kind: str, stem: str, rng: Generator, words: Sequence[str], right: int) -> Question:
+    """OPTIONS of the words in their own order, the right one among them."""
+    others = [k for k in range(len(words)) if k != right]
+    wrong = rng.permutation(others)[: OPTIONS - 1]
+    options = [words[k] for k in sorted([right, *wrong])]
+    return Question(kind, _with_options(stem, options), tuple(options), words[right])
 
 
-def _options_text(stem: str, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    return f"{stem} : {' , '.join(options[:-1])} or {options[-1]} ?", tuple(options)
+def _with_options(stem: str, options: Sequence[str]) -> str:
+    return f"{stem} : {' , '.join(options[:-1])} or {options[-1]} ?"
 
 
 def vocabulary() -> list[str]:
-    """Every token, special ones first; a token's place is its id."""
+    """Every token, special ones first; a token's index is its id."""
     texts = [
         CAPTION_PROMPT,
         "user assistant system",
@@ -212,17 +242,23 @@ def vocabulary() -> list[str]:
         *CLAUSES,
         *SOUNDS,
         *ORDINALS,
+        *NUMBERS,
+        *COUNT_WORDS,
+        *DURATIONS,
+        *PITCHES,
+        "which sound comes after the first or last : , ?",
+        "how often does the sound",
+        "how many sounds are there",
+        "is the low or high brief or long",
     ]
-    texts += [*NUMBERS, *COUNT_WORDS, *DURATIONS, *PITCHES, "which sound comes after the first or last : , ?"]
-    texts += ["how often does the sound", "how many sounds are there", "is the low or high brief or long"]
-    return [*SPECIAL_TOKENS, *sorted({word for text in texts for word in text.split()})]
+    return [*SPECIAL_TOKENS, *sorted(set(" ".join(texts).split()))]
 
 
 def write_tokenizer(path: Path) -> None:
     """Writes tokenizer.json: one token for a word or a sign, words between blanks."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-    ids = {token: k for k, token in enumerate(vocabulary())}
+    ids = {token: index for index, token in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(

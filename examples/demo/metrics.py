@@ -1,6 +1,7 @@
-"""Scores of what was heard against what was played: numpy only, so that every runtime can use them.
+"""Scores of a model's answers against what a scene holds.
 
-`score_clip` counts for one clip, `summarise` adds the counts up: so a bootstrap can redraw clips.
+`score_clip` counts for one clip and `summarise` adds the counts up, so that a bootstrap can redraw clips.
+Needs neither torch nor an engine, so that answers of every runtime can be scored.
 """
 
 from collections import Counter, defaultdict
@@ -11,16 +12,16 @@ import numpy as np
 from .language import Question, caption, parse_caption
 from .scenes import Event
 
-RATIOS = {  # metric -> (counts of its numerator, counts of its denominator)
-    "event_precision": ("matched", "heard"),
-    "event_recall": ("matched", "played"),
-    "event_f1": ("matched_twice", "heard_and_played"),
+RATIOS = {  # metric -> (count of its numerator, count of its denominator)
+    "event_precision": ("matched", "predicted"),
+    "event_recall": ("matched", "true"),
+    "event_f1": ("matched_twice", "predicted_and_true"),
     "exact_match": ("exact", "clips"),
     "sequence_accuracy": ("in_order", "clips"),
-    "count_accuracy": ("count_right", "count_asked"),
-    "duration_accuracy": ("duration_right", "duration_asked"),
-    "pitch_accuracy": ("pitch_right", "pitch_asked"),
-    "question_accuracy": ("question_right", "question_asked"),
+    "count_accuracy": ("count_right", "count_scored"),
+    "duration_accuracy": ("duration_right", "duration_scored"),
+    "pitch_accuracy": ("pitch_right", "pitch_scored"),
+    "question_accuracy": ("question_right", "question_scored"),
 }
 COUNTS = sorted({name for pair in RATIOS.values() for name in pair})
 ATTRIBUTES = ("count", "duration", "pitch")
@@ -28,37 +29,36 @@ ATTRIBUTES = ("count", "duration", "pitch")
 
 def score_clip(
     events: Sequence[Event],
-    heard_caption: str,
+    predicted_caption: str,
     questions: Sequence[Question] = (),
     answers: Sequence[str] = (),
 ) -> dict[str, int]:
-    """The counts (COUNTS) of one clip from the caption and the answers that were given for it.
+    """The counts (COUNTS) of one clip from the caption and the answers that a model gave for it.
 
-    Events match as multisets of classes. An attribute is right where the k-th event of its class was heard with it; an
-    event that was not heard has all attributes wrong.
+    Events match as multisets of classes. An attribute is right if the k-th event of its class was predicted
+    with it; an event that was not predicted has all attributes wrong.
     """
-    heard = parse_caption(heard_caption)
-    matched = sum((Counter(e.sound for e in events) & Counter(e.sound for e in heard)).values())
+    predicted = parse_caption(predicted_caption)
+    sounds = [event.sound for event in events]
+    predicted_sounds = [event.sound for event in predicted]
+    matched = (Counter(sounds) & Counter(predicted_sounds)).total()
     counts = {
         "matched": matched,
         "matched_twice": 2 * matched,
-        "heard": len(heard),
-        "played": len(events),
-        "heard_and_played": len(heard) + len(events),
+        "predicted": len(predicted),
+        "true": len(events),
+        "predicted_and_true": len(predicted) + len(events),
         "clips": 1,
-        "exact": int(_words(heard_caption) == _words(caption(events))),
-        "in_order": int([e.sound for e in heard] == [e.sound for e in events]),
-        "question_asked": len(questions),
-        "question_right": sum(
-            _words(answer) == _words(question.answer)
-            for question, answer in zip(questions, answers, strict=True)
-        ),
+        "exact": int(predicted_caption.split() == caption(events).split()),
+        "in_order": int(predicted_sounds == sounds),
+        "question_scored": len(questions),
+        "question_right": _right_answers(questions, answers),
     }
-    return counts | _attribute_counts(events, heard)
+    return counts | _attribute_counts(events, predicted)
 
 
 def summarise(clips: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    """Every metric of RATIOS over clips, each clip as `score_clip` counts it; nan where nothing was asked."""
+    """Every metric of RATIOS over clips as `score_clip` counts them; nan where there was nothing to score."""
     totals = {name: sum(clip[name] for clip in clips) for name in COUNTS}
     return {metric: _ratio(totals[above], totals[below]) for metric, (above, below) in RATIOS.items()}
 
@@ -71,39 +71,51 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """(difference, low, high) of a metric between two ways of hearing the same clips: a paired bootstrap."""
+    """(difference, low, high) of a metric between two sets of answers to the same clips: a paired bootstrap.
+
+    level: of the confidence interval from low to high
+    """
     if len(clips) != len(others):
         raise ValueError(f"{len(clips)} clips against {len(others)}: a paired bootstrap needs the same clips")
-    pairs = [_matrix(side, metric) for side in (clips, others)]  # each [clips, 2]
     picks = np.random.default_rng(seed).integers(len(clips), size=(draws, len(clips)))
-    redrawn = [side[picks].sum(axis=1) for side in pairs]  # each [draws, 2]
-    differences = redrawn[0][:, 0] / redrawn[0][:, 1] - redrawn[1][:, 0] / redrawn[1][:, 1]
+    differences = _redrawn_ratios(clips, metric, picks) - _redrawn_ratios(others, metric, picks)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return summarise(clips)[metric] - summarise(others)[metric], float(low), float(high)
 
 
-def _attribute_counts(events: Sequence[Event], heard: Sequence[Event]) -> dict[str, int]:
-    pools = defaultdict(list)
-    for event in heard:
-        pools[event.sound].append(event)
-    counts = {f"{name}_{what}": 0 for name in ATTRIBUTES for what in ("asked", "right")}
+def _redrawn_ratios(clips: Sequence[Mapping[str, int]], metric: str, picks: np.ndarray) -> np.ndarray:
+    """The metric [draws] of each draw of clips; `picks` [draws, clips] are indices."""
+    above, below = RATIOS[metric]
+    numerators = np.array([clip[above] for clip in clips], dtype=float)
+    denominators = np.array([clip[below] for clip in clips], dtype=float)
+    return numerators[picks].sum(axis=1) / denominators[picks].sum(axis=1)
+
+
+def _right_answers(questions: Sequence[Question], answers: Sequence[str]) -> int:
+    """Answers that are the right one word by word."""
+    pairs = zip(questions, answers, strict=True)
+    return sum(answer.split() == question.answer.split() for question, answer in pairs)
+
+
+def _attribute_counts(events: Sequence[Event], predicted: Sequence[Event]) -> dict[str, int]:
+    """For each attribute the events that have one, and those predicted with the right value."""
+    predicted_by_sound: dict[str, list[Event]] = defaultdict(list)
+    for event in predicted:
+        predicted_by_sound[event.sound].append(event)
+    counts = {}
+    for name in ATTRIBUTES:
+        counts[f"{name}_scored"] = 0
+        counts[f"{name}_right"] = 0
     for event in events:
-        found = pools[event.sound].pop(0) if pools[event.sound] else None
+        candidates = predicted_by_sound[event.sound]
+        match = candidates.pop(0) if candidates else None
         for name in ATTRIBUTES:
-            expected = getattr(event, name)
-            if expected is not None:
-                counts[f"{name}_asked"] += 1
-                counts[f"{name}_right"] += int(found is not None and getattr(found, name) == expected)
+            true_value = getattr(event, name)
+            if true_value is not None:
+                counts[f"{name}_scored"] += 1
+                counts[f"{name}_right"] += int(match is not None and getattr(match, name) == true_value)
     return counts
-
-
-def _matrix(clips: Sequence[Mapping[str, int]], metric: str) -> np.ndarray:
-    return np.array([[clip[name] for name in RATIOS[metric]] for clip in clips], dtype=float)
 
 
 def _ratio(above: float, below: float) -> float:
     return above / below if below else float("nan")
-
-
-def _words(text: str) -> list[str]:
-    return text.split()

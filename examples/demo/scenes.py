@@ -1,7 +1,7 @@
 """Scenes: one to four sounds after one another in background noise, each from one seed.
 
-Splits are disjoint by construction: a seed belongs to exactly one split, and a scene is a pure function of its seed
-and of whether sounds recur.
+Splits are disjoint by construction: a seed belongs to exactly one split, and a scene is a pure function of
+its seed and of whether sounds recur.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,8 @@ from scipy.signal import lfilter
 from .sounds import DURATIONS, MAX_COUNT, PITCHES, SAMPLE_RATE, SOUNDS, render_sound
 
 MAX_EVENTS = 4
-MIN_SCENE_S, MAX_SCENE_S = 3.0, 8.0
+MIN_SCENE_S = 3.0
+MAX_SCENE_S = 8.0
 EDGE_S = 0.15  # least silence before the first and after the last event
 PAUSE_S = 0.60  # least silence between events: longer than from one pulse to the next within an event
 STEP_S = 0.01  # scene lengths are whole mel frames
@@ -27,11 +28,12 @@ REPEAT_SHARE = 0.2  # chance that an event takes an earlier event's class on pur
 EVENT_DB = (-9.0, 0.0)  # level of an event under the loudest possible one
 NOISE_DB = (-52.0, -30.0)  # background's RMS under the loudest possible event's peak
 LEVEL_DB = (-18.0, -2.0)  # level of the scene under full scale
+RECURRENCE_STREAMS = {None: 0, False: 1, True: 2}  # keeps the draws of a seed's three scenes apart
 
 
 @dataclass(frozen=True)
 class Event:
-    """One sound of a scene; equality is what was heard, not when."""
+    """One sound of a scene; two are equal if they sound the same, whenever they do."""
 
     sound: str  # a key of SOUNDS
     count: int | None  # 1..MAX_COUNT for counted sounds
@@ -59,15 +61,19 @@ class Scene:
 
 
 def make_scene(seed: int, recurring: bool | None = None) -> Scene:
-    """The scene of a seed; `recurring` asks for a class that occurs twice (True), for none (False) or leaves it open."""
+    """The scene of a seed.
+
+    recurring: whether some class of sound occurs twice; None leaves it to chance
+    """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative; take one from SPLITS")
-    rng = np.random.default_rng([seed, {None: 0, False: 1, True: 2}[recurring]])
+    rng = np.random.default_rng([seed, RECURRENCE_STREAMS[recurring]])
     names = _draw_names(rng, recurring)
+    longest_s = MAX_SCENE_S - 2 * EDGE_S - PAUSE_S * (len(names) - 1)
     events, sounds = _draw_events(rng, names)
-    while sum(len(s) for s in sounds) / SAMPLE_RATE > MAX_SCENE_S - 2 * EDGE_S - PAUSE_S * (len(names) - 1):
+    while _total_seconds(sounds) > longest_s:
         events, sounds = _draw_events(rng, names)
-    return _place(rng, seed, events, sounds)
+    return _arrange(rng, seed, events, sounds)
 
 
 def held_out_scene(seed: int) -> Scene:
@@ -87,7 +93,9 @@ def split_seeds(split: str, count: int, first: int = 0) -> range:
 
 
 def _draw_names(rng: np.random.Generator, recurring: bool | None) -> list[str]:
-    share = np.array(EVENTS_SHARE) * ([0, 1, 1, 1] if recurring else [1, 1, 1, 1])
+    share = np.array(EVENTS_SHARE)
+    if recurring:
+        share[0] = 0  # a single sound cannot recur
     number = 1 + rng.choice(MAX_EVENTS, p=share / share.sum())
     names = list(rng.choice(list(SOUNDS), size=number, replace=recurring is not False))
     for k in range(1, number):
@@ -104,7 +112,7 @@ def _recurs(names: list[str]) -> bool:
 
 
 def _draw_events(rng: np.random.Generator, names: list[str]) -> tuple[list[Event], list[np.ndarray]]:
-    """Attributes and waveforms [samples] of the named sounds, not yet placed in time."""
+    """Attributes and waveforms [samples] of the named sounds, their times not yet known."""
     events, sounds = [], []
     for name in names:
         sound = SOUNDS[name]
@@ -116,28 +124,41 @@ def _draw_events(rng: np.random.Generator, names: list[str]) -> tuple[list[Event
     return events, sounds
 
 
-def _place(rng: np.random.Generator, seed: int, events: list[Event], sounds: list[np.ndarray]) -> Scene:
+def _arrange(rng: np.random.Generator, seed: int, events: list[Event], sounds: list[np.ndarray]) -> Scene:
     """Events spread over the scene with random pauses, in noise, at a random level."""
-    least = np.array([EDGE_S] + [PAUSE_S] * (len(events) - 1) + [EDGE_S])
-    filled = sum(len(s) for s in sounds) / SAMPLE_RATE + least.sum()
+    seconds, pauses = _draw_pauses(rng, sounds)
+    waveform = _background(rng, round(seconds * SAMPLE_RATE))
+    timed = []
+    start_s = 0.0
+    for event, sound, pause in zip(events, sounds, pauses):
+        start_s += pause
+        end_s = start_s + len(sound) / SAMPLE_RATE
+        timed.append(replace(event, start_s=float(start_s), end_s=float(end_s)))
+        first = int(start_s * SAMPLE_RATE)
+        waveform[first : first + len(sound)] += sound
+        start_s = end_s
+    waveform *= _gain(rng, LEVEL_DB) / max(1.0, np.abs(waveform).max())
+    return Scene(seed, waveform.astype(np.float32), tuple(timed))
+
+
+def _draw_pauses(rng: np.random.Generator, sounds: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """The scene's length in seconds, and the pause [s] before each sound."""
+    least = np.array([EDGE_S] + [PAUSE_S] * (len(sounds) - 1) + [EDGE_S])
+    filled = _total_seconds(sounds) + least.sum()
     seconds = max(filled, rng.uniform(max(MIN_SCENE_S, filled), MAX_SCENE_S))
     seconds = min(np.ceil(seconds / STEP_S) * STEP_S, MAX_SCENE_S)
     pauses = least + (seconds - filled) * rng.dirichlet(np.ones(len(least)))
-    waveform = _background(rng, round(seconds * SAMPLE_RATE))
-    placed, start = [], 0.0
-    for event, sound, pause in zip(events, sounds, pauses[:-1], strict=True):
-        start += pause
-        placed.append(replace(event, start_s=float(start), end_s=float(start + len(sound) / SAMPLE_RATE)))
-        first = int(start * SAMPLE_RATE)
-        waveform[first : first + len(sound)] += sound
-        start += len(sound) / SAMPLE_RATE
-    waveform *= _gain(rng, LEVEL_DB) / max(1.0, np.abs(waveform).max())
-    return Scene(seed, waveform.astype(np.float32), tuple(placed))
+    return seconds, pauses[:-1]
+
+
+def _total_seconds(sounds: list[np.ndarray]) -> float:
+    return sum(len(sound) for sound in sounds) / SAMPLE_RATE
 
 
 def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
     """White to brownish noise [samples] at a random level."""
-    noise = lfilter([1.0], [1.0, -rng.uniform(0.0, 0.97)], rng.normal(size=samples))
+    feedback = rng.uniform(0.0, 0.97)
+    noise = np.asarray(lfilter([1.0], [1.0, -feedback], rng.normal(size=samples)))
     return noise / np.sqrt(np.mean(noise**2)) * _gain(rng, NOISE_DB)
 
 

@@ -1,13 +1,14 @@
 """Sixteen sounds as seeded procedural waveforms.
 
-`render_sound` is the door: it draws one event's waveform.
-Counted sounds repeat one pulse 1 to 3 times; sustained sounds last briefly or for long.
+`render_sound` draws one event's waveform. Counted sounds repeat one pulse 1 to 3 times; sustained sounds last
+briefly or for long.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from scipy.signal import lfilter, sawtooth
 
 SAMPLE_RATE = 16_000  # Hz
@@ -20,7 +21,13 @@ RAMP_S = 0.008  # seconds of fade in and out, so that no edge clicks
 PITCHES = ("low", "high")
 DURATIONS = ("brief", "long")
 
-Render = Callable[[np.random.Generator, str | None, float], np.ndarray]
+BELL_PARTIALS = ((1.0, 1.0), (2.0, 0.7), (2.4, 0.5), (3.01, 0.4), (4.2, 0.25))  # (frequency ratio, gain)
+CLAP_BURSTS = ((0.0, 0.004), (0.012, 0.004), (0.024, 0.035))  # (seconds of its start, seconds of its decay)
+VOWELS_HZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
+FORMANT_GAINS = (1, 0.6, 0.3)  # of the vowel's three resonances
+
+Range = tuple[float, float]  # least and greatest value of a uniform draw
+Render = Callable[[Generator, str | None, float], np.ndarray]  # (rng, pitch, seconds) -> waveform [samples]
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,9 @@ class Sound:
     """One class of sound: how it is drawn and which attributes it has."""
 
     name: str  # as questions and metrics call it
-    render: Render  # (rng, pitch, seconds) -> waveform
+    render: Render
     pitched: bool  # whether "low" and "high" are told apart
-    pulse_s: tuple[float, float] | None = None  # seconds of one pulse; None: a sustained sound
+    pulse_s: Range | None = None  # seconds of one pulse; None: a sustained sound
 
     @property
     def counted(self) -> bool:
@@ -38,12 +45,17 @@ class Sound:
 
 
 def render_sound(
-    rng: np.random.Generator, sound: Sound, count: int | None, pitch: str | None, duration: str | None
+    rng: Generator, sound: Sound, count: int | None, pitch: str | None, duration: str | None
 ) -> np.ndarray:
-    """The waveform float64 [samples] of one event, of peak 1."""
-    if not sound.counted:
+    """The waveform float64 [samples] of one event, of peak 1.
+
+    count: of counted sounds, duration: of sustained ones, pitch: of pitched ones; the others are not read
+    """
+    if sound.pulse_s is None:
         seconds = rng.uniform(*(BRIEF_S if duration == "brief" else LONG_S))
         return _peak_one(_faded(sound.render(rng, pitch, seconds)))
+    if count is None:
+        raise ValueError(f"{sound.name} is a counted sound: give a count of 1 to {MAX_COUNT}")
     pulse = _peak_one(_faded(sound.render(rng, pitch, rng.uniform(*sound.pulse_s))))
     step = _samples(rng.uniform(*PERIOD_S))
     waveform = np.zeros(step * (count - 1) + len(pulse))
@@ -52,112 +64,120 @@ def render_sound(
     return _peak_one(waveform)
 
 
-def _beep(rng, pitch, seconds):
+def _beep(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     return np.sin(_phase(_pitch_hz(rng, pitch, (320, 480), (1100, 1600)), seconds))
 
 
-def _bell(rng, pitch, seconds):
+def _bell(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hz = _pitch_hz(rng, pitch, (230, 330), (750, 1050))
-    partials = zip((1.0, 2.0, 2.4, 3.01, 4.2), (1.0, 0.7, 0.5, 0.4, 0.25), strict=True)
-    return sum(a * np.sin(_phase(hz * k, seconds)) * _decay(seconds, 0.18 / k**0.5) for k, a in partials)
+    tone = np.zeros(_samples(seconds))
+    for ratio, gain in BELL_PARTIALS:
+        tone += gain * np.sin(_phase(hz * ratio, seconds)) * _decay(seconds, 0.18 / ratio**0.5)
+    return tone
 
 
-def _horn(rng, pitch, seconds):
+def _horn(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hz = _pitch_hz(rng, pitch, (170, 230), (420, 560))
     chord = sawtooth(_phase(hz, seconds)) + sawtooth(_phase(hz * 1.26, seconds))
-    return lfilter([0.4], [1, -0.6], chord)
+    return _filtered(chord, [0.4], [1, -0.6])
 
 
-def _knock(rng, pitch, seconds):
-    wood = np.sin(_phase(rng.uniform(330, 480), seconds)) + 0.6 * np.sin(
-        _phase(rng.uniform(800, 1100), seconds)
-    )
+def _knock(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
+    low = np.sin(_phase(rng.uniform(330, 480), seconds))
+    high = np.sin(_phase(rng.uniform(800, 1100), seconds))
+    wood = low + 0.6 * high
     return (wood + 0.4 * _noise(rng, seconds)) * _decay(seconds, 0.016)
 
 
-def _drum(rng, pitch, seconds):
+def _drum(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hz = _pitch_hz(rng, pitch, (60, 90), (190, 260))
     sweep = hz * (1 + 0.6 * _decay(seconds, 0.03))
-    skin = lfilter([0.1], [1, -0.9], _noise(rng, seconds)) * _decay(seconds, 0.02)
+    skin = _filtered(_noise(rng, seconds), [0.1], [1, -0.9]) * _decay(seconds, 0.02)
     return np.sin(_phase(sweep, seconds)) * _decay(seconds, 0.09) + skin
 
 
-def _click(rng, pitch, seconds):
-    burst = lfilter([1, -0.95], [1], _noise(rng, seconds))
+def _click(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
+    burst = _filtered(_noise(rng, seconds), [1, -0.95], [1])
     return burst * _decay(seconds, rng.uniform(0.003, 0.005))
 
 
-def _clap(rng, pitch, seconds):
+def _clap(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hands = _resonant(_noise(rng, seconds), rng.uniform(1000, 1700), 900.0)
     t = _time(seconds)
-    bursts = sum(np.exp(-(t - d) / w) * (t >= d) for d, w in ((0.0, 0.004), (0.012, 0.004), (0.024, 0.035)))
+    bursts = np.zeros(len(t))
+    for start, tau in CLAP_BURSTS:
+        bursts += np.exp(-(t - start) / tau) * (t >= start)
     return hands * bursts
 
 
-def _rising(rng, pitch, seconds):
+def _rising(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hz = _pitch_hz(rng, pitch, (400, 520), (1500, 1900))
     return np.sin(_phase(np.geomspace(hz, hz * 2.7, _samples(seconds)), seconds))
 
 
-def _falling(rng, pitch, seconds):
+def _falling(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     return _rising(rng, pitch, seconds)[::-1]
 
 
-def _bird(rng, pitch, seconds):
+def _bird(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     t = _time(seconds)
-    hz = rng.uniform(3400, 4600) + rng.uniform(500, 900) * np.sin(2 * np.pi * rng.uniform(24, 34) * t)
-    return np.sin(_phase(hz, seconds))
+    centre = rng.uniform(3400, 4600)
+    swing = rng.uniform(500, 900) * np.sin(2 * np.pi * rng.uniform(24, 34) * t)
+    return np.sin(_phase(centre + swing, seconds))
 
 
-def _siren(rng, pitch, seconds):
+def _siren(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     t = _time(seconds)
     swing = np.sin(2 * np.pi * rng.uniform(1.6, 2.2) * t + rng.uniform(0, 2 * np.pi))
     phase = _phase(rng.uniform(750, 900) * 1.45**swing, seconds)
     return np.sin(phase) + 0.4 * np.sin(2 * phase) + 0.2 * np.sin(3 * phase)
 
 
-def _alarm(rng, pitch, seconds):
+def _alarm(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     low = rng.uniform(1700, 2100)
     second = np.floor(_time(seconds) * rng.uniform(14, 18)) % 2
     return np.tanh(3 * np.sin(_phase(low * (1 + 0.3 * second), seconds)))
 
 
-def _static(rng, pitch, seconds):
+def _static(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hold = _samples(0.006)
     crackle = rng.choice([0.25, 1.0], size=_samples(seconds) // hold + 1, p=[0.6, 0.4])
     return _noise(rng, seconds) * np.repeat(crackle, hold)[: _samples(seconds)]
 
 
-def _rain(rng, pitch, seconds):
+def _rain(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     drops = rng.normal(size=_samples(seconds)) * (rng.random(_samples(seconds)) < 0.004) * 12
-    hiss = lfilter([0.35, 0.1], [1, -0.75], _noise(rng, seconds))
+    hiss = _filtered(_noise(rng, seconds), [0.35, 0.1], [1, -0.75])
     return hiss + _resonant(drops, rng.uniform(1800, 2600), 700.0)
 
 
-def _engine(rng, pitch, seconds):
-    hz = _pitch_hz(rng, pitch, (22, 32), (75, 105)) * (1 + 0.04 * np.sin(2 * np.pi * 3 * _time(seconds)))
+def _engine(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
+    wobble = 1 + 0.04 * np.sin(2 * np.pi * 3 * _time(seconds))
+    hz = _pitch_hz(rng, pitch, (22, 32), (75, 105)) * wobble
     strokes = _pulses(hz, seconds) * rng.uniform(0.7, 1.0, _samples(seconds))
     return _resonant(strokes, 140.0, 120.0) + 0.5 * _resonant(strokes, 420.0, 300.0)
 
 
-VOWELS_HZ = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
-
-
-def _voice(rng, pitch, seconds):
+def _voice(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     tone = _pitch_hz(rng, pitch, (90, 125), (210, 280))
-    t = _time(seconds)
-    glottis = _pulses(tone * (1 + 0.12 * np.sin(2 * np.pi * rng.uniform(0.8, 1.6) * t)), seconds)
-    glottis = lfilter([1.0], [1, -0.9], glottis) + 0.01 * _noise(rng, seconds)
+    vibrato = 1 + 0.12 * np.sin(2 * np.pi * rng.uniform(0.8, 1.6) * _time(seconds))
+    glottis = _filtered(_pulses(tone * vibrato, seconds), [1.0], [1, -0.9]) + 0.01 * _noise(rng, seconds)
     syllable = _samples(rng.uniform(0.17, 0.24))
     parts = []
-    for start in range(0, len(t), syllable):
+    for start in range(0, len(glottis), syllable):
         part = glottis[start : start + syllable]
         vowel = VOWELS_HZ[rng.integers(len(VOWELS_HZ))]
         envelope = np.sin(np.pi * (np.arange(len(part)) + 0.5) / syllable) ** 0.5
-        parts.append(
-            sum(_resonant(part, f, 90.0) * g for f, g in zip(vowel, (1, 0.6, 0.3), strict=True)) * envelope
-        )
+        parts.append(_formants(part, vowel) * envelope)
     return np.concatenate(parts)
+
+
+def _formants(x: np.ndarray, vowel: tuple[float, ...]) -> np.ndarray:
+    """x through the resonators of a vowel, whose frequencies are in Hz."""
+    out = np.zeros(len(x))
+    for hz, gain in zip(vowel, FORMANT_GAINS):
+        out += _resonant(x, hz, 90.0) * gain
+    return out
 
 
 SOUNDS = {
@@ -191,11 +211,11 @@ def _time(seconds: float) -> np.ndarray:
     return np.arange(_samples(seconds)) / SAMPLE_RATE
 
 
-def _noise(rng: np.random.Generator, seconds: float) -> np.ndarray:
+def _noise(rng: Generator, seconds: float) -> np.ndarray:
     return rng.normal(size=_samples(seconds))
 
 
-def _pitch_hz(rng: np.random.Generator, pitch: str, low: tuple, high: tuple) -> float:
+def _pitch_hz(rng: Generator, pitch: str | None, low: Range, high: Range) -> float:
     return rng.uniform(*(low if pitch == "low" else high))
 
 
@@ -213,19 +233,25 @@ def _pulses(hz: np.ndarray, seconds: float) -> np.ndarray:
     return np.diff(np.floor(_phase(hz, seconds) / (2 * np.pi)), prepend=0.0)
 
 
+def _filtered(x: np.ndarray, numerator: list[float], denominator: list[float]) -> np.ndarray:
+    """x [samples] through the filter of these coefficients."""
+    return np.asarray(lfilter(numerator, denominator, x))
+
+
 def _resonant(x: np.ndarray, hz: float, bandwidth_hz: float) -> np.ndarray:
     """x through a two-pole resonator."""
     r = np.exp(-np.pi * bandwidth_hz / SAMPLE_RATE)
-    return lfilter([1 - r], [1, -2 * r * np.cos(2 * np.pi * hz / SAMPLE_RATE), r * r], x)
+    turn = np.cos(2 * np.pi * hz / SAMPLE_RATE)
+    return _filtered(x, [1 - r], [1, -2 * r * turn, r * r])
 
 
 def _faded(waveform: np.ndarray) -> np.ndarray:
     """Faded in over a fifth of the ramp, so that attacks stay sharp, and out over all of it."""
     out = _samples(RAMP_S)
-    ramp_in, ramp_out = np.linspace(0, 1, out // 5), np.linspace(1, 0, out)
+    attack = out // 5
     faded = waveform.copy()
-    faded[: out // 5] *= ramp_in
-    faded[-out:] *= ramp_out
+    faded[:attack] *= np.linspace(0, 1, attack)
+    faded[-out:] *= np.linspace(1, 0, out)
     return faded
 
 

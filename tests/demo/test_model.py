@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from ltbm.demo import data, language
-from ltbm.demo.evaluate import hear
+from ltbm.demo.evaluate import answer_scenes
 from ltbm.demo.model import (
-    TRAINING_WINDOW_S,
-    WINDOW_S,
+    SEGMENT_S,
+    TRAINING_SEGMENT_S,
     encode_audio,
     feature_extractor,
     make_model,
     sinusoids,
     token_count,
-    with_window,
+    with_segment,
 )
 from ltbm.demo.scenes import SAMPLE_RATE, held_out_scene, split_seeds
 from ltbm.demo.train import language_loss
@@ -32,7 +32,7 @@ def model():
 
 def test_the_position_table_is_whisper_s(model):
     table = model.model.audio_tower.embed_positions.weight
-    assert table.shape == (TRAINING_WINDOW_S * 50, 128) and not table.requires_grad
+    assert table.shape == (TRAINING_SEGMENT_S * 50, 128) and not table.requires_grad
     wide = sinusoids(1500, 128)
     torch.testing.assert_close(
         table, wide[: len(table)], rtol=0, atol=1e-6
@@ -41,9 +41,9 @@ def test_the_position_table_is_whisper_s(model):
 
 
 @torch.inference_mode()
-def test_a_wider_window_changes_no_output(model):
+def test_a_longer_segment_changes_no_output(model):
     """Stock forward, 8 s against 30 s, through the stock feature extractor."""
-    wide = with_window(model, WINDOW_S)
+    wide = with_segment(model, SEGMENT_S)
     for scene in SCENES:
         frames = len(scene.waveform) // data.HOP
         narrow_tokens = _stock_tokens(model, data.log_mels(scene.waveform, data.MAX_FRAMES), frames)
@@ -85,7 +85,7 @@ def test_token_labels_follow_the_events():
 
 
 @torch.inference_mode()
-def test_packed_segments_see_the_clip_and_themselves_only(model):
+def test_packed_dialogues_see_the_clip_and_themselves_only(model):
     """The loss of a packed batch is the mean of its dialogues, each through the stock forward on its own."""
     scenes = [held_out_scene(seed) for seed in split_seeds("test", 40)]
     examples = [data.make_example(scene) for scene in scenes if 5 < scene.seconds <= 6][:3]
@@ -103,7 +103,7 @@ def test_packed_segments_see_the_clip_and_themselves_only(model):
 def _stock_loss(model, tokenizer, example, prompt: str, answer: str) -> tuple[float, int]:
     """Mean loss and number of an answer's tokens."""
     audio = "<|AUDIO|>" * token_count(example.frames)
-    asked = tokenizer.encode(data.PREFIX + audio + data.SEGMENT.format(prompt=prompt)).ids
+    asked = tokenizer.encode(data.PREFIX + audio + data.DIALOGUE.format(prompt=prompt)).ids
     said = tokenizer.encode(answer + language.TURN_END).ids
     features = np.repeat(example.features[:, -1:], data.MAX_FRAMES, axis=1)
     features[:, : example.features.shape[1]] = example.features
@@ -117,7 +117,8 @@ def _stock_loss(model, tokenizer, example, prompt: str, answer: str) -> tuple[fl
     return float(output.loss), len(said)
 
 
-def test_hearing_does_not_depend_on_the_batch(model):
-    together, alone = hear(model, SCENES), [hear(model, [scene])[0] for scene in SCENES]
+def test_answers_do_not_depend_on_the_batch(model):
+    together = answer_scenes(model, SCENES)
+    alone = [answer_scenes(model, [scene])[0] for scene in SCENES]
     assert together == alone
     assert [len(texts) for texts in together] == [4] * len(SCENES)

@@ -68,9 +68,8 @@ def test_merging_beats_pooling_and_pruning(figures):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_engines_answer_as_pytorch_does(scenes, engine_texts, name):
-    from ltbm.demo.evaluate import hear as torch_hear
-    from ltbm.demo.evaluate import load_model
+    from ltbm.demo import evaluate
 
-    expected = torch_hear(load_model(MODEL), scenes, parse_level(name))
+    expected = evaluate.answer_scenes(evaluate.load_model(MODEL), scenes, parse_level(name))
     equal = np.mean([said == wanted for said, wanted in zip(engine_texts["ltbm", name], expected)])
     assert equal >= 0.99, f"{equal:.3f} of the scenes have the same caption and answers as in PyTorch"

@@ -62,13 +62,13 @@ def test_the_checkpoint_is_small_and_complete():
 def test_stock_transformers_hear_what_our_decoding_hears():
     """AutoProcessor, chat template and generate, on the whole 30 s window."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    from ltbm.demo.evaluate import hear, load_model
+    from ltbm.demo.evaluate import answer_scenes, load_model
 
     processor = transformers.AutoProcessor.from_pretrained(MODEL)
     assert isinstance(processor, transformers.Qwen2AudioProcessor)
     model = load_model(MODEL)
     scenes = [held_out_scene(seed) for seed in list(clip_seeds())[:3]]
-    for scene, (caption, answer, *_) in zip(scenes, hear(model, scenes), strict=True):
+    for scene, (caption, answer, *_) in zip(scenes, answer_scenes(model, scenes), strict=True):
         question = language.questions(scene)[0].text
         assert _stock_answer(torch, processor, model, scene, language.CAPTION_PROMPT) == caption
         assert _stock_answer(torch, processor, model, scene, question) == answer

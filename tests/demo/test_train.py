@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltbm.demo.evaluate import hear, load_model
+from ltbm.demo.evaluate import answer_scenes, load_model
 from ltbm.demo.model import encode_audio, save_model
 from ltbm.demo.scenes import held_out_scene, split_seeds
 from ltbm.demo.train import Recipe, train
@@ -54,7 +54,7 @@ def test_a_saved_model_loads_and_says_the_same(run, tmp_path):
     with torch.inference_mode():
         before, after = (encode_audio(m, features, frames) for m in (model, loaded))
     torch.testing.assert_close(before, after, rtol=0, atol=0.05)
-    assert len(hear(loaded, [held_out_scene(split_seeds("test", 1)[0])])[0]) == 4
+    assert len(answer_scenes(loaded, [held_out_scene(split_seeds("test", 1)[0])])[0]) == 4
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 6e6
 
 
