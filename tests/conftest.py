@@ -1,9 +1,7 @@
 """Shared fixtures: tiny checkpoints and their bundles, made once a run; and a guard over imports."""
 
-import importlib.util
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 FAMILIES = ("qwen2_audio", "audioflamingo3")
 RATE = 16_000  # Hz
-
-
-def _load_tiny():
-    spec = importlib.util.spec_from_file_location("tiny_checkpoints", Path(__file__).parent / "tiny.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pytest_sessionfinish(session):
@@ -31,7 +22,9 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session")
 def make_checkpoint():
-    return _load_tiny().make_checkpoint
+    from tests.support.tiny import make_checkpoint  # here: it imports torch
+
+    return make_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support, when run as a script
+
 SHARD_BYTES = 4 * 10**9
 BLOCK = 1 << 24  # random values made once and repeated in every tensor
 LTBM = "import sys; from ltbm.runtime.cli import main; sys.exit(main())"
@@ -190,7 +192,7 @@ def full_size(family: str, layers: int | None = None) -> dict:
 
 def write_configuration(folder: Path, family: str, sizes: dict) -> None:
     """config.json and the processor, with a tokenizer whose special tokens stand at the real ids."""
-    import tiny  # beside this file
+    from tests.support import tiny  # imports torch
 
     folder.mkdir()
     tok = tiny.tokenizer(sizes["special_ids"])

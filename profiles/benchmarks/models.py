@@ -20,7 +20,8 @@ import numpy as np
 
 from ...runtime.bundle import DecoderSpec, Precision
 
-LLMS: dict[str, dict[str, Any]] = {  # of the published config.json files; fewer positions, which only shortens the rotary tables
+# Of the published config.json files; fewer positions, which only shortens the rotary tables.
+LLMS: dict[str, dict[str, Any]] = {
     "qwen2_audio": dict(
         num_hidden_layers=32,
         hidden_size=4096,

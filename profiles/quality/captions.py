@@ -14,7 +14,14 @@ import numpy as np
 MAX_N = 4  # words of the longest n-gram
 SIGMA = 6.0  # words, of CIDEr-D's penalty on a difference in length
 SCALE = 10.0
-BRACKETS: dict[str, str] = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+BRACKETS: dict[str, str] = {
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+}
 TOKEN: re.Pattern[str] = re.compile(
     r"""
     (?:[a-z]\.){2,}                                  # p.m.

@@ -12,6 +12,8 @@ from ltbm.profiles.quality.demo import answer_scenes
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.pipeline import Pipeline
 
+pytestmark = pytest.mark.slow
+
 SCENES, FIRST = 200, 1000  # scenes nobody looked at while the sounds were designed
 LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
 VARIANTS = [*(("ltbm", level) for level in LEVELS), ("pool", "keep12"), ("prune", "keep25")]

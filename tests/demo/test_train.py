@@ -11,6 +11,8 @@ from ltbm.demo.model import encode_audio, save_model
 from ltbm.demo.scenes import held_out_scene, split_seeds
 from ltbm.demo.train import Recipe, train
 
+pytestmark = pytest.mark.slow
+
 SMOKE = Recipe(steps=20, warmup_steps=5, scenes=120, batch=4, rise=5)
 
 

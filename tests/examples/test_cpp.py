@@ -4,7 +4,6 @@ and run on the CPU with ONNX Runtime in the place of TensorRT.
 Needs TensorRT's headers (TENSORRT_INCLUDE_DIR) and CUDA's (nvcc), neither library and no GPU.
 """
 
-import importlib.util
 import os
 import re
 import socket
@@ -15,10 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.cpp import prepare
 from ltbm.runtime.backends.shape_ranges import Limits, optimisation_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
+from tests.support import cuda_harness as harness
+
+pytestmark = pytest.mark.compiler
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "cpp"
@@ -27,17 +30,6 @@ INTERFACES = {
     "NvInferImpl.h": ("VRuntime", "VCudaEngine", "VExecutionContext"),
     "NvInferRuntimeCommon.h": ("IPluginRegistry",),
 }
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-harness = load(HERE.parent / "plugins" / "cuda_harness.py")
-prepare = load(EXAMPLE / "prepare.py")
 
 
 @pytest.fixture(scope="module")

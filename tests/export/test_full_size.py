@@ -3,17 +3,17 @@ and what the real sizes would take."""
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from ltbm.export.writer import Export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def full_size(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    import full_size
+    from tests import full_size
 
     monkeypatch.setattr(full_size, "SHARD_BYTES", 100_000)
     return full_size

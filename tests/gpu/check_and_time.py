@@ -3,14 +3,13 @@
     python tests/gpu/check_and_time.py [--json FILE] [--quick]
 
 Needs nvcc, a CUDA GPU and numpy: no TensorRT, no network, nothing installed. With TENSORRT_INCLUDE_DIR set,
-    every call
-goes through the TensorRT plugin's enqueue in a stand-in for TensorRT; else through the bare launcher.
+every call goes through the TensorRT plugin's enqueue in a stand-in for TensorRT, else through the bare
+launcher.
 With PyTorch installed, a plain implementation of the same merge is timed as well.
 The exit status is 1 if any result differs from the reference.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
@@ -19,8 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / ".typing")]  # nothing needs to be installed
+
+from ltbm.plugins import merge  # noqa: E402
+from tests.support import cuda_harness as harness  # noqa: E402
+from tests.support import gpu_device as gpu  # noqa: E402
+from tests.support.hard_rows import hard_rows  # noqa: E402
+
+DEVICE_CALLS = ROOT / "tests" / "support" / "device.cu"
 SMALLEST = 80  # compute capability from which the kernels run
 OPS_IN_GRAPH = 20
 # Name, dtype, B, T, D, level (num, den), window.
@@ -40,19 +46,6 @@ TIMED = (
 )
 
 
-def module(name, path):
-    """A module by its path: this script runs with no package around it."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    sys.modules[name] = loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-harness = module("cuda_harness", ROOT / "tests/plugins/cuda_harness.py")
-merge = module("ltbm_merge", ROOT / "plugins/merge.py")
-gpu = module("gpu_device", HERE / "device.py")
-
-
 def build(folder):
     """The kernels for this machine's GPU with the device calls;
     the plugin too where TensorRT's headers are."""
@@ -62,7 +55,7 @@ def build(folder):
         raise SystemExit(
             f"the kernels need a GPU of compute capability 8.0 or later, this one has {capability / 10}"
         )
-    sources = [HERE / "device.cu"] + [harness.PLUGIN] * bool(harness.tensorrt_includes())
+    sources = [DEVICE_CALLS] + [harness.PLUGIN] * bool(harness.tensorrt_includes())
     said = harness.build_cuda(library, [capability], sources, harness.tensorrt_includes())
     return library, said
 
@@ -70,9 +63,7 @@ def build(folder):
 def compute_capability(folder):
     """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
     path = folder / "libdevice.so"
-    harness.run(
-        [harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", HERE / "device.cu", "-o", path]
-    )
+    harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", DEVICE_CALLS, "-o", path])
     try:
         return gpu.Device(path).describe()[1]
     except RuntimeError as error:
@@ -98,7 +89,7 @@ def cases(quick):
     rng = np.random.default_rng(0)
     for seed in range(40 if quick else 200):
         yield f"random {seed}", harness.random_batch(seed, 200, 300)
-    for name, row in module("plugin_conftest", ROOT / "tests/plugins/conftest.py").hard_rows().items():
+    for name, row in hard_rows().items():
         length = len(row)
         x = harness.with_garbage(
             np.concatenate([np.stack([row] * 3), np.ones((3, 4, row.shape[1]), np.float32)], 1), [length] * 3
@@ -224,7 +215,8 @@ def time_torch(row, x, target):
         return None
     if not torch.cuda.is_available():
         return None
-    torch_merge = module("torch_merge", HERE / "torch_merge.py")
+    from tests.support import torch_merge
+
     batch, tokens, window = row[2], row[3], row[6]
     tensor = torch.from_numpy(x).cuda()
     times = []

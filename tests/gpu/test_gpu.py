@@ -1,16 +1,14 @@
 """The CUDA kernels on a real GPU; skips, saying why, where there is none."""
 
 import ctypes
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-_spec = importlib.util.spec_from_file_location("check_and_time", Path(__file__).parent / "check_and_time.py")
-script = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(script)
+from tests.gpu import check_and_time as script
+
+pytestmark = [pytest.mark.slow, pytest.mark.gpu, pytest.mark.compiler]
 
 
 def gpus():
@@ -40,7 +38,7 @@ def test_script_builds_for_a_gpu_that_is_not_here(tmp_path):
     includes = script.harness.tensorrt_includes()
     library = tmp_path / "libltbm_gpu.so"
     script.harness.build_cuda(
-        library, [90], [script.HERE / "device.cu"] + [script.harness.PLUGIN] * bool(includes), includes
+        library, [90], [script.DEVICE_CALLS] + [script.harness.PLUGIN] * bool(includes), includes
     )
     loaded = ctypes.CDLL(str(library))
     names = [
@@ -56,7 +54,8 @@ def test_script_builds_for_a_gpu_that_is_not_here(tmp_path):
 @pytest.mark.parametrize("window", [-1, 0, 8])
 def test_plain_pytorch_merges_the_same(window):
     torch = pytest.importorskip("torch")
-    torch_merge = script.module("torch_merge", script.HERE / "torch_merge.py")
+    from tests.support import torch_merge
+
     x = script.harness.slow_tokens(np.random.default_rng(0), 3, 60, 20)
     lengths, targets = [60, 41, 0], [15, 30, 0]
     got = torch_merge.merge_rows(torch.from_numpy(x), lengths, targets, 30, window)

@@ -9,6 +9,8 @@ import pytest
 from ltbm.runtime.machine import Machine, find_gpu
 from ltbm.runtime.session import Session
 
+pytestmark = pytest.mark.gpu
+
 PROMPT = "What do you hear?"
 WAYS = [("onnxruntime", "cuda"), ("onnxruntime", "tensorrt"), ("tensorrt", "cuda")]
 

@@ -1,16 +1,12 @@
 """The CUDA kernels on the CPU, through the emulator, against the reference: not one bit may differ."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ltbm.plugins.merge import merge_rows
+from tests.support import cuda_harness as harness
 
-_spec = importlib.util.spec_from_file_location("cuda_harness", Path(__file__).parent / "cuda_harness.py")
-harness = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(harness)
+pytestmark = [pytest.mark.slow, pytest.mark.compiler]
 
 TYPES = (np.float32, np.float16)
 

@@ -5,7 +5,6 @@ Needs TensorRT's headers (TENSORRT_INCLUDE_DIR) and those of CUDA (nvcc), but ne
 """
 
 import ctypes
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,10 +14,9 @@ import pytest
 
 from ltbm.plugins.merge import merge_rows
 from ltbm.runtime.probes.nvidia import built_for
+from tests.support import cuda_harness as harness
 
-_spec = importlib.util.spec_from_file_location("cuda_harness", Path(__file__).parent / "cuda_harness.py")
-harness = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(harness)
+pytestmark = pytest.mark.compiler
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 X, KEEP, Y = 0, 3, 5  # places among the inputs and outputs

@@ -15,6 +15,8 @@ from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 
+pytestmark = pytest.mark.slow
+
 WIDTH, FFN = 64, 96
 
 

@@ -2,31 +2,23 @@
 on the CPU."""
 
 import _ctypes
-import importlib.util
 import shutil
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
+from tests.support import fake_cuda, fake_tensorrt
+
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
 MODULES_OVER_FAKES = ("ltbm.runtime.backends.cuda", "ltbm.runtime.backends.trt", "ltbm.export.engine")
-
-
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(f"ltbm_tests_{name}", Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class Device:
     """The fake device: its driver, its tensorrt, and how to change the version."""
 
     def __init__(self, monkeypatch):
-        self.cuda, self._tensorrt, self._monkeypatch = _load("fake_cuda"), _load("fake_tensorrt"), monkeypatch
+        self.cuda, self._monkeypatch = fake_cuda, monkeypatch
         self.driver = self.cuda.Driver()
         for name in ("cuda", "cuda.bindings"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
@@ -38,7 +30,7 @@ class Device:
         self.tensorrt("10.16.1")
 
     def tensorrt(self, version: str) -> None:
-        self.trt = self._tensorrt.tensorrt_module(self.driver, version)
+        self.trt = fake_tensorrt.tensorrt_module(self.driver, version)
         self._monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
         for name in MODULES_OVER_FAKES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)

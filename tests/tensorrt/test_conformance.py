@@ -1,17 +1,12 @@
 """Every graph that `ltbm build` gives to TensorRT, against what its parser says it takes."""
 
-import importlib.util
-from pathlib import Path
-
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from ltbm.runtime.backends.engine_store import STAGES, Target, graph_file
+from tests.support import conformance
 
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).with_name("conformance.py"))
-conformance = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(conformance)
 VERSIONS = list(conformance.TABLE["versions"])
 
 

@@ -4,7 +4,6 @@ TensorRT's libraries are not needed: the bindings are imported over libraries th
 asked for.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("tensorrt_uses", HERE / "uses.py")
-finder = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = finder
-_spec.loader.exec_module(finder)
+from tests.support import uses as finder
+
+pytestmark = pytest.mark.network
+
 TENSORRT = {
     "10.3.0": "JetPack 6.2, the oldest we support",
     "10.16.1.11": "JetPack 7.2",
@@ -108,7 +106,7 @@ def ask(facts: dict, packages: Path, libraries: Path | None = None) -> dict:
         | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
     )
     got = subprocess.run(
-        [sys.executable, HERE / "probe_bindings.py"],
+        [sys.executable, Path(finder.__file__).with_name("probe_bindings.py")],
         input=json.dumps(facts),
         env=environment,
         capture_output=True,

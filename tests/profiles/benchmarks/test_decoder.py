@@ -18,6 +18,8 @@ from ltbm.profiles.benchmarks.report import markdown, summary
 from ltbm.profiles.benchmarks.runners import Remote, open_runner, request
 from ltbm.runtime.bundle import Precision
 
+pytestmark = pytest.mark.slow
+
 TINY = LLMS["audioflamingo3"] | dict(
     hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, vocab_size=512
 )

@@ -17,6 +17,8 @@ from ltbm.profiles.latency.profiler import Options, profile
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.runtime.cli import main
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxruntime", reason="runs the engines: pip install 'ltbm[cpu]'")
 COMMAND = [
     sys.executable,

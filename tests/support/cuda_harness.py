@@ -2,8 +2,6 @@
 and drives them.
 
 Arrays live wherever the library works: on the host for emulated kernels, on the device for real ones.
-    Loaded by path
-from the tests and from tests/gpu, which run with no package around them.
 """
 
 import ctypes
@@ -17,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-TESTS = Path(__file__).parent
-SOURCES = TESTS.parents[1] / "plugins" / "src"
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "plugins" / "src"
 KERNELS = SOURCES / "cuda" / "ltbm.cu"
 PLUGIN = SOURCES / "tensorrt" / "plugin.cpp"
-EMULATOR = TESTS / "cuda_emulator"
-HOST = TESTS / "tensorrt_host" / "host.cpp"
+EMULATOR = HERE / "cuda_emulator"
+HOST = HERE / "tensorrt_host" / "host.cpp"
 OUTPUTS = ("y", "sizes", "anchors", "source_map")
 GUARD = 256  # bytes behind every array that must stay as they are
 POISON = 0xA5

@@ -5,7 +5,8 @@ import ctypes
 from ctypes import byref, c_char_p, c_double, c_float, c_int, c_size_t, c_void_p
 
 import numpy as np
-from cuda_harness import GUARD, OUTPUTS, POISON  # loaded by path before this file is
+
+from .cuda_harness import GUARD, OUTPUTS, POISON
 
 WARMUP, REPEATS = 5, 30  # replays
 
