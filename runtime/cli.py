@@ -70,12 +70,13 @@ def _command_modules() -> tuple:
 
     from ..export import build_commands
     from ..export import commands as export
+    from ..profiles.benchmarks import commands as benchmarks
     from ..profiles.budgets import commands as budgets
     from ..profiles.latency import commands as latency
     from ..profiles.quality import commands as quality
     from . import commands as runtime
 
-    return runtime, export, build_commands, latency, quality, budgets, demo
+    return runtime, export, build_commands, latency, quality, budgets, benchmarks, demo
 
 
 class VersionAction(argparse.Action):

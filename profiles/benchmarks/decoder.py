@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.arguments import UsageError
+from ...runtime.files import write_whole
+from .decoder_flags import AUDIO_TOKENS, DEFAULT_RUNNERS
 from .models import FLAVOURS, LLMS, make_models, operations, same_weights, weight_bytes
 from .report import markdown, summary
 from .runners import RUNNERS, Remote
 
 PACKAGES = {"transformers": "transformers", "transformers-bf16": "transformers", "genai": "onnxruntime_genai"}
-AUDIO_TOKENS = (750, 375, 188, 94)  # 30 s at full, keep50, keep25 and keep12
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """For every runner: with pages of 4 KiB a step takes up to a tenth longer in some processes than in others,
 by where memory was free."""
@@ -39,7 +41,7 @@ class Setup:
 
     llm: str  # a key of LLMS
     layers: tuple[int, ...] = (2,)
-    runners: tuple[str, ...] = ("gqa", "ort24", "transformers", "genai")
+    runners: tuple[str, ...] = DEFAULT_RUNNERS
     audio_tokens: tuple[int, ...] = AUDIO_TOKENS
     text_tokens: int = 30
     new_tokens: int = 17  # the first ends the prefill, the others are a step each
@@ -189,103 +191,31 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-# --- the command
-# ----------------------------------------------------------------------------------------------------
-
-
-def main(argv=None) -> None:
-    args = parser().parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Measure what the flags of `decoder_flags` ask for and print the tables."""
     try:
-        setup = Setup(
-            args.llm,
-            tuple(args.layers),
-            tuple(args.runners),
-            tuple(args.audio_tokens),
-            args.text_tokens,
-            args.new_tokens,
-            args.rounds,
-            args.processes,
-            args.threads,
-        )
+        setup = _setup(args)
     except ValueError as error:
-        parser().error(str(error))
-    os.environ.update(
-        {name: str(args.threads) for name in BLAS_THREADS} | {"GLIBC_TUNABLES": HUGE_PAGES}
-    )  # read by the processes to come
+        raise UsageError(str(error)) from None
+    environment = {name: str(args.threads) for name in BLAS_THREADS} | {"GLIBC_TUNABLES": HUGE_PAGES}
+    os.environ.update(environment)  # read by the processes to come
     with tempfile.TemporaryDirectory() as scratch:
-        found = benchmark(setup, args.folder or Path(scratch), lambda line: print(line, file=sys.stderr))
-    found["rows"] = summary(found)
+        results = benchmark(setup, args.folder or Path(scratch), lambda line: print(line, file=sys.stderr))
+    results["rows"] = summary(results)
     if args.json:
-        args.json.write_text(json.dumps(found))
-    print(markdown(found), end="")
+        write_whole(args.json, json.dumps(results).encode())
+    print(markdown(results), end="")
 
 
-def parser() -> argparse.ArgumentParser:
-    epilog = (
-        "example: python -m ltbm.profiles.benchmarks.decoder --llm audioflamingo3 --layers 2 4 --runners "
-        "gqa genai\n"
-        "genai's builder holds its model several times: 16 GB for 2 layers of qwen2_audio. Leave it out "
-        "where memory is short."
+def _setup(args: argparse.Namespace) -> Setup:
+    return Setup(
+        args.llm,
+        tuple(args.layers),
+        tuple(args.runners),
+        tuple(args.audio_tokens),
+        args.text_tokens,
+        args.new_tokens,
+        args.rounds,
+        args.processes,
+        args.threads,
     )
-    made = argparse.ArgumentParser(
-        prog="python -m ltbm.profiles.benchmarks.decoder",
-        description=str(__doc__).splitlines()[0],
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--llm", choices=LLMS, default="qwen2_audio", help="whose widths (default qwen2_audio)")
-    made.add_argument(
-        "--layers",
-        type=int,
-        nargs="+",
-        default=[2],
-        metavar="N",
-        help="how many are made; two counts give the whole model's times (default 2)",
-    )
-    made.add_argument(
-        "--runners",
-        nargs="+",
-        choices=RUNNERS,
-        default=Setup.runners,
-        metavar="R",
-        help=f"of {', '.join(RUNNERS)}; the first is ours",
-    )
-    made.add_argument(
-        "--audio-tokens",
-        type=int,
-        nargs="+",
-        default=AUDIO_TOKENS,
-        metavar="K",
-        help="of the prompts (default 750 375 188 94)",
-    )
-    made.add_argument("--text-tokens", type=int, default=30, metavar="N", help="beside them (default 30)")
-    made.add_argument("--new-tokens", type=int, default=17, metavar="N", help="of every answer (default 17)")
-    made.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measured in each process (default 3)"
-    )
-    made.add_argument(
-        "--processes",
-        type=int,
-        default=2,
-        metavar="N",
-        help="of each runner, one after the other (default 2)",
-    )
-    made.add_argument(
-        "--threads",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="of each runner (default: all cores)",
-    )
-    made.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help="keep the models here for the next run (default: made anew and removed)",
-    )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write every turn and the table's rows")
-    return made
-
-
-if __name__ == "__main__":
-    main()

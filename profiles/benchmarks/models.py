@@ -2,7 +2,7 @@
 in the form that each runner of the decoder benchmark reads.
 
 One checkpoint, quantised twice: by our export and by onnxruntime-genai's builder.
-    `same_weights` tells whether the
+`same_weights` tells whether the
 two came out equal.
 """
 

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ...plugins import library, merge
+from ...runtime.arguments import UsageError
 from ...runtime.levels import Level, parse_ratio, parse_window
 from ..measure import memory_bandwidth
+from .op_flags import BODIES
 
-BODIES = ("numpy", "function", "native")
 PERCENTILES = (10, 50, 90)
 RUNS_PER_TURN = 3
 
@@ -219,63 +220,15 @@ def cases_of(tokens, dims, ratios, windows, dtypes) -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
-def add_arguments(parser) -> None:
-    parser.add_argument(
-        "--tokens", type=int, nargs="+", default=[750], metavar="T", help="of the row (default 750: 30 s)"
-    )
-    parser.add_argument(
-        "--dim", type=int, nargs="+", default=[1280], metavar="D", help="encoder width (default 1280)"
-    )
-    parser.add_argument(
-        "--keep-ratio",
-        nargs="+",
-        default=["3/4", "1/4", "1/16"],
-        metavar="R",
-        help="shares of the tokens kept (default 3/4 1/4 1/16)",
-    )
-    parser.add_argument(
-        "--window",
-        nargs="+",
-        default=["auto"],
-        metavar="W",
-        help="auto, global or encoder tokens (default auto)",
-    )
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=("float32", "float16"),
-        default=["float32"],
-        help="of the tokens (default float32)",
-    )
-    parser.add_argument("--bodies", nargs="+", choices=BODIES, help="default: all that are installed")
-    parser.add_argument(
-        "--rounds", type=int, default=10, metavar="N", help="turns of 3 runs each (default 10)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of ONNX Runtime; numpy's are left as they are (default 1)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the timings as one array")
-
-
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    add_arguments(parser)
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Time what the flags of `op_flags` ask for and print it; UsageError for numbers below 1."""
     for name in ("tokens", "dim"):
         if min(getattr(args, name)) < 1:
-            parser.error(f"--{name} takes numbers of 1 and more, got {min(getattr(args, name))}")
+            raise UsageError(f"--{name} takes numbers of 1 and more, got {min(getattr(args, name))}")
     if args.rounds < 1 or args.threads < 1:
-        parser.error(f"--rounds and --threads start at 1, got {args.rounds} and {args.threads}")
+        raise UsageError(f"--rounds and --threads start at 1, got {args.rounds} and {args.threads}")
     cases = cases_of(args.tokens, args.dim, args.keep_ratio, args.window, args.dtype)
     timings = benchmark(
         cases, args.bodies, args.rounds, args.threads, progress=lambda line: print(line, file=sys.stderr)
     )
     print(json.dumps([asdict(timing) for timing in timings]) if args.json else table(timings))
-
-
-if __name__ == "__main__":
-    main()

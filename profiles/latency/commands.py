@@ -5,9 +5,24 @@ import json
 import sys
 from pathlib import Path
 
-from ...runtime.arguments import UsageError, add_backend_flags, add_command, add_long_audio_flag
+from ...runtime.arguments import (
+    UsageError,
+    add_backend_flags,
+    add_command,
+    add_long_audio_flag,
+    add_mode_flags,
+    former_name_note,
+)
 from ...runtime.backends.opening import check_device
-from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
+from ...runtime.levels import NAMED_RATIOS
+from ..quality.variants import METHODS
+
+PROFILE_DESCRIPTION = """\
+Measure time, memory and fidelity of every level on your clips, each level in processes of its own, and
+write profile.json, table.md, table.csv and report.html (one page, to be opened in a browser).
+Ctrl-C leaves a report of what was measured so far.
+
+  ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25"""
 
 
 def add_commands(commands) -> None:
@@ -21,17 +36,19 @@ def _add_profile(commands) -> None:
         "profile",
         run_profile,
         "measure what every level costs on your clips and device",
-        (
-            "Measure time, memory and fidelity of every level on your clips, each level in processes of its "
-            "own,\n"
-            "and write profile.json, table.md, table.csv and report.html (one page, to be opened in a "
-            "browser).\n"
-            "Ctrl-C leaves a report of what was measured so far.\n\n"
-            "  ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25\n"
-            "  ltbm profile --op --tokens 750 --keep-ratio 1/4      # the merge op alone"
-        ),
+        PROFILE_DESCRIPTION,
     )
     parser.add_argument("bundle", nargs="?", help="folder that `ltbm export` wrote")
+    _add_what_to_profile(parser)
+    add_mode_flags(parser)
+    add_backend_flags(parser)
+    _add_requests(parser)
+    _add_measuring(parser)
+    _add_output(parser)
+    parser.add_argument("--op", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)  # `ltbm bench op` now
+
+
+def _add_what_to_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio",
         nargs="+",
@@ -44,17 +61,19 @@ def _add_profile(commands) -> None:
         "--methods",
         type=_names,
         metavar="A,B",
-        help="default: ltbm,global,pool,stride,prune,prune-segment; times for ltbm and global, fidelity for "
-        "all",
+        help=f"default: {','.join(METHODS)}; times for ltbm and global, fidelity for all",
     )
-    parser.add_argument("--positions", choices=POSITIONS, default="original", help="see `ltbm run`")
-    parser.add_argument("--attention", choices=ATTENTION, default="proportional", help="see `ltbm run`")
-    add_backend_flags(parser)
+
+
+def _add_requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default="What do you hear?", help="what to ask about every clip")
     parser.add_argument(
         "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)"
     )
     add_long_audio_flag(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--turns",
         type=int,
@@ -70,6 +89,9 @@ def _add_profile(commands) -> None:
         help="measured rounds over the clips in each process (default 5)",
     )
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before them (default 1)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality",
         type=Path,
@@ -82,38 +104,43 @@ def _add_profile(commands) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the profile as one object instead of the table"
     )
-    parser.add_argument(
-        "--op",
-        nargs=argparse.REMAINDER,
-        metavar="FLAG",
-        help="time the merge op alone; flags as of `python -m ltbm.profiles.benchmarks.op --help`",
-    )
 
 
 def run_profile(args) -> int:
     if args.op is not None:
-        from ..benchmarks.op import main as time_op
-
-        return time_op(args.op) or 0
+        return _run_former_op(args.op)
     from .profiler import profile
     from .report import default_folder, markdown, read_quality, write_report
 
-    options, quality = _profile_options(args), args.quality and read_quality(args.quality)
+    options = _profile_options(args)
+    quality = read_quality(args.quality) if args.quality else None
     out = args.out or default_folder(args.bundle)
     print(f"the report grows in {out}", file=sys.stderr)
-    found = profile(
+    result = profile(
         args.bundle,
         options,
         lambda line: print(line, file=sys.stderr),
-        lambda found: write_report(out, found, quality),
+        lambda so_far: write_report(out, so_far, quality),
     )
-    print((out / "profile.json").read_text() if args.json else markdown(found), end="")
+    print((out / "profile.json").read_text() if args.json else markdown(result), end="")
     print(f"open {out / 'report.html'} in a browser", file=sys.stderr)
-    return 1 if any("error" in row for row in found["rows"]) else 0
+    return 1 if any("error" in row for row in result["rows"]) else 0
+
+
+def _run_former_op(flags: list[str]) -> int:
+    """`ltbm profile --op FLAGS`, which is `ltbm bench op FLAGS` now."""
+    from ..benchmarks.op import run
+    from ..benchmarks.op_flags import add_arguments
+
+    former_name_note("ltbm profile --op", "ltbm bench op")
+    parser = argparse.ArgumentParser(prog="ltbm bench op")
+    add_arguments(parser)
+    run(parser.parse_args(flags))
+    return 0
 
 
 def _profile_options(args):
-    from .profiler import LEVELS, METHODS, Options
+    from .profiler import LEVELS, Options
 
     if not args.bundle:
         raise UsageError("name a bundle: ltbm profile ./bundle --audio clip.wav")
@@ -123,6 +150,7 @@ def _profile_options(args):
         "backend",
         "threads",
         "low_memory",
+        "kv_cache",
         "prompt",
         "max_new_tokens",
         "long_audio",

@@ -27,6 +27,7 @@ def fidelity(job: dict) -> dict:
         device=job["device"],
         threads=job["threads"],
         in_turn=job["low_memory"],
+        kv_cache=job["kv_cache"],
     ) as pipeline:
         spec = pipeline.manifest.audio
         token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3

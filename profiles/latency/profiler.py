@@ -19,6 +19,7 @@ from ...runtime.levels import NAMED_RATIOS
 from ...runtime.machine import installed_version
 from ...runtime.stages.audio import load_audio
 from ..budgets.model import model_of_bundle
+from ..quality.variants import METHODS
 from .jobs import run_job
 from .rows import make_row
 
@@ -28,7 +29,6 @@ TIMED_METHODS = {"ltbm": "auto", "global": "global"}
 """Methods that the engines run, and their window; the others are evaluation code,
 whose LLM costs what ltbm's does at equal tokens."""
 PACKAGES = ("ltbm", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
-METHODS = (*TIMED_METHODS, "pool", "stride", "prune", "prune-segment")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Options:
     device: str = "cpu"
     threads: int | None = None
     low_memory: bool = False  # engines loaded in turn: their weights then count among the memory of running
+    kv_cache: str | None = None  # int8, or of the type of the activations
     prompt: str = "What do you hear?"
     max_new_tokens: int = 32
     long_audio: str = "error"
@@ -111,9 +112,11 @@ def profile(
 
 def _common(bundle: Bundle, options: Options) -> dict:
     """What every job on the bundle takes."""
-    return {
-        name: getattr(options, name) for name in ("backend", "device", "threads", "low_memory", "long_audio")
-    } | {"bundle": str(bundle.path.resolve()), "clips": [str(Path(clip).resolve()) for clip in options.clips]}
+    names = ("backend", "device", "threads", "low_memory", "kv_cache", "long_audio")
+    job: dict[str, object] = {name: getattr(options, name) for name in names}
+    job["bundle"] = str(bundle.path.resolve())
+    job["clips"] = [str(Path(clip).resolve()) for clip in options.clips]
+    return job
 
 
 def _measure(common: dict, options: Options, level: str, method: str) -> dict:

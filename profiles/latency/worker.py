@@ -46,7 +46,7 @@ def measure_level(job: dict) -> dict:
     from ..measure import machine_state, process_memory, resident_of
 
     if job["backend"] == "onnxruntime":
-        from ...runtime.backends import ort  # noqa: F401  -- libraries count as the interpreter's memory, not as the weights'
+        from ...runtime.backends import ort  # noqa: F401  libraries count as the interpreter's memory
     level = parse_level(
         job["level"], window=job["window"], positions=job["positions"], attention=job["attention"]
     )
@@ -58,10 +58,11 @@ def measure_level(job: dict) -> dict:
         job["threads"],
         reuse=False,
         low_memory=job["low_memory"],
+        kv_cache=job["kv_cache"],
     ) as session:
         open_ms, opened = (time.perf_counter() - begun) * 1e3, process_memory()
 
-        def hear_all() -> list:
+        def answer_all() -> list:
             return [
                 session.generate(
                     clip,
@@ -74,12 +75,12 @@ def measure_level(job: dict) -> dict:
             ]
 
         for _ in range(job["warmup"]):
-            hear_all()
-        rounds = [hear_all() for _ in range(job["repeats"])]
+            answer_all()
+        rounds = [answer_all() for _ in range(job["repeats"])]
         return {
             "open_ms": open_ms,
             "state": state,
-            "clips": [_heard(answer) for answer in rounds[-1]],
+            "clips": [_constant_figures(answer) for answer in rounds[-1]],
             "rounds": [[_request(answer) for answer in answers] for answers in rounds],
             "memory": {
                 "before": before,
@@ -94,7 +95,7 @@ def _request(answer) -> dict:
     return {"timings": answer.timings, "step_ms": answer.step_ms}
 
 
-def _heard(answer) -> dict:
+def _constant_figures(answer) -> dict:
     """What is the same in every round (greedy decoding)."""
     names = (
         "text",

@@ -279,6 +279,7 @@ def run_benchmark(args) -> None:
             device=settings.device,
             threads=args.threads,
             in_turn=args.low_memory,
+            kv_cache=settings.kv_cache,
         ) as pipeline:
             predict(pipeline, items[: args.limit], chosen, settings, log, _progress("answers"))
     print(
@@ -292,11 +293,18 @@ def _settings(args, items: list):
     from ...runtime.bundle import Bundle
     from .predict import Settings, bundle_hash, items_hash
 
-    hashes = items_hash(items), bundle_hash(Bundle.open(args.bundle))
+    bundle = Bundle.open(args.bundle)
     try:
-        device = check_device(args.backend, args.device)
         return Settings(
-            args.benchmark, args.prompt, args.max_new_tokens, args.long_audio, args.backend, device, *hashes
+            benchmark=args.benchmark,
+            prompt=args.prompt,
+            max_new_tokens=args.max_new_tokens,
+            long_audio=args.long_audio,
+            backend=args.backend,
+            device=check_device(args.backend, args.device),
+            items=items_hash(items),
+            bundle=bundle_hash(bundle),
+            kv_cache=args.kv_cache,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

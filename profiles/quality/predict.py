@@ -40,6 +40,7 @@ class Settings:
     device: str
     items: str
     bundle: str
+    kv_cache: str | None = None
 
     def __post_init__(self):
         if self.benchmark not in BENCHMARKS:

@@ -1,6 +1,6 @@
 """The page's charts, each with a note on how to read it and its figures as a table."""
 
-from ..profiler import METHODS
+from ...quality.variants import METHODS
 from ..remarks import median, number
 from ..report import ERROR_NOTE, error_table, quality_points, row_name
 from ..rows import OTHER

@@ -12,11 +12,12 @@ pytest.importorskip("onnxruntime", reason="runs the decoder: pip install 'ltbm[c
 pytest.importorskip("transformers", reason="makes and runs the model: pip install 'ltbm[export]'")
 
 from ltbm.profiles.benchmarks import decoder, models
-from ltbm.profiles.benchmarks.decoder import Setup, main, prompt_ids
+from ltbm.profiles.benchmarks.decoder import Setup, prompt_ids
 from ltbm.profiles.benchmarks.models import LLMS, make_models, operations, same_weights, weight_bytes
 from ltbm.profiles.benchmarks.report import markdown, summary
 from ltbm.profiles.benchmarks.runners import Remote, open_runner, request
 from ltbm.runtime.bundle import Precision
+from ltbm.runtime.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +200,9 @@ def test_the_command_measures_in_processes_and_names_what_is_missing(
         "--threads",
         "1",
     ]
-    main([*arguments, "--folder", str(int4_models), "--json", str(tmp_path / "found.json")])
+    main(
+        ["bench", "decoder", *arguments, "--folder", str(int4_models), "--json", str(tmp_path / "found.json")]
+    )
     found = json.loads((tmp_path / "found.json").read_text())
     assert "genai is not installed and was left out" in capsys.readouterr().out and found["missing"] == [
         "genai"

@@ -199,6 +199,7 @@ def test_a_worker_ends_with_the_one_who_started_it(qwen, clips):
         "backend": "onnxruntime",
         "device": "cpu",
         "threads": 1,
+        "kv_cache": None,
         "low_memory": False,
         "long_audio": "error",
         "prompt": "what?",
@@ -246,6 +247,7 @@ def test_a_worker_that_fails_says_why(qwen):
         "job": "fidelity",
         "bundle": "/nowhere",
         "threads": 1,
+        "kv_cache": None,
         "low_memory": False,
         "levels": ["keep25"],
         "window": "auto",
@@ -319,4 +321,5 @@ def test_the_op_alone(capsys):
     assert (
         main(["profile", "--op", "--tokens", "40", "--dim", "8", "--rounds", "1", "--bodies", "numpy"]) == 0
     )
-    assert "| 40 | 8 | 30 |" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "| 40 | 8 | 30 |" in captured.out and "profile --op is now ltbm bench op" in captured.err

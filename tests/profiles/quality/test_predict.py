@@ -14,6 +14,7 @@ from ltbm.profiles.quality.predict import (
     fill,
     items_hash,
     predict,
+    read_settings,
 )
 from ltbm.profiles.quality.variants import Variant, variants
 from ltbm.runtime.levels import parse_level
@@ -119,6 +120,23 @@ def test_other_settings_are_refused(items, settings, tmp_path, change):
 def test_two_writers_are_refused(tmp_path):
     with AnswerLog(tmp_path / ANSWERS), pytest.raises(ValueError, match="another process"):
         AnswerLog(tmp_path / ANSWERS)
+
+
+def test_answers_under_another_kv_cache_are_refused(items, settings, tmp_path):
+    with begin(tmp_path, settings, items):
+        pass
+    with pytest.raises(ValueError, match="kv_cache was None, now 'int8'"):
+        begin(tmp_path, replace(settings, kv_cache="int8"), items)
+
+
+def test_settings_from_before_kv_caches_are_read(items, settings, tmp_path):
+    with begin(tmp_path, settings, items):
+        pass
+    path = tmp_path / "settings.json"
+    old = json.loads(path.read_text())
+    del old["kv_cache"]
+    path.write_text(json.dumps(old))
+    assert read_settings(tmp_path) == settings
 
 
 def test_a_broken_line_is_named(tmp_path):
