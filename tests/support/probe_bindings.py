@@ -10,11 +10,11 @@ import sys
 def main() -> None:
     uses = json.load(sys.stdin)
     if uses["module"] == "cudart":
-        from cuda.bindings import runtime as module
+        from cuda.bindings import runtime as module  # pyright: ignore[reportMissingImports]  # unpacked by the test
 
         said, facts = list(cudart_problems(module, uses)), {}
     else:
-        import tensorrt_bindings as module
+        import tensorrt_bindings as module  # pyright: ignore[reportMissingImports]  # unpacked by the test
 
         said, facts = list(tensorrt_problems(module, uses)), {"version": module.__version__}
     print(json.dumps({"problems": said} | facts))
