@@ -12,6 +12,32 @@ from .precision import ACCURACY_LEVELS, BLOCK_SIZES, FLOATS, PRECISIONS, TARGETS
 MISSING = "this command needs torch and transformers: pip install 'ltbm[export]' ({})"
 EXPORT_LEVELS = ("full", "keep25")  # of the parity lines that end an export
 
+EXPORT_DESCRIPTION = """\
+Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and
+manifest. The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of
+disk and memory is said first; it ends with a parity line per stage where the PyTorch model fits
+in memory.
+
+  ltbm export ./my-qwen2-audio ./bundle --precision int4                           # for a CPU
+  ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16   # for ONNX Runtime on a GPU
+  ltbm export ./my-qwen2-audio ./bundle --precision int4 --target tensorrt   # for a Jetson or a GPU
+  ltbm export ./my-qwen2-audio ./bundle --precision float16 --dry-run"""
+
+PARITY_DESCRIPTION = """\
+Compare every stage with PyTorch on one clip: largest absolute difference, equal merge plans,
+equal greedy tokens. Exit code 1 if a line fails. Holds the PyTorch model in float32: four bytes a
+weight, 33 GB for 7B.
+
+  ltbm parity ./my-qwen2-audio ./bundle --level full --level keep25"""
+
+CALIBRATE_DESCRIPTION = """\
+Hear clips like those the model will hear, take the range of every channel of the KV cache, and
+add a decoder that keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8.
+ONNX Runtime on the CPU, 1.27 or newer. Values beyond the ranges saturate; `ltbm parity` and `ltbm
+eval` tell what it costs.
+
+  ltbm calibrate ./bundle --audio street.wav speech.flac"""
+
 
 def add_commands(commands) -> None:
     _add_export(commands)
@@ -25,19 +51,7 @@ def _add_export(commands) -> None:
         "export",
         run_export,
         "split a checkpoint into three engines",
-        (
-            "Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and "
-            "manifest.\n"
-            "The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of disk and "
-            "memory is said first;\n"
-            "it ends with a parity line per stage where the PyTorch model fits in memory.\n\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision int4                           # for a CPU\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16     # for ONNX "
-            "Runtime on a GPU\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision int4 --target tensorrt         # for a "
-            "Jetson or a GPU\n"
-            "  ltbm export ./my-qwen2-audio ./bundle --precision float16 --dry-run"
-        ),
+        EXPORT_DESCRIPTION,
     )
     export.add_argument(
         "checkpoint",
@@ -69,6 +83,11 @@ def _add_export(commands) -> None:
 
 
 def _add_precision_flags(parser) -> None:
+    _add_types(parser)
+    _add_quantisation(parser)
+
+
+def _add_types(parser) -> None:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -98,6 +117,9 @@ def _add_precision_flags(parser) -> None:
         choices=PRECISIONS,
         help="of the LM head (default: the precision; int8 under int4)",
     )
+
+
+def _add_quantisation(parser) -> None:
     parser.add_argument(
         "--block-size",
         type=int,
@@ -124,13 +146,7 @@ def _add_parity(commands) -> None:
         "parity",
         run_parity,
         "hold a bundle against its PyTorch model",
-        (
-            "Compare every stage with PyTorch on one clip: largest absolute difference, equal merge plans, "
-            "equal greedy tokens.\n"
-            "Exit code 1 if a line fails. Holds the PyTorch model in float32: four bytes a weight, 33 GB "
-            "for 7B.\n\n"
-            "  ltbm parity ./my-qwen2-audio ./bundle --level full --level keep25"
-        ),
+        PARITY_DESCRIPTION,
     )
     parity.add_argument("checkpoint", help="the checkpoint that the bundle was exported from")
     parity.add_argument("bundle")
@@ -241,14 +257,7 @@ def _add_calibrate(commands) -> None:
         "calibrate",
         run_calibrate,
         "add a decoder with an int8 KV cache to a bundle",
-        (
-            "Hear clips like those the model will hear, take the range of every channel of the KV cache, "
-            "and add a decoder that\n"
-            "keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8. ONNX Runtime on "
-            "the CPU, 1.27 or newer.\n"
-            "Values beyond the ranges saturate; `ltbm parity` and `ltbm eval` tell what it costs.\n\n"
-            "  ltbm calibrate ./bundle --audio street.wav speech.flac"
-        ),
+        CALIBRATE_DESCRIPTION,
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote; the decoder is added to it")
     parser.add_argument(

@@ -18,7 +18,7 @@ def encoder_graph(
     """input_features [B, n_mels, F] float32, frame_lengths [B] int32 -> audio_embeds [B, F / 4, D].
 
     F is a multiple of 4, at most twice `spec.positions`; keys beyond a row's valid frames are masked,
-    so its valid tokens do not depend on F (DESIGN: cost follows the clip).
+    so its valid tokens do not depend on F (the cost follows the clip).
     """
     g = Graph("encoder", OPSET, precision.encoder, weights)
     take = _taker(checkpoint)

@@ -161,14 +161,11 @@ class Graph:
                 yield piece.codes
 
         kind = TensorProto.UINT8 if contrib else CODE_TYPES[q.bits, q.signed]
+        code_shape = (rows, blocks, q.block_size * q.bits // 8) if contrib else (rows, width)
+        scale_type = TENSOR_TYPES[self.precision]
         inputs = [
-            self._external(
-                f"{name}.codes",
-                kind,
-                (rows, blocks, q.block_size * q.bits // 8) if contrib else (rows, width),
-                codes,
-            ),
-            self._external(f"{name}.scales", TENSOR_TYPES[self.precision], (rows, blocks), lambda: scales),
+            self._external(f"{name}.codes", kind, code_shape, codes),
+            self._external(f"{name}.scales", scale_type, (rows, blocks), lambda: scales),
         ]
         if not q.symmetric:
             shape = (rows, blocks * q.bits // 8) if contrib else (rows, blocks)
@@ -176,23 +173,28 @@ class Graph:
         elif not contrib and not q.signed:
             inputs.append(self._same_zero_points(q, rows, blocks))
         if contrib:
-            if bias is not None:
-                inputs += ["" for _ in range(len(inputs), BIAS_INPUT - 1)] + [
-                    self.weight(f"{name}.bias", bias)
-                ]
-            return self.op(
-                "MatMulNBits",
-                x,
-                *inputs,
-                domain=CONTRIB,
-                K=width,
-                N=rows,
-                bits=q.bits,
-                block_size=q.block_size,
-                accuracy_level=q.accuracy_level,
-            )
+            return self._matmul_nbits(x, name, inputs, rows, width, q, bias)
         dense = self.op("DequantizeLinear", *inputs, axis=1, block_size=q.block_size)
         return self.op("MatMul", x, self.op("Transpose", dense, perm=[1, 0]))
+
+    def _matmul_nbits(
+        self, x: str, name: str, inputs: list[str], rows: int, width: int, q: Quantization, bias
+    ) -> str:
+        """ONNX Runtime's product over quantised weights, which adds the bias itself."""
+        if bias is not None:
+            absent = [""] * (BIAS_INPUT - 1 - len(inputs))
+            inputs = [*inputs, *absent, self.weight(f"{name}.bias", bias)]
+        return self.op(
+            "MatMulNBits",
+            x,
+            *inputs,
+            domain=CONTRIB,
+            K=width,
+            N=rows,
+            bits=q.bits,
+            block_size=q.block_size,
+            accuracy_level=q.accuracy_level,
+        )
 
     def _same_zero_points(self, q: Quantization, rows: int, blocks: int) -> str:
         """Symmetry's zero point for every block: DequantizeLinear wants them all,

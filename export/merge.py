@@ -25,14 +25,13 @@ def merge_graph(
     step: tuple[int, int],
     plugin: bool = False,
 ) -> Graph:
-    """audio_embeds [B, T, D], lengths [B], targets [B], keep [1], window [1] -> merged_embeds [B, K,
-    H] and the plan.
+    """audio_embeds [B, T, D] -> merged_embeds [B, K, H], the plan, and what the LLM takes of each kept token.
 
-    The plan is sizes, anchors [B, K] and source_map [B, T] int32, as the op gives them (LTBM.md).
-    With first_position [B] int64, original_positions [1] and proportional_attention [1] int32 (0 or 1)
-    it becomes what the LLM needs of each
-    kept token, with no way over the host: position_ids [B, K] int64 and key_bias [B, K] float32.
-    plugin: for TensorRT, whose parser would take the op's function body before the plugin of the op.
+    lengths, targets [B], keep [1], window [1]: as the op takes them (docs/algorithm.md)
+    first_position [B] int64; original_positions, proportional_attention [1] int32, 0 or 1
+    sizes, anchors [B, K] and source_map [B, T] int32: the plan, as the op gives it
+    position_ids [B, K] int64, key_bias [B, K] float32: made here, so that nothing passes through the host
+    plugin: for TensorRT, whose parser would take the op's function body before the plugin of the op
     """
     g = Graph("merge", OPSET, precision.encoder, weights, {DOMAIN: VERSION})
     if not plugin:
@@ -44,36 +43,28 @@ def merge_graph(
         g.input("keep", "int64", [1]),
         g.input("window", "int32", [1]),
     ]
-    first, original, proportional = (
-        g.input("first_position", "int64", ["B"]),
-        g.input("original_positions", "int32", [1]),
-        g.input("proportional_attention", "int32", [1]),
-    )
+    first = g.input("first_position", "int64", ["B"])
+    original = g.input("original_positions", "int32", [1])
+    proportional = g.input("proportional_attention", "int32", [1])
     plan = [
-        g.graph_output(name, "int32", shape)
-        for name, shape in (("sizes", ["B", "K"]), ("anchors", ["B", "K"]), ("source_map", ["B", "T"]))
+        g.graph_output("sizes", "int32", ["B", "K"]),
+        g.graph_output("anchors", "int32", ["B", "K"]),
+        g.graph_output("source_map", "int32", ["B", "T"]),
     ]
-    g.node(
-        OP,
-        inputs,
-        ["merged"] + plan,
-        DOMAIN,
-        step_num=step[0],
-        step_den=step[1],
-        **(PLUGIN_ATTRIBUTES if plugin else {}),
-    )
-    projected = _projector(
-        g, spec, checkpoint, g.convert("merged", precision.audio_embeds, precision.encoder)
-    )
-    g.output(
-        g.convert(projected, precision.encoder, precision.inputs_embeds),
-        "merged_embeds",
-        precision.inputs_embeds,
-        ["B", "K", spec.decoder.hidden_size],
-    )
+    attributes = PLUGIN_ATTRIBUTES if plugin else {}
+    g.node(OP, inputs, ["merged", *plan], DOMAIN, step_num=step[0], step_den=step[1], **attributes)
+    _project(g, spec, checkpoint, precision)
     _positions(g, first, original)
     _key_bias(g, proportional)
     return g
+
+
+def _project(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, precision: Precision) -> None:
+    """The merged tokens at the LLM's width, in the type that it takes."""
+    merged = g.convert("merged", precision.audio_embeds, precision.encoder)
+    projected = _projector(g, spec, checkpoint, merged)
+    embeds = g.convert(projected, precision.encoder, precision.inputs_embeds)
+    g.output(embeds, "merged_embeds", precision.inputs_embeds, ["B", "K", spec.decoder.hidden_size])
 
 
 def _positions(g: Graph, first: str, original: str) -> None:

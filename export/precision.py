@@ -21,14 +21,13 @@ def choose_precision(
     symmetric: bool = True,
     accuracy_level: int = 4,
 ) -> Precision:
-    """The types of a bundle whose LLM has `weights`, from a checkpoint whose embedding table has the type
-    `table`.
+    """The types of a bundle; ValueError for what does not go together.
 
+    weights: of the LLM's matrices; table: the type of the checkpoint's embedding table
     target: what quantised weights are packed for; bundles of float types run everywhere
-    What is left out follows: activations the weights where those are float,
-        else float32 (float16 for TensorRT); the
-    encoder the activations; the LM head the weights, but under int4 int8 (the activations' type for
-    TensorRT). ValueError for what does not go together.
+    activations: left out, the weights' type where it is float, else float32 (float16 for TensorRT)
+    encoder_precision: left out, the activations'
+    lm_head_precision: left out, the weights', but int8 under int4 (the activations' type for TensorRT)
     """
     packed = target == "tensorrt" and weights in BITS
     if weights in BITS:
@@ -37,26 +36,14 @@ def choose_precision(
     else:
         activations, lm_head = activations or weights, lm_head_precision or weights
     encoder = encoder_precision or activations
-    for option, value, known in (
-        ("precision", weights, PRECISIONS),
-        ("target", target, TARGETS),
-        ("activations", activations, FLOATS),
-        ("encoder precision", encoder, FLOATS),
-        ("lm_head precision", lm_head, PRECISIONS),
-        ("block size", block_size, BLOCK_SIZES),
-        ("accuracy level", accuracy_level, ACCURACY_LEVELS),
-    ):
-        if value not in known:
-            raise ValueError(f"{option} {value!r} is none of {', '.join(map(str, known))}")
-    if weights in FLOATS and activations != weights:
-        raise ValueError(
-            f"activations {activations} with weights {weights}: matrices that are not quantised have the "
-            "activations' type"
-        )
-    if target == "tensorrt" and ("int8" in (weights, lm_head) or not symmetric):
-        raise ValueError(
-            "TensorRT takes no blocks of int8 and no zero points: give int4 or a float type, symmetric"
-        )
+    _check_known("precision", weights, PRECISIONS)
+    _check_known("target", target, TARGETS)
+    _check_known("activations", activations, FLOATS)
+    _check_known("encoder precision", encoder, FLOATS)
+    _check_known("lm_head precision", lm_head, PRECISIONS)
+    _check_known("block size", block_size, BLOCK_SIZES)
+    _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
+    _check_combination(weights, activations, lm_head, target, symmetric)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
         encoder=encoder,
@@ -69,3 +56,20 @@ def choose_precision(
         accuracy_level=accuracy_level if quantised else 0,
         signed=quantised and target == "tensorrt",
     )
+
+
+def _check_known(option: str, value, known: tuple) -> None:
+    if value not in known:
+        raise ValueError(f"{option} {value!r} is none of {', '.join(map(str, known))}")
+
+
+def _check_combination(weights: str, activations: str, lm_head: str, target: str, symmetric: bool) -> None:
+    if weights in FLOATS and activations != weights:
+        raise ValueError(
+            f"activations {activations} with weights {weights}: matrices that are not quantised have the "
+            "activations' type"
+        )
+    if target == "tensorrt" and ("int8" in (weights, lm_head) or not symmetric):
+        raise ValueError(
+            "TensorRT takes no blocks of int8 and no zero points: give int4 or a float type, symmetric"
+        )

@@ -27,7 +27,7 @@ from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
 from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
-DEFAULT_STEP = (2, 5)  # LTBM.md: at most two fifths of the current tokens are merged in one pass
+DEFAULT_STEP = (2, 5)  # docs/algorithm.md: at most two fifths of the current tokens are merged in one pass
 TOOLS = ("ltbm", "torch", "transformers", "onnx", "optimum")
 REPORT_BYTES = 10**9
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -29,6 +29,13 @@ encoded is not paid for again.
   ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25
   ltbm run ./bundle clip.wav --chat"""
 
+DOCTOR_DESCRIPTION = """\
+Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's providers, on a
+Jetson its JetPack and power mode; with a bundle, also its files, engines, and whether it fits.
+Every line is ok, warning or problem, with what to do. Exit code 1 if one is a problem.
+
+  ltbm doctor ./bundle"""
+
 
 def add_commands(commands) -> None:
     _add_run(commands)
@@ -179,14 +186,7 @@ def _add_doctor(commands) -> None:
         "doctor",
         doctor,
         "say what this machine has and lacks",
-        (
-            "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's providers, on "
-            "a Jetson its\n"
-            "JetPack and power mode; with a bundle, also its files, engines, and whether it fits. Every "
-            "line is ok,\n"
-            "warning or problem, with what to do. Exit code 1 if one is a problem.\n\n"
-            "  ltbm doctor ./bundle"
-        ),
+        DOCTOR_DESCRIPTION,
     )
     parser.add_argument("bundle", nargs="?", help="a bundle to check too (hashes every file)")
     parser.add_argument("--json", action="store_true", help="print a list instead of the table")

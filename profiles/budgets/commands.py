@@ -22,6 +22,16 @@ COLUMNS = (
     "longest audio s",
 )
 
+PLAN_DESCRIPTION = """\
+Estimate, from counted bytes and operations, whether a model fits a device, and its times and
+memory per level; and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a
+hub id (only its config is read). --check holds the estimate for this machine against a
+measurement.
+
+  ltbm plan Qwen/Qwen2-Audio-7B-Instruct --device orin-nano-8gb --ttft-ms 800
+  ltbm plan ./bundle --device cpu --audio-seconds 10
+  ltbm plan ./bundle --check"""
+
 
 def add_commands(commands) -> None:
     parser = add_command(
@@ -29,17 +39,15 @@ def add_commands(commands) -> None:
         "plan",
         run_plan,
         "estimate what a model costs on a device",
-        (
-            "Estimate, from counted bytes and operations, whether a model fits a device, and its times and "
-            "memory per level;\n"
-            "and choose the level for a limit. MODEL is a bundle, a checkpoint folder or a hub id (only its "
-            "config is read).\n"
-            "--check holds the estimate for this machine against a measurement.\n\n"
-            "  ltbm plan Qwen/Qwen2-Audio-7B-Instruct --device orin-nano-8gb --ttft-ms 800\n"
-            "  ltbm plan ./bundle --device cpu --audio-seconds 10\n"
-            "  ltbm plan ./bundle --check"
-        ),
+        PLAN_DESCRIPTION,
     )
+    _add_what_to_plan(parser)
+    _add_request(parser)
+    _add_limits(parser)
+    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
+
+
+def _add_what_to_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a bundle, or a folder with config.json, or a hub id")
     parser.add_argument("--device", metavar="NAME", help="see --devices; cpu is this machine, measured now")
     parser.add_argument(
@@ -61,6 +69,9 @@ def add_commands(commands) -> None:
         metavar="P",
         help="of the LLM's weights, for a checkpoint: float32, float16, bfloat16, int8, int4 (default)",
     )
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio-seconds",
         type=_positive(float),
@@ -78,6 +89,9 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "--max-new-tokens", type=_positive(int), default=64, metavar="N", help="longest answer (default 64)"
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ttft-ms", type=_positive(float), metavar="MS", help="choose the level whose TTFT is at most this"
     )
@@ -93,7 +107,6 @@ def add_commands(commands) -> None:
         metavar="N",
         help="CPU threads of one stage, for cpu and --check (default: all cores)",
     )
-    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
 
 
 def run_plan(args) -> int:

@@ -24,6 +24,14 @@ Ctrl-C leaves a report of what was measured so far.
 
   ltbm profile ./bundle --audio street.wav dog.flac --levels full,keep50,keep25"""
 
+COMPARE_DESCRIPTION = """\
+Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; ratios,
+and whether a difference is beyond the spreads. What else differs (machine, versions, clips) is
+said first.
+
+  ltbm compare before/profile.json after/profile.json
+  ltbm compare orin/profile.json orin/profile.json --levels full,keep25"""
+
 
 def add_commands(commands) -> None:
     _add_profile(commands)
@@ -176,14 +184,7 @@ def _add_compare(commands) -> None:
         "compare",
         run_compare,
         "set two profiles side by side",
-        (
-            "Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; "
-            "ratios, and whether\n"
-            "a difference is beyond the spreads. What else differs (machine, versions, clips) is said "
-            "first.\n\n"
-            "  ltbm compare before/profile.json after/profile.json\n"
-            "  ltbm compare orin/profile.json orin/profile.json --levels full,keep25"
-        ),
+        COMPARE_DESCRIPTION,
     )
     parser.add_argument("a", help="profile.json, or the folder it is in")
     parser.add_argument("b", help="the other one")

@@ -63,16 +63,7 @@ def measure_level(job: dict) -> dict:
         open_ms, opened = (time.perf_counter() - begun) * 1e3, process_memory()
 
         def answer_all() -> list:
-            return [
-                session.generate(
-                    clip,
-                    job["prompt"],
-                    level,
-                    max_new_tokens=job["max_new_tokens"],
-                    long_audio=job["long_audio"],
-                )
-                for clip in job["clips"]
-            ]
+            return [_answer(session, clip, level, job) for clip in job["clips"]]
 
         for _ in range(job["warmup"]):
             answer_all()
@@ -89,6 +80,12 @@ def measure_level(job: dict) -> dict:
                 "weights_mapped": resident_of(job["bundle"]),
             },
         }
+
+
+def _answer(session, clip: str, level, job: dict):
+    return session.generate(
+        clip, job["prompt"], level, max_new_tokens=job["max_new_tokens"], long_audio=job["long_audio"]
+    )
 
 
 def _request(answer) -> dict:

@@ -36,6 +36,17 @@ KNOWN = {
 }
 PROGRESS_SECONDS = 5.0  # between two lines
 
+DEMO_DESCRIPTION = """\
+The shipped model on held-out synthetic scenes: a benchmark of mechanism and regression.
+
+  ltbm eval demo --scenes 200 --levels full,keep25 --methods ltbm,pool --out ./quality"""
+
+SCORE_DESCRIPTION = """\
+Score the answers in one or more folders, with bootstrap intervals: results.json and table.md go
+beside them, the table of all of them together to stdout.
+
+  ltbm eval score ./audiocaps ./mmau ./librispeech > table.md"""
+
 
 def add_commands(commands) -> None:
     formatter = argparse.RawDescriptionHelpFormatter
@@ -69,10 +80,7 @@ def _add_demo(evaluations) -> None:
         "demo",
         run_demo,
         "the shipped model on held-out synthetic scenes",
-        (
-            "The shipped model on held-out synthetic scenes: a benchmark of mechanism and regression.\n\n"
-            "  ltbm eval demo --scenes 200 --levels full,keep25 --methods ltbm,pool --out ./quality"
-        ),
+        DEMO_DESCRIPTION,
     )
     parser.add_argument(
         "--scenes",
@@ -169,12 +177,7 @@ def _add_score(evaluations) -> None:
         "score",
         run_score,
         "score the answers of caption, mcq and asr",
-        (
-            "Score the answers in one or more folders, with bootstrap intervals: results.json and table.md "
-            "go beside them,\n"
-            "the table of all of them together to stdout.\n\n"
-            "  ltbm eval score ./audiocaps ./mmau ./librispeech > table.md"
-        ),
+        SCORE_DESCRIPTION,
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="what `ltbm eval caption`, `mcq` or `asr` wrote"

@@ -1,5 +1,5 @@
-"""The numpy reference against LTBM.md spelt out in Python's own whole numbers,
-and the invariants LTBM.md lists."""
+"""The numpy reference against docs/algorithm.md spelt out in Python's own whole numbers,
+and the invariants docs/algorithm.md lists."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ WINDOWS = (-1, 0, 1, 2, 5, 8, 40)
 STEPS = ((2, 5), (1, 2), (1, 4), (1, 100), (7, 3))
 
 
-# --- LTBM.md, as plainly as it can be written
+# --- docs/algorithm.md, as plainly as it can be written
 # -----------------------------------------------------------------------
 
 
@@ -139,7 +139,7 @@ def test_group_products_beyond_float64_are_exact(kind, keep, window):
     assert int(plan.sizes.max()) ** 2 > 100_000
 
 
-# --- the numbers LTBM.md gives
+# --- the numbers docs/algorithm.md gives
 # --------------------------------------------------------------------------------------
 
 
