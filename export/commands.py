@@ -31,7 +31,7 @@ weight, 33 GB for 7B.
   ltbm parity ./my-qwen2-audio ./bundle --level full --level keep25"""
 
 CALIBRATE_DESCRIPTION = """\
-Hear clips like those the model will hear, take the range of every channel of the KV cache, and
+Run clips like those the model will get, take the range of every channel of the KV cache, and
 add a decoder that keeps it in int8: a quarter of float32's memory, chosen with --kv-cache int8.
 ONNX Runtime on the CPU, 1.27 or newer. Values beyond the ranges saturate; `ltbm parity` and `ltbm
 eval` tell what it costs.

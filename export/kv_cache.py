@@ -20,8 +20,8 @@ from ..runtime.stages.splice import Prefix
 
 SOURCE_FLAVOUR = decoder_flavour("onnxruntime", "cpu")
 FLAVOUR = decoder_flavour("onnxruntime", "cpu", kv_cache="int8")
-LEVELS = ("full", "keep25")  # heard for the ranges: merged tokens are averages, single ones are not
-STEPS = 16  # answer tokens heard after each prompt
+LEVELS = ("full", "keep25")  # run for the ranges: merged tokens are averages, single ones are not
+STEPS = 16  # answer tokens run after each prompt
 LARGEST = 127  # int8 codes are symmetric
 TINY = 1e-6  # a channel that never moves still needs a scale
 SCALE_INPUTS = {"key": 12, "value": 13}  # GroupQueryAttention's k_scale and v_scale
@@ -30,7 +30,7 @@ SCALE_INPUTS = {"key": 12, "value": 13}  # GroupQueryAttention's k_scale and v_s
 def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> Path:
     """Add the decoder with an int8 KV cache to the bundle at `path`; its file.
 
-    clips: paths or arrays at the model's rate, like those the model will hear:
+    clips: paths or arrays at the model's rate, like those the model will get:
         values beyond their range saturate
     Raises ValueError for a bundle without the gqa decoder, or one whose cache is not float.
     """

@@ -21,7 +21,7 @@ CHUNK_VALUES = 1 << 20  # values converted at a time: few megabytes in float32, 
 
 class HashedFile:
     """A file written from its start to its end, with its sha256 so far;
-    `progress` hears how many bytes were written and of what."""
+    `progress` gets how many bytes were written and of what."""
 
     def __init__(self, path: Path, progress: Callable[[int, str], None]):
         self.path, self.size, self._progress = path, 0, progress

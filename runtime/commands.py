@@ -47,7 +47,7 @@ def _add_run(commands) -> None:
     parser = add_command(commands, "run", run, "answer a prompt about a clip", RUN_DESCRIPTION)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
-        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several are heard in order"
+        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several follow one another"
     )
     parser.add_argument(
         "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"

@@ -25,11 +25,11 @@ def _ask(probe: Callable, *arguments) -> list[Finding]:
     """A probe gives a finding, several, or none; one that fails is a finding itself,
     and the others still run."""
     try:
-        said = probe(*arguments)
+        result = probe(*arguments)
     except Exception as error:
-        said = Finding(
+        result = Finding(
             probe.__name__.replace("_", " "),
             WARNING,
             f"could not be examined: {type(error).__name__}: {error}",
         )
-    return said if isinstance(said, list) else [said] if said else []
+    return result if isinstance(result, list) else [result] if result else []

@@ -18,22 +18,22 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR, INTEGRATED = 75, 76, 18
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command answered; `status` is None where it could not be run."""
+class CommandResult:
+    """A finished command; `status` is None where it could not be run."""
 
     status: int | None
     out: str = ""
     err: str = ""
 
 
-def run_command(command: Sequence[str]) -> Said:
+def run_command(command: Sequence[str]) -> CommandResult:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Said(None, err=str(error))
-    return Said(done.returncode, done.stdout.strip(), done.stderr.strip())
+        return CommandResult(None, err=str(error))
+    return CommandResult(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
 def installed_version(distribution: str) -> str | None:
@@ -56,7 +56,7 @@ class Machine:
     """
 
     root: Path = Path("/")
-    run: Callable[[Sequence[str]], Said] = run_command
+    run: Callable[[Sequence[str]], CommandResult] = run_command
     load: Callable[[str], ctypes.CDLL] = ctypes.CDLL
     version: Callable[[str], str | None] = installed_version
 
@@ -183,10 +183,10 @@ def ask_module(machine: Machine, module: str, expression: str) -> str | None:
 
     None where there is no such module; RuntimeError with the reason where it does not load.
     """
-    said = machine.run([sys.executable, "-c", f"import {module}; print({expression})"])
-    if said.status == 0:
-        return said.out.splitlines()[-1]
-    reason = said.err.splitlines()[-1] if said.err else f"exit code {said.status}"
+    result = machine.run([sys.executable, "-c", f"import {module}; print({expression})"])
+    if result.status == 0:
+        return result.out.splitlines()[-1]
+    reason = result.err.splitlines()[-1] if result.err else f"exit code {result.status}"
     if reason.startswith("ModuleNotFoundError") and repr(module) in reason:
         return None
     raise RuntimeError(reason)

@@ -121,7 +121,7 @@ def _measure(
 
 
 def _write_clip(path: Path, seconds: float, rate: int) -> Path:
-    """Seeded noise under a slow envelope: what is heard does not matter to the times."""
+    """Seeded noise under a slow envelope: its content does not matter to the times."""
     import soundfile
 
     time = np.arange(round(seconds * rate)) / rate

@@ -34,14 +34,14 @@ class Work:
 
 
 def segment_lengths(model: Model, seconds: float) -> list[int]:
-    """Valid mel frames of each window of an audio."""
+    """Valid mel frames of each segment of an audio."""
     audio = model.audio
     frames = -(-round(seconds * audio.sampling_rate) // audio.hop_length)
     return [min(audio.segment_frames, frames - start) for start in range(0, frames, audio.segment_frames)]
 
 
 def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
-    """The audio encoder over all windows of an audio."""
+    """The audio encoder over all segments of an audio."""
     e = model.encoder
     positions = [
         min(encoder_frames(length), model.audio.segment_frames) // FRAMES_PER_POSITION for length in lengths

@@ -25,7 +25,7 @@ class Rates:
     usable, runtime: bytes of memory that a process can have, and that it takes without a model
     encoder_resident, llm_resident: bytes of memory that a stored byte of weights takes once loaded
     loading: bytes that loading takes for a moment beyond them
-    move_seconds: that reading or writing a byte of activations takes; 0 where ops are fused,
+    move_seconds: that llm_engine or writing a byte of activations takes; 0 where ops are fused,
         or it counts as efficiency
     """
 
@@ -123,21 +123,20 @@ def _ms(work: Work, rate: float, rates: Rates) -> float:
 
 
 def memory_of(model: Model, rates: Rates, request: Request, level: Level) -> Memory:
-    """Of the two stages that are large: hearing (encoder, projector) and reading (LLM)."""
+    """Of the engines for audio (encoder, merge) and of the LLM, together or in turn."""
     prompt = request.text_tokens + sum(map(level.target, _rows(model, request.audio_seconds)))
-    hearing, reading = (
-        model.weights.hearing * rates.encoder_resident,
-        model.weights.decoder * rates.llm_resident,
-    )
-    heard = encoder_work(model, segment_lengths(model, request.audio_seconds)).live_bytes
-    read = prefill_work(model, prompt).live_bytes
+    audio_weights = model.weights.audio * rates.encoder_resident
+    llm_weights = model.weights.decoder * rates.llm_resident
+    encoding = encoder_work(model, segment_lengths(model, request.audio_seconds)).live_bytes
+    prefill = prefill_work(model, prompt).live_bytes
     kv_cache = model.kv_bytes(bucket(prompt + request.max_new_tokens))
     return Memory(
-        weights=hearing + reading,
+        weights=audio_weights + llm_weights,
         kv_cache=kv_cache,
-        activations=max(heard + read, rates.loading - kv_cache),
+        activations=max(encoding + prefill, rates.loading - kv_cache),
         runtime=rates.runtime,
-        low_memory=rates.runtime + max(hearing + heard, reading + max(kv_cache + read, rates.loading)),
+        low_memory=rates.runtime
+        + max(audio_weights + encoding, llm_weights + max(kv_cache + prefill, rates.loading)),
     )
 
 

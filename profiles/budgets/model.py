@@ -19,7 +19,7 @@ class StageBytes:
     decoder: float
 
     @property
-    def hearing(self) -> float:
+    def audio(self) -> float:
         return self.encoder + self.merge
 
 

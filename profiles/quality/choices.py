@@ -12,9 +12,10 @@ def matches(prediction: str, answer: str, choices: Sequence[str]) -> bool:
     It must hold every word of the right choice and none that only wrong choices have,
     in any order and any case; words of no choice do no harm. The letter of a choice alone is not taken.
     """
-    said, wanted = words(prediction), words(answer)
+    given = words(prediction)
+    wanted = words(answer)
     wrong = set().union(*map(words, choices)) - wanted
-    return bool(said) and wanted <= said and said.isdisjoint(wrong)
+    return bool(given) and wanted <= given and given.isdisjoint(wrong)
 
 
 def words(text: str) -> set[str]:

@@ -14,7 +14,7 @@ DEFAULT_MODE = ("original", "proportional")
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of hearing: what is kept and how the LLM sees it."""
+    """What is compared: what is kept, and how the LLM sees it."""
 
     level: str
     method: str

@@ -57,7 +57,7 @@ def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
 
 
 def _fits(facts: Facts, opened: Bundle) -> Finding:
-    """Weights and the cache of one full window; activations come on top, embeddings stay on disk."""
+    """Weights and the cache of one full segment; activations come on top, embeddings stay on disk."""
     if facts.memory is None:
         return Finding("fits", WARNING, "unknown: this machine does not tell its memory")
     stages, audio = opened.stage_bytes(), opened.manifest.audio
@@ -65,7 +65,7 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
     cache = opened.manifest.decoder.kv_bytes(
         token_length(audio.segment_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
     )
-    text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one window, level full)"
+    text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one segment, level full)"
     total, available = facts.memory.total, facts.memory.available
     if weights + cache > total:
         return Finding(

@@ -56,8 +56,8 @@ def jetson(facts: Facts) -> Finding | None:
             f"{found.model}, Jetson Linux unknown: run the container with -v "
             f"{RELEASE_FILE}:{RELEASE_FILE}:ro",
         )
-    asked = facts.machine.run(["dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack"])
-    jetpack = asked.out if asked.status == 0 and asked.out else JETPACKS.get(found.l4t[:2], "unknown")
+    query = facts.machine.run(["dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack"])
+    jetpack = query.out if query.status == 0 and query.out else JETPACKS.get(found.l4t[:2], "unknown")
     text = f"{found.model}, Jetson Linux {dots(found.l4t)}, JetPack {jetpack}"
     if found.l4t[:2] < OLDEST_L4T:
         return Finding(

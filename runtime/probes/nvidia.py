@@ -136,8 +136,8 @@ def built_for(plugin: ctypes.CDLL) -> tuple[list[str], str]:
         text = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(plugin, "ltbm_built_for"))).decode()
     except ValueError:  # some other library, or one from before it said so
         return [], "unknown"
-    said = dict(part.split("=", 1) for part in text.split(";"))
-    return said["architectures"].split(","), said["tensorrt"]
+    facts = dict(part.split("=", 1) for part in text.split(";"))
+    return facts["architectures"].split(","), facts["tensorrt"]
 
 
 def runs_on(built: str, gpu: str) -> bool:

@@ -6,7 +6,7 @@ import sys
 
 from ...plugins import library
 from ..backends.engine_store import version_tuple
-from ..machine import Said, ask_module
+from ..machine import CommandResult, ask_module
 from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
@@ -34,7 +34,7 @@ def onnxruntime(facts: Facts) -> list[Finding]:
             )
         ]
     try:
-        said = ask_module(facts.machine, "onnxruntime", LISTED)
+        result = ask_module(facts.machine, "onnxruntime", LISTED)
     except RuntimeError as error:
         return [
             Finding(
@@ -44,9 +44,9 @@ def onnxruntime(facts: Facts) -> list[Finding]:
                 f"{next(iter(installed), 'onnxruntime')}",
             )
         ]
-    if said is None:
+    if result is None:
         return [_no_onnxruntime(facts)]
-    version, *providers = said.split()
+    version, *providers = result.split()
     listed = [_provider(facts, name) for name in GPU_PROVIDERS if name in providers]
     text = f"{version} with {', '.join(map(_short, providers))}"
     if version_tuple(version) < OLDEST_ONNXRUNTIME:
@@ -81,17 +81,17 @@ def _provider(facts: Facts, name: str) -> Finding:
     subject = f"{_short(name)} provider"
     if facts.gpu is None:
         return Finding(subject, OK, "listed, not tried: there is no GPU")
-    said = facts.machine.run([sys.executable, "-m", "ltbm.runtime.probes.provider_check", name])
-    if said.status == 0:
+    result = facts.machine.run([sys.executable, "-m", "ltbm.runtime.probes.provider_check", name])
+    if result.status == 0:
         return Finding(subject, OK, "ran a node on the GPU")
     status = (
         PROBLEM if name == "CUDAExecutionProvider" else WARNING
     )  # every GPU wheel lists TensorRT, few have it
-    return Finding(subject, status, f"listed, and does not run: {_provider_advice(said, facts)}")
+    return Finding(subject, status, f"listed, and does not run: {_provider_advice(result, facts)}")
 
 
-def _provider_advice(said: Said, facts: Facts) -> str:
-    err = said.err
+def _provider_advice(result: CommandResult, facts: Facts) -> str:
+    err = result.err
     missing = MISSING_LIBRARY.search(err)
     if missing and "nvinfer" in missing[1]:
         return f"no {missing[1]}: pip install 'ltbm[tensorrt]', of the version that onnxruntime names"
@@ -104,7 +104,7 @@ def _provider_advice(said: Said, facts: Facts) -> str:
         return f"this onnxruntime was not built for architecture {facts.gpu.architecture}: {JETSON_WHEELS}"
     reason = REASON.search(err)
     return (
-        reason[1] if reason else err.strip().splitlines()[-1] if err.strip() else f"exit code {said.status}"
+        reason[1] if reason else err.strip().splitlines()[-1] if err.strip() else f"exit code {result.status}"
     )
 
 

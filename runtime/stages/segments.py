@@ -87,7 +87,7 @@ def split_long(segments: Audio, limit: int, long_audio: str, source, seconds: fl
     if long_audio == "error":
         raise ValueError(
             f"{name} is longer than the {limit * seconds:g} s the model takes; give --long-audio segments "
-            f"(long_audio='segments') to hear it as several audios, or cut it"
+            f"(long_audio='segments') to take it as several audios, or cut it"
         )
     return [part for part in _parts(segments, limit) if has_tokens(part)]
 

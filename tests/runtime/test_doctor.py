@@ -20,7 +20,7 @@ from ltbm.runtime.backends.shape_ranges import Limits
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.doctor import examine
-from ltbm.runtime.machine import Machine, Said
+from ltbm.runtime.machine import CommandResult, Machine
 from ltbm.runtime.probes import device, nvidia, provider_check
 
 LIBRARY = r"""
@@ -70,12 +70,14 @@ ORIN_FILES = {
     CLOCKS + "max_freq": "1020000000\n",
 }
 ORIN_SAYS = {
-    "dpkg-query": Said(0, "6.2+b77"),
-    "nvpmodel": Said(0, "NV Power Mode: MAXN_SUPER\n2"),
-    "tensorrt": Said(0, "10.3.0"),
-    "onnxruntime": Said(0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"),
-    "CUDAExecutionProvider": Said(0),
-    "TensorrtExecutionProvider": Said(0),
+    "dpkg-query": CommandResult(0, "6.2+b77"),
+    "nvpmodel": CommandResult(0, "NV Power Mode: MAXN_SUPER\n2"),
+    "tensorrt": CommandResult(0, "10.3.0"),
+    "onnxruntime": CommandResult(
+        0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"
+    ),
+    "CUDAExecutionProvider": CommandResult(0),
+    "TensorrtExecutionProvider": CommandResult(0),
 }
 LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcudnn.so.9", "libnvinfer.so.10", "libltbm_tensorrt.so")
 VERSIONS = {"cuda-bindings": "12.9.2", "onnxruntime-gpu": "1.24.0"}
@@ -126,7 +128,7 @@ def fake_machine(root, library, files, says, versions, libraries) -> Machine:
         words = command[0] if command[0] != sys.executable else command[-1]
         for name in ("import tensorrt", "import onnxruntime"):
             words = name.split()[1] if words.startswith(name) else words
-        return says.get(words) or Said(None, err=f"no {words}")
+        return says.get(words) or CommandResult(None, err=f"no {words}")
 
     def load(name):
         short = str(name).split("/")[-1]
@@ -166,16 +168,16 @@ def test_a_whole_jetson_is_all_ok(orin):
         assert words in said[subject].text, subject
 
 
-NO_TENSORRT = Said(1, "", "ModuleNotFoundError: No module named 'tensorrt'")
+NO_TENSORRT = CommandResult(1, "", "ModuleNotFoundError: No module named 'tensorrt'")
 R35 = {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n"}
 R39 = {
     "etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64\n"
 }
-HALF_TENSORRT = Said(1, "", "ImportError: cannot import name 'bindings' from 'tensorrt'")
-NO_ONNXRUNTIME = Said(1, "", "ModuleNotFoundError: No module named 'onnxruntime'")
-LOST_NVINFER = Said(1, "", f"Trace\nImportError: with error: libnvinfer.so.10: {NO_FILE}")
-NO_KERNEL = Said(1, "", "cudaErrorNoKernelImageForDevice: no kernel image is available")
-LOST_CUBLAS = Said(
+HALF_TENSORRT = CommandResult(1, "", "ImportError: cannot import name 'bindings' from 'tensorrt'")
+NO_ONNXRUNTIME = CommandResult(1, "", "ModuleNotFoundError: No module named 'onnxruntime'")
+LOST_NVINFER = CommandResult(1, "", f"Trace\nImportError: with error: libnvinfer.so.10: {NO_FILE}")
+NO_KERNEL = CommandResult(1, "", "cudaErrorNoKernelImageForDevice: no kernel image is available")
+LOST_CUBLAS = CommandResult(
     1,
     "",
     "[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: "
@@ -200,13 +202,18 @@ BROKEN = [
         "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older",
         {"files": R35, "says": {"dpkg-query": None}},
     ),
-    ("Jetson", "ok", "Jetson Linux 39.2.1, JetPack 7.2", {"files": R39, "says": {"dpkg-query": Said(1)}}),
+    (
+        "Jetson",
+        "ok",
+        "Jetson Linux 39.2.1, JetPack 7.2",
+        {"files": R39, "says": {"dpkg-query": CommandResult(1)}},
+    ),
     ("Jetson", "warning", "-v /etc/nv_tegra_release", {"files": {"etc/nv_tegra_release": None}}),
     (
         "power",
         "warning",
         "mode 15W, .*MAXN is faster",
-        {"says": {"nvpmodel": Said(0, "NV Power Mode: 15W\n0")}},
+        {"says": {"nvpmodel": CommandResult(0, "NV Power Mode: 15W\n0")}},
     ),
     ("power", "warning", "ask on the host", {"says": {"nvpmodel": None}}),
     ("power", "ok", "GPU clock fixed", {"files": {CLOCKS + "min_freq": "1020000000"}}),
@@ -237,7 +244,7 @@ BROKEN = [
     ),
     ("TensorRT", "problem", "does not load .ImportError: .*libnvinfer", {"says": {"tensorrt": LOST_NVINFER}}),
     ("TensorRT", "problem", "cannot import name", {"says": {"tensorrt": HALF_TENSORRT}}),
-    ("TensorRT", "problem", "8.6.2 is too old", {"says": {"tensorrt": Said(0, "8.6.2")}}),
+    ("TensorRT", "problem", "8.6.2 is too old", {"says": {"tensorrt": CommandResult(0, "8.6.2")}}),
     ("TensorRT", "warning", "--system-site-packages", {"says": {"tensorrt": NO_TENSORRT}}),
     (
         "TensorRT",
@@ -250,10 +257,15 @@ BROKEN = [
         "TensorRT",
         "ok",
         "10.16.1.11, which runs decoder.std24",
-        {"says": {"tensorrt": Said(0, "10.16.1.11")}, "nvinfer": 101601},
+        {"says": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601},
     ),
     ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
-    ("plugin", "problem", "TensorRT 10.3, here is 11.1.0", {"says": {"tensorrt": Said(0, "11.1.0")}}),
+    (
+        "plugin",
+        "problem",
+        "TensorRT 10.3, here is 11.1.0",
+        {"says": {"tensorrt": CommandResult(0, "11.1.0")}},
+    ),
     ("plugin", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
     (
         "onnxruntime",
@@ -265,20 +277,20 @@ BROKEN = [
         "onnxruntime",
         "problem",
         "does not load .ImportError: GLIBC",
-        {"says": {"onnxruntime": Said(1, "", "ImportError: GLIBC_2.38 not found")}},
+        {"says": {"onnxruntime": CommandResult(1, "", "ImportError: GLIBC_2.38 not found")}},
     ),
     ("onnxruntime", "ok", "not needed with backend=tensorrt", {"says": {"onnxruntime": NO_ONNXRUNTIME}}),
     (
         "onnxruntime",
         "warning",
         "1.23.2 with CPU is older than 1.24",
-        {"says": {"onnxruntime": Said(0, "1.23.2 CPUExecutionProvider")}},
+        {"says": {"onnxruntime": CommandResult(0, "1.23.2 CPUExecutionProvider")}},
     ),
     (
         "onnxruntime",
         "warning",
         "not on the GPU: PyPI has",
-        {"says": {"onnxruntime": Said(0, "1.24.0 CPUExecutionProvider")}},
+        {"says": {"onnxruntime": CommandResult(0, "1.24.0 CPUExecutionProvider")}},
     ),
     (
         "CUDA provider",
@@ -292,7 +304,7 @@ BROKEN = [
         "not built for architecture 87",
         {"says": {"CUDAExecutionProvider": NO_KERNEL}},
     ),
-    ("CUDA provider", "problem", "exit code -11", {"says": {"CUDAExecutionProvider": Said(-11)}}),
+    ("CUDA provider", "problem", "exit code -11", {"says": {"CUDAExecutionProvider": CommandResult(-11)}}),
     (
         "Tensorrt provider",
         "warning",
@@ -341,7 +353,7 @@ def test_a_machine_without_a_gpu_has_no_problem(tmp_path, library, monkeypatch):
     monkeypatch.delenv("LTBM_TENSORRT_PLUGIN", raising=False)
     says = {
         "tensorrt": NO_TENSORRT,
-        "onnxruntime": Said(0, "1.32.0 CUDAExecutionProvider CPUExecutionProvider"),
+        "onnxruntime": CommandResult(0, "1.32.0 CUDAExecutionProvider CPUExecutionProvider"),
     }
     said = by_subject(fake_machine(tmp_path, library, {"proc/meminfo": MEMINFO}, says, {}, ()))
     assert [finding for finding in said.values() if finding.status == "problem"] == []
@@ -357,7 +369,7 @@ def test_a_machine_that_answers_nothing_is_examined_to_the_end(tmp_path):
         raise OSError(NO_FILE)
 
     said = by_subject(
-        Machine(tmp_path, lambda command: Said(None, err="not there"), silent, lambda name: None)
+        Machine(tmp_path, lambda command: CommandResult(None, err="not there"), silent, lambda name: None)
     )
     assert said["memory"].status == "warning" and said["onnxruntime"].status == "problem"
 
@@ -414,7 +426,7 @@ def test_a_bundle_is_checked_too(qwen, orin):
         "gqa for onnxruntime on cpu" in said["decoder"].text
         and "concat20 for tensorrt on cuda" in said["decoder"].text
     )
-    newer = by_subject(orin(says={"tensorrt": Said(0, "10.16.1")}), str(qwen[1]))["decoder"]
+    newer = by_subject(orin(says={"tensorrt": CommandResult(0, "10.16.1")}), str(qwen[1]))["decoder"]
     assert "std24 for tensorrt on cuda" in newer.text
 
 
@@ -458,7 +470,7 @@ def test_engines_of_this_machine_are_told_from_foreign_ones(orin, built):
     said = by_subject(orin(), str(bundle.path))["engines"]
     assert (said.status, said.text.split()[0]) == ("ok", name)
     for changes, words in (
-        ({"says": {"tensorrt": Said(0, "10.7.0")}}, "tensorrt 10.3.0, here it is 10.7.0"),
+        ({"says": {"tensorrt": CommandResult(0, "10.7.0")}}, "tensorrt 10.3.0, here it is 10.7.0"),
         ({"sm": 89}, "compute capability 8.7"),
     ):
         said = by_subject(orin(**changes), str(bundle.path))["engines"]

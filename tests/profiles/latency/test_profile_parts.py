@@ -24,7 +24,7 @@ from ltbm.profiles.measure import (
 from ltbm.profiles.quality.batch import segment_tokens
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
-from ltbm.runtime.machine import Machine, Said
+from ltbm.runtime.machine import CommandResult, Machine
 
 
 def test_a_summary_is_percentiles_and_the_interquartile_range():
@@ -110,7 +110,7 @@ def test_facts_of_a_machine_come_from_its_files(tmp_path):
     def no_library(name):
         raise OSError(name)
 
-    facts = machine_facts(Machine(tmp_path, run=lambda command: Said(None), load=no_library))
+    facts = machine_facts(Machine(tmp_path, run=lambda command: CommandResult(None), load=no_library))
     assert (facts["cpu"], facts["clock_mhz"], facts["last_level_cache_bytes"], facts["governor"]) == (
         "A CPU",
         2300.5,
@@ -127,7 +127,9 @@ def test_a_driver_that_does_not_answer_stops_no_measurement(tmp_path):
     def no_library(name):
         raise OSError(name)
 
-    facts = machine_facts(Machine(tmp_path, run=lambda command: Said(9, "no devices"), load=no_library))
+    facts = machine_facts(
+        Machine(tmp_path, run=lambda command: CommandResult(9, "no devices"), load=no_library)
+    )
     assert facts["gpu"] is None and facts["gpu_clocks"] is None
 
 
