@@ -66,7 +66,8 @@ class Checkpoint:
     def __init__(self, path: Path, source: str):
         from transformers import AutoConfig
 
-        self.path, self.source = path, source
+        self.path = path
+        self.source = source
         self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         self.uses: dict[str, str] = {}
         self._tensors = _stored_tensors(path)

@@ -73,14 +73,12 @@ class _Block:
     def __init__(
         self, g: Graph, spec: LLMSpec, checkpoint: TensorSource, kind: str | Quantization, flavour: Flavour
     ):
-        self.g, self.spec, self.d, self.checkpoint, self.kind, self.flavour = (
-            g,
-            spec,
-            spec.decoder,
-            checkpoint,
-            kind,
-            flavour,
-        )
+        self.g = g
+        self.spec = spec
+        self.d = spec.decoder
+        self.checkpoint = checkpoint
+        self.kind = kind
+        self.flavour = flavour
 
     def join(self, name: str, hidden: str, added: str | None) -> tuple[str, str]:
         """The residual stream with `added`, float32, and its norm `name` in the graph's precision."""
@@ -94,12 +92,14 @@ class _Block:
 
     def query_key_value(self, prefix: str, x: str, rotate) -> tuple[str, str, str]:
         """q [B, S, heads * head_dim], k and v [B, S, KV * head_dim]; q and k rotated."""
-        d, name = self.d, prefix + "self_attn."
+        d = self.d
+        name = prefix + "self_attn."
         packed = self.linear(name + "qkv_proj", [name + part for part in ("q_proj", "k_proj", "v_proj")], x)
         q, k, v = self.g.split(
             packed, [d.heads * d.head_dim, d.kv_heads * d.head_dim, d.kv_heads * d.head_dim]
         )
-        q, k = self.head_norm(name + "q_norm", q, d.heads), self.head_norm(name + "k_norm", k, d.kv_heads)
+        q = self.head_norm(name + "q_norm", q, d.heads)
+        k = self.head_norm(name + "k_norm", k, d.kv_heads)
         return rotate(q, d.heads), rotate(k, d.kv_heads), v
 
     def output(self, prefix: str, attended: str) -> str:

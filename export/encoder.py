@@ -56,7 +56,8 @@ def _front_end(g: Graph, spec: EncoderSpec, take, features: str) -> str:
 
 def _key_mask(g: Graph, hidden: str, lengths: str) -> str:
     """[B, 1, 1, F / 2] additive: 0 for the (frames - 1) // 2 + 1 positions of each row, lowest beyond."""
-    one, two = g.const(1, "int32"), g.const(2, "int32")
+    one = g.const(1, "int32")
+    two = g.const(2, "int32")
     valid = g.op("Add", g.op("Div", g.op("Sub", lengths, one), two), one)
     count = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
     places = g.op("Range", g.const(0, "int32"), count, one)

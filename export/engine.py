@@ -66,7 +66,8 @@ def build_engines(
     precision = bundle.manifest.precision
     if precision.for_onnxruntime:
         raise ValueError(f"TensorRT does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}")
-    target, limits = this_target(), Limits.of(bundle.manifest, max_audio_segments, max_context)
+    target = this_target()
+    limits = Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
     folder = next((one for one in stored(bundle) if one.key == key), None)
@@ -103,9 +104,12 @@ def check_memory(bundle: Bundle, stage: str, workspace_gib: float, machine: Mach
     from ..runtime.backends.cuda import free_memory  # here, so that what TensorRT lacks is said first
 
     machine = machine or Machine()
-    weights, workspace = bundle.manifest.files[f"{stage}.weights"].size, int(workspace_gib * 2**30)
-    host, device = HOST_TIMES_WEIGHTS * weights, weights + workspace
-    gpu, memory = find_gpu(machine), find_memory(machine)
+    weights = bundle.manifest.files[f"{stage}.weights"].size
+    workspace = int(workspace_gib * 2**30)
+    host = HOST_TIMES_WEIGHTS * weights
+    device = weights + workspace
+    gpu = find_gpu(machine)
+    memory = find_memory(machine)
     free_device = free_memory()
     free_host = memory.available + memory.swap if memory else None
     if gpu and gpu.integrated:
@@ -123,7 +127,8 @@ def check_memory(bundle: Bundle, stage: str, workspace_gib: float, machine: Mach
 
 
 def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, progress) -> EngineFolder:
-    begun, logger = time.perf_counter(), process_logger()
+    begun = time.perf_counter()
+    logger = process_logger()
     progress(f"{stage}: building for TensorRT {key.target.tensorrt} on {key.target.gpu}")
     builder = trt.Builder(logger)
     if stage == "merge":
@@ -203,7 +208,9 @@ class Monitor(trt.IProgressMonitor):
 
     def __init__(self, stage: str, progress: Callable[[str], None]):
         trt.IProgressMonitor.__init__(self)
-        self._stage, self._progress, self._steps = stage, progress, {}
+        self._stage = stage
+        self._progress = progress
+        self._steps = {}
 
     def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
         self._steps[phase_name] = num_steps

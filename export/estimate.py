@@ -58,7 +58,9 @@ def estimate(
 ) -> Estimate:
     """Build every stage's graphs without reading a tensor.
     KeyError or ValueError for a checkpoint that does not fit them."""
-    stage_bytes, largest, graph_bytes = {}, 0, 0
+    stage_bytes = {}
+    largest = 0
+    graph_bytes = 0
     for name, build in stages.items():
         weights = WeightFile(f"{name}.weights", None)
         graph_bytes += sum(graph.model().ByteSize() for graph in build(weights).values())

@@ -158,7 +158,8 @@ def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
     features = _feature_config(path)
     encoder = config.audio_config
     frames = encoder.max_source_positions * 2  # the second convolution has stride 2
-    hop, rate = features["hop_length"], features["sampling_rate"]
+    hop = features["hop_length"]
+    rate = features["sampling_rate"]
     if features["feature_size"] != encoder.num_mel_bins:
         raise ValueError(
             f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes "

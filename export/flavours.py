@@ -106,7 +106,8 @@ def _begin_concat(g: Graph, d: DecoderSpec, hidden: str, past_len: None, key_bia
     cached = g.op("Sub", g.op("Shape", key_bias, start=1, end=2), g.op("Shape", hidden, start=1, end=2))
     mask = _causal_bias(g, hidden, g.op("Unsqueeze", cached, g.const([0])), key_bias)
     scale = g.const(d.head_dim**-0.5, g.precision)
-    grouped, apart = g.const([0, d.kv_heads, -1, d.head_dim]), g.const([0, d.heads, -1, d.head_dim])
+    grouped = g.const([0, d.kv_heads, -1, d.head_dim])
+    apart = g.const([0, d.heads, -1, d.head_dim])
 
     def attend(layer: int, q: str, k: str, v: str) -> str:
         past, present = _cache(g, d, layer, grows=True)
@@ -126,7 +127,8 @@ def _causal_bias(g: Graph, hidden: str, first: str, key_bias: str) -> str:
     """[B, 1, S, columns]: the key bias where a query may look, the lowest value elsewhere; `first` [B or 1,
     1] is the first query's place."""
     new = g.op("Squeeze", g.op("Shape", hidden, start=1, end=2))
-    zero, one = g.const(0), g.const(1)
+    zero = g.const(0)
+    one = g.const(1)
     rows = g.op("Add", first, g.op("Unsqueeze", g.op("Range", zero, new, one), g.const([0])))
     columns = g.op("Range", zero, g.op("Squeeze", g.op("Shape", key_bias, start=1, end=2)), one)
     seen = g.op(
@@ -208,7 +210,8 @@ def _add_norm_primitive(g: Graph, x: str, added: str, scale: str, epsilon: float
 
 def _add_norm_contrib(g: Graph, x: str, added: str, scale: str, epsilon: float) -> tuple[str, str]:
     """Both in one pass over the stream."""
-    normed, total = f"{scale}/normed", f"{scale}/sum"
+    normed = f"{scale}/normed"
+    total = f"{scale}/sum"
     g.node(
         "SkipSimplifiedLayerNormalization",
         [x, added, scale],

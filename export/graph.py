@@ -40,11 +40,15 @@ class Graph:
         weights: WeightFile,
         domains: dict[str, int] | None = None,
     ):
-        self.name, self.precision, self.weights = name, precision, weights
+        self.name = name
+        self.precision = precision
+        self.weights = weights
         self.opsets = {"": opset, **(domains or {})}
         self.functions: list[onnx.FunctionProto] = []
-        self._nodes, self._initializers = [], {}
-        self._inputs, self._outputs = [], []
+        self._nodes = []
+        self._initializers = {}
+        self._inputs = []
+        self._outputs = []
 
     def input(self, name: str, dtype: str, shape: list) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, TENSOR_TYPES[dtype], shape))
@@ -149,9 +153,11 @@ class Graph:
     def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias=None) -> str:
         """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear,
         over the same bytes."""
-        (rows, width), contrib = weight.shape, CONTRIB in self.opsets
+        (rows, width) = weight.shape
+        contrib = CONTRIB in self.opsets
         blocks = q.blocks(name, width)
-        scales, zero_points = [], []
+        scales = []
+        zero_points = []
 
         def codes():
             for chunk in row_chunks(weight):

@@ -139,13 +139,12 @@ class _Chain:
         max_new_tokens: int,
         add,
     ):
-        self.bundle, self.manifest, self.precision, self.add = (
-            bundle,
-            bundle.manifest,
-            bundle.manifest.precision,
-            add,
-        )
-        self.reference, self.max_new_tokens = TorchReference(checkpoint), max_new_tokens
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.precision = bundle.manifest.precision
+        self.add = add
+        self.reference = TorchReference(checkpoint)
+        self.max_new_tokens = max_new_tokens
         self.flavours = (
             ()
             if "bfloat16" in (self.precision.activations, self.precision.lm_head)
@@ -168,7 +167,8 @@ class _Chain:
         tolerance: float = 0.0,
     ) -> None:
         """`share` of the largest value is allowed, or `tolerance`."""
-        got, want = got.astype(np.float64), want.astype(np.float64)
+        got = got.astype(np.float64)
+        want = want.astype(np.float64)
         scale = max(1.0, float(np.abs(want).max(initial=0.0)))
         norms = np.linalg.norm(got) * np.linalg.norm(want)
         cosine = float((got * want).sum() / norms) if norms else 1.0
@@ -285,7 +285,8 @@ class _Chain:
 
     def _engine_logits(self, engine: Engine, case: "_Case") -> np.ndarray:
         """Logits [steps, V] of the engine, fed the reference's tokens."""
-        dtype, prefix = engine.inputs["inputs_embeds"].dtype, case.prefix
+        dtype = engine.inputs["inputs_embeds"].dtype
+        prefix = case.prefix
         decoder = Decoder(engine, self.manifest.decoder, len(prefix) + len(case.token_ids))
         prefix = replace(prefix, inputs_embeds=np.asarray(prefix.inputs_embeds).astype(dtype))
         logits = [decoder.prefill([prefix])[0].copy()]
@@ -296,7 +297,8 @@ class _Chain:
     def _tokens(self, level: str, flavour: str, got: np.ndarray, want: np.ndarray, share: float) -> None:
         """Steps where the greedy choice differs; in less than float32 a tie within the tolerance does not
         count."""
-        chosen, best = got.argmax(-1), want.argmax(-1)
+        chosen = got.argmax(-1)
+        best = want.argmax(-1)
         steps = np.arange(len(want))
         gap = want[steps, best] - want[steps, chosen]
         slack = 0.0 if share == TOLERANCE["float32"] else 2 * share * max(1.0, float(np.abs(want).max()))

@@ -34,7 +34,8 @@ def choose_precision(
         activations = activations or ("float16" if packed else "float32")
         lm_head = lm_head_precision or (activations if packed else "int8")
     else:
-        activations, lm_head = activations or weights, lm_head_precision or weights
+        activations = activations or weights
+        lm_head = lm_head_precision or weights
     encoder = encoder_precision or activations
     _check_known("precision", weights, PRECISIONS)
     _check_known("target", target, TARGETS)

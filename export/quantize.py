@@ -69,9 +69,11 @@ def quantize_rows(rows: np.ndarray, q: Quantization) -> QuantizedRows:
     under symmetry the value of largest magnitude takes the code 0, so scales may be negative; else the codes
     span the block's range with zero in it. Signed codes leave out the lowest, so that scales are positive.
     """
-    top, middle = np.float32(2**q.bits - 1), np.float32(q.zero_point)
+    top = np.float32(2**q.bits - 1)
+    middle = np.float32(q.zero_point)
     blocks = rows.reshape(len(rows), -1, q.block_size)
-    low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)
+    low = np.minimum(blocks.min(-1), 0)
+    high = np.maximum(blocks.max(-1), 0)
     zero_points = np.full(low.shape, q.zero_point, np.uint8)
     if q.signed:
         scales = np.maximum(np.maximum(high, -low) / (middle - 1), SMALLEST_SIGNED)
@@ -85,18 +87,18 @@ def quantize_rows(rows: np.ndarray, q: Quantization) -> QuantizedRows:
         rows.shape
     )
     if q.signed:  # two's complement: the sign bit turns over
-        codes, zero_points = (codes ^ q.zero_point) & int(top), np.zeros_like(zero_points)
+        codes = (codes ^ q.zero_point) & int(top)
+        zero_points = np.zeros_like(zero_points)
     return QuantizedRows(_pack(codes, q.bits), scales, _pack(zero_points, q.bits))
 
 
 def dequantize_rows(rows: QuantizedRows, q: Quantization) -> np.ndarray:
     """The values [n, K] float32 that the codes stand for."""
-    codes, zero_points = (
-        _unpack(rows.codes, q.bits),
-        _unpack(rows.zero_points, q.bits)[:, : rows.scales.shape[1], None],
-    )
+    codes = _unpack(rows.codes, q.bits)
+    zero_points = _unpack(rows.zero_points, q.bits)[:, : rows.scales.shape[1], None]
     if q.signed:
-        codes, zero_points = codes ^ q.zero_point, zero_points ^ q.zero_point
+        codes = codes ^ q.zero_point
+        zero_points = zero_points ^ q.zero_point
     blocks = codes.astype(np.float32).reshape(len(codes), -1, q.block_size) - zero_points
     return (blocks * rows.scales[..., None].astype(np.float32)).reshape(codes.shape)
 

@@ -99,7 +99,8 @@ class TorchReference:
     ) -> tuple[list[int], np.ndarray]:
         """Greedy tokens and the logits [steps, V] of every step,
         each step run from the start without a cache."""
-        token_ids, steps = [], []
+        token_ids = []
+        steps = []
         while len(token_ids) < max_new_tokens and not (token_ids and token_ids[-1] in eos_token_ids):
             steps.append(self.logits(*self._continued(prefix, token_ids))[-1])
             token_ids.append(int(steps[-1].argmax()))

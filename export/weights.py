@@ -24,8 +24,11 @@ class HashedFile:
     `progress` gets how many bytes were written and of what."""
 
     def __init__(self, path: Path, progress: Callable[[int, str], None]):
-        self.path, self.size, self._progress = path, 0, progress
-        self._stream, self._digest = open(path, "wb"), hashlib.sha256()
+        self.path = path
+        self.size = 0
+        self._progress = progress
+        self._stream = open(path, "wb")
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> "HashedFile":
         return self
@@ -112,7 +115,8 @@ class Stacked:
             count = part.shape[0]
             if start < count and stop > 0:
                 pieces.append(part[max(start, 0) : min(stop, count)])
-            start, stop = start - count, stop - count
+            start = start - count
+            stop = stop - count
         return np.concatenate(pieces)
 
 
@@ -120,7 +124,8 @@ class Rows:
     """The rows from `start` to `stop` of a matrix, read when asked for."""
 
     def __init__(self, matrix, start: int, stop: int):
-        self._matrix, self._start = matrix, start
+        self._matrix = matrix
+        self._start = start
         self.shape = (stop - start, *matrix.shape[1:])
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -137,7 +142,8 @@ def row_chunks(matrix) -> Iterator[np.ndarray]:
 
 def transposed(matrix, dtype: np.dtype, name: str) -> np.ndarray:
     """[N, K] -> [K, N] in `dtype`, converted a few rows at a time."""
-    out, start = np.empty(matrix.shape[::-1], dtype), 0
+    out = np.empty(matrix.shape[::-1], dtype)
+    start = 0
     for rows in row_chunks(matrix):
         out[:, start : start + len(rows)] = cast_finite(rows, dtype, name).T
         start += len(rows)

@@ -69,10 +69,14 @@ class Progress:
     """Says after every gigabyte how much is done and how long the rest will take."""
 
     def __init__(self, total: int, report: Callable[[str], None]):
-        self.report, self._total, self._done, self._started = report, total, 0, time.monotonic()
+        self.report = report
+        self._total = total
+        self._done = 0
+        self._started = time.monotonic()
 
     def __call__(self, count: int, what: str) -> None:
-        before, self._done = self._done, self._done + count
+        before = self._done
+        self._done = self._done + count
         if self._done // REPORT_BYTES > before // REPORT_BYTES:
             elapsed = time.monotonic() - self._started
             left = elapsed * max(0, self._total - self._done) / self._done
@@ -86,7 +90,8 @@ class Export:
     """A checkpoint and the choices of its export."""
 
     def __init__(self, source, precision: str, lm_head_chunks: int = 1, **options):
-        self.checkpoint, self.lm_head_chunks = Checkpoint.open(source), lm_head_chunks
+        self.checkpoint = Checkpoint.open(source)
+        self.lm_head_chunks = lm_head_chunks
         self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
         if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
             raise ValueError(
@@ -155,7 +160,8 @@ class Export:
 
     def _write(self, folder: Path, progress: Progress) -> None:
         """Every file of the bundle, the manifest last."""
-        opsets, files = {}, {}
+        opsets = {}
+        files = {}
         for stage, build in self.stages().items():
             with HashedFile(folder / f"{stage}.weights", progress) as file:
                 for name, graph in build(WeightFile(file.path.name, file)).items():

@@ -55,7 +55,9 @@ def plan_merge(x, keep, window=-1, step=DEFAULT_STEP, strict=False) -> MergePlan
     """
     check_tokens(x)
     length = len(x)
-    keep, window, step = check_keep(keep, length), check_window(window), check_step(step)
+    keep = check_keep(keep, length)
+    window = check_window(window)
+    step = check_step(step)
     grid = similarity_grid(x).astype(np.float64)  # [n, D] whole numbers, summed as tokens merge
     anchors = np.arange(length)  # [n] place of each current token among the L
     place = np.arange(length)  # [L] current token that each input token is part of
@@ -150,9 +152,11 @@ def best_partners(grid, anchors, window):
 
     A are the even places of the current order, B the odd ones.
     """
-    even, odd = grid[0::2], grid[1::2]
+    even = grid[0::2]
+    odd = grid[1::2]
     norms = squared_norms(grid)
-    partner, value = np.empty(len(even), np.int64), np.empty(len(even))
+    partner = np.empty(len(even), np.int64)
+    value = np.empty(len(even))
     for a, b in blocks(len(even), len(odd), window):
         scores = signed_squared_cosines(even[a], odd[b], norms[0::2][a], norms[1::2][b])
         values = pair_values(scores, a, b, anchors, window)
@@ -209,7 +213,8 @@ def pair_values(scores, a, b, anchors, window) -> np.ndarray:
     if window < 0:
         return scores
     places = np.arange(len(anchors))
-    place_a, place_b = places[0::2][a, None], places[1::2][None, b]
+    place_a = places[0::2][a, None]
+    place_b = places[1::2][None, b]
     inside = np.abs(anchors[place_a] - anchors[place_b]) <= window
     neighbours = np.abs(place_a - place_b) == 1
     return np.where(inside, scores, np.where(neighbours, scores - SPILL_PENALTY, -np.inf))

@@ -17,7 +17,8 @@ class Value:
     """A tensor of the body, by name; + - * // on it add nodes."""
 
     def __init__(self, body, name):
-        self.body, self.name = body, name
+        self.body = body
+        self.name = name
 
     def __add__(self, other):
         return self.body.Add(self, other)

@@ -48,7 +48,8 @@ def ltbm_function() -> onnx.FunctionProto:
 
     def one_row(row):
         row = g.Reshape(row, [1])
-        length, target = g.Gather(lengths, row), g.Gather(targets, row)
+        length = g.Gather(lengths, row)
+        target = g.Gather(targets, row)
         v = row_tokens(g, x, row, length)
         source_map, anchors = g.branch(
             g.Greater(length, target),
@@ -188,7 +189,8 @@ def similarity_grid(g, v):
 def best_pairs(g, grid, anchors, target, search):
     """Places of the r tokens to merge away [r] and of the tokens they merge into [r]."""
     n = g.Shape(anchors)
-    n_a, n_b = (n + 1) // 2, n // 2
+    n_a = (n + 1) // 2
+    n_b = n // 2
     r = g.Max(g.Min(n - target, n * search.step_num // search.step_den, n_b), 1)
     a, b = blocks(g, n_a, n_b, search)
     place_a = g.Min(
@@ -220,7 +222,8 @@ def blocks(g, n_a, n_b, search):
     rows = g.Max(both, BLOCK)
     whole = g.Or(g.Less(search.window, 0), g.GreaterOrEqual(rows + both, n_b))
     columns = g.Where(whole, n_b, rows + both)
-    rows, before = g.Where(whole, n_a, rows), g.Where(whole, 0, search.before)
+    rows = g.Where(whole, n_a, rows)
+    before = g.Where(whole, 0, search.before)
     first = g.Unsqueeze(g.range((n_a + rows - 1) // rows) * rows, [1, 2])
     return first + g.Unsqueeze(g.range(rows), 1), first - before + g.range(columns)
 
@@ -237,7 +240,8 @@ def signed_squared_cosines(g, grid, place_a, place_b):
     b = g.cast(
         g.Transpose(g.Gather(grid, g.Squeeze(place_b, 1)), perm=[0, 2, 1]), np.float64
     )  # [blocks, D, columns]
-    norms_a, norms_b = g.ReduceSumSquare(a, 2), g.ReduceSumSquare(b, 1)
+    norms_a = g.ReduceSumSquare(a, 2)
+    norms_b = g.ReduceSumSquare(b, 1)
     top = g.Max(g.ReduceMax(norms_a, keepdims=0), g.ReduceMax(norms_b, keepdims=0))
 
     def in_float64():
@@ -245,7 +249,8 @@ def signed_squared_cosines(g, grid, place_a, place_b):
 
     def in_int64():
         overflow = refuse_if(g, g.GreaterOrEqual(top, np.float64(SAFE_INT64)), REFUSE_OVERFLOW)
-        whole_a, whole_b = g.cast(a, np.int64) + overflow, g.cast(b, np.int64)
+        whole_a = g.cast(a, np.int64) + overflow
+        whole_b = g.cast(b, np.int64)
         exact = (
             g.MatMul(whole_a, whole_b),
             g.ReduceSum(whole_a * whole_a, 2),

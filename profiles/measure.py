@@ -85,7 +85,9 @@ def process_memory() -> dict[str, int]:
 
 def resident_of(folder) -> int:
     """Bytes of this process that are resident pages of mapped files in `folder`."""
-    folder, total, inside = str(Path(folder).resolve()), 0, False
+    folder = str(Path(folder).resolve())
+    total = 0
+    inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split(maxsplit=5)
         if not words[0].endswith(":"):  # the header of a mapping, its file last
@@ -112,7 +114,9 @@ def machine_facts(machine: Machine | None = None) -> dict:
     None for what the system does not tell."""
     machine = machine or Machine()
     clocks = machine.run(GPU_CLOCKS)
-    memory, gpu, jetson = find_memory(machine), _gpu(machine), find_jetson(machine)
+    memory = find_memory(machine)
+    gpu = _gpu(machine)
+    jetson = find_jetson(machine)
     return {
         "cpu": _cpu_field(machine, "model name")
         or _cpu_field(machine, "Model")

@@ -72,7 +72,8 @@ def _add_run(commands) -> None:
 def run(args) -> None:
     from .session import Session
 
-    level, sampling = level_from(args), sampling_from(args)
+    level = level_from(args)
+    sampling = sampling_from(args)
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
@@ -153,10 +154,12 @@ def inspect(args) -> None:
 
 def describe(bundle) -> dict:
     """What a user wants to know of a bundle, ready for a table or JSON."""
-    manifest, audio = bundle.manifest, bundle.manifest.audio
+    manifest = bundle.manifest
+    audio = bundle.manifest.audio
     from .stages.features import token_length
 
-    tokens, itemsize = token_length(audio.segment_frames), manifest.precision.kv_itemsize
+    tokens = token_length(audio.segment_frames)
+    itemsize = manifest.precision.kv_itemsize
     return {
         "family": manifest.family,
         "source": manifest.source,

@@ -19,7 +19,9 @@ class Context:
     """One sequence in the decoder's cache, and a key for each token: an id or an index in an audio."""
 
     def __init__(self, engine: Engine, spec: DecoderSpec, embeddings: Embeddings):
-        self._engine, self._spec, self._embeddings = engine, spec, embeddings
+        self._engine = engine
+        self._spec = spec
+        self._embeddings = embeddings
         self._row = np.empty((1, embeddings.shape[1]), embeddings.dtype)
         self._decoder: Decoder | None = None
         self._tokens: list[Hashable] = []

@@ -134,7 +134,8 @@ def parse_level(
     attention: str = "proportional",
 ) -> Level:
     """A Level from what a user writes: one of NAMED_RATIOS, or a share of the tokens such as 0.3 or 3/10."""
-    name, ratio = str(level), NAMED_RATIOS.get(str(level))
+    name = str(level)
+    ratio = NAMED_RATIOS.get(str(level))
     if ratio is None:
         ratio = _share(level)
         name = f"ratio{ratio.numerator}/{ratio.denominator}"

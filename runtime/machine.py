@@ -116,7 +116,8 @@ def find_gpu(machine: Machine) -> Gpu | None:
     _call(cuda, "cuInit", 0)
     device = ctypes.c_int()
     _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
-    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    memory = ctypes.c_size_t()
     _call(cuda, "cuDeviceGetName", name, len(name), device)
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     version = _integer(cuda, "cuDriverGetVersion")
@@ -215,7 +216,8 @@ class Jetson:
 def find_jetson(machine: Machine) -> Jetson | None:
     """From /etc/nv_tegra_release (`# R36 (release), REVISION: 4.3, ...`) and the device tree,
     which containers see too."""
-    model, release = machine.read("proc/device-tree/model"), machine.read("etc/nv_tegra_release")
+    model = machine.read("proc/device-tree/model")
+    release = machine.read("etc/nv_tegra_release")
     if release is None and "Jetson" not in (model or ""):
         return None
     return Jetson(model or "a Jetson", _l4t(release or ""))
@@ -249,7 +251,8 @@ def find_memory(machine: Machine) -> Memory | None:
     if limit and limit.isdigit() and used and used.isdigit() and int(limit) < total:
         kinds = dict(line.split() for line in (machine.read("sys/fs/cgroup/memory.stat") or "").splitlines())
         held = int(used) - int(kinds.get("inactive_file", 0))  # cached files go when memory is asked for
-        total, available = int(limit), min(available, int(limit) - held)
+        total = int(limit)
+        available = min(available, int(limit) - held)
     swaps = [line.split() for line in (machine.read("proc/swaps") or "").splitlines()[1:]]
     zram = sum(int(size) * 1024 for name, _, size, *_ in swaps if "zram" in name)
     return Memory(total, available, sum(int(size) * 1024 for _, _, size, *_ in swaps) - zram, zram)

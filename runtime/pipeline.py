@@ -25,7 +25,8 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, engines: Engines):
-        self.bundle, self.manifest = bundle, bundle.manifest
+        self.bundle = bundle
+        self.manifest = bundle.manifest
         self.engines = engines
         self.prompter = Prompter(bundle)
         self.embeddings = Embeddings(bundle.file("embeddings.npy"), self.manifest.precision.inputs_embeds)

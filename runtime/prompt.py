@@ -75,7 +75,8 @@ class TextStream:
     def __init__(self, prompter: Prompter):
         from tokenizers.decoders import DecodeStream
 
-        self._prompter, self._stream = prompter, DecodeStream(skip_special_tokens=True)
+        self._prompter = prompter
+        self._stream = DecodeStream(skip_special_tokens=True)
         self._length = 0  # characters given out
 
     def push(self, token_id: int) -> str:

@@ -106,7 +106,8 @@ class Sampler:
     def _candidates(self, weights: np.ndarray) -> np.ndarray:
         """The tokens [n] among which the draw is, likeliest first, of all the weights [V];
         sorts only as many as it takes."""
-        top_k, top_p = self.options.top_k, self.options.top_p
+        top_k = self.options.top_k
+        top_p = self.options.top_p
         total = weights.sum(dtype=np.float64)
         tokens = np.arange(len(weights))
         for share in CANDIDATE_SHARES:

@@ -33,8 +33,10 @@ class Session:
     """
 
     def __init__(self, pipeline: Pipeline, reuse: bool = True):
-        self.pipeline, self.reuse = pipeline, reuse
-        self.bundle, self.manifest = pipeline.bundle, pipeline.manifest
+        self.pipeline = pipeline
+        self.reuse = reuse
+        self.bundle = pipeline.bundle
+        self.manifest = pipeline.manifest
         self._cache = AudioCache(CACHE_BYTES if reuse else 0)
         self._context: Context | None = None
         self._request: Request | None = None
@@ -249,7 +251,8 @@ class Session:
         clock: Clock,
         step_ms: list[float],
     ) -> Answer:
-        level, context = layout.level, self._context
+        level = layout.level
+        context = self._context
         assert context is not None, "prefill made it"
         ended = token_ids[-1] in self.manifest.prompt.eos_token_ids
         return Answer(

@@ -56,7 +56,8 @@ class Answerer:
 
     def answer_batch(self, scenes: Sequence[Scene]) -> list[list[str]]:
         """For each scene the answers to its prompts, all decoded together."""
-        counts, prefixes = [], []
+        counts = []
+        prefixes = []
         for scene in scenes:
             audio = self.merged_audio(data.make_example(scene))
             prompts = [prompt for prompt, _ in data.dialogues(scene, draw=0)]

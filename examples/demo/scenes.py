@@ -113,7 +113,8 @@ def _recurs(names: list[str]) -> bool:
 
 def _draw_events(rng: np.random.Generator, names: list[str]) -> tuple[list[Event], list[np.ndarray]]:
     """Attributes and waveforms [samples] of the named sounds, their times not yet known."""
-    events, sounds = [], []
+    events = []
+    sounds = []
     for name in names:
         sound = SOUNDS[name]
         count = int(rng.integers(1, MAX_COUNT + 1)) if sound.counted else None

@@ -104,7 +104,8 @@ def benchmark(setup: Setup, folder: Path, progress=lambda line: None) -> dict:
     ]
     runners = [name for name in setup.runners if name not in missing]
     make_models(folder, LLMS[setup.llm], setup.layers, "genai" in runners, progress)
-    turns, by_layers = [], {}
+    turns = []
+    by_layers = {}
     for layers in setup.layers:
         turns += take_turns(setup, runners, layers, folder, progress)
         by_layers[layers] = look_alone(setup, runners, layers, folder, progress)
@@ -158,7 +159,8 @@ def take_round(setup: Setup, layers: int, number: int, remotes: list[Remote]) ->
 def look_alone(setup: Setup, runners: list[str], layers: int, folder: Path, progress) -> dict:
     """Memory of each runner's fresh process after the longest prompt, how near its logits are to its peers',
     and the least work."""
-    memory, logits = {}, {}
+    memory = {}
+    logits = {}
     for name in runners:
         progress(f"{layers} layers, {name} alone")
         with Remote(name, folder, layers, setup.new_tokens, setup.threads) as remote:
@@ -187,7 +189,8 @@ def prompt_ids(setup: Setup, tokens: int) -> list[int]:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    a = a.astype(np.float64)
+    b = b.astype(np.float64)
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 

@@ -290,11 +290,10 @@ def operations(text: dict, layers: int, tokens: int) -> float:
 
     What follows the last layer's attention is counted for one token: no other is needed.
     """
-    width, kv_width = (
-        text["hidden_size"],
-        text["hidden_size"] // text["num_attention_heads"] * text["num_key_value_heads"],
-    )
-    qkv, rest = width * (width + 2 * kv_width), width * width + 3 * width * text["intermediate_size"]
+    width = text["hidden_size"]
+    kv_width = text["hidden_size"] // text["num_attention_heads"] * text["num_key_value_heads"]
+    qkv = width * (width + 2 * kv_width)
+    rest = width * width + 3 * width * text["intermediate_size"]
     attention = layers * width * tokens  # of one token: scores and sums, causal, so half of each
     return 2.0 * (
         tokens * (layers * qkv + (layers - 1) * rest + attention) + rest + width * text["vocab_size"]

@@ -146,7 +146,9 @@ def output_bytes(case) -> int:
 
 def candidate_pairs(x, case) -> int:
     """How many pairs of tokens all passes have to compare."""
-    grid, anchors, pairs = merge.similarity_grid(x).astype(np.float64), np.arange(case.tokens), 0
+    grid = merge.similarity_grid(x).astype(np.float64)
+    anchors = np.arange(case.tokens)
+    pairs = 0
     while len(anchors) > case.keep:
         pairs += pairs_of_pass(anchors, case.window)
         partner, value = merge.best_partners(grid, anchors, case.window)
@@ -157,7 +159,8 @@ def candidate_pairs(x, case) -> int:
 
 def pairs_of_pass(anchors, window) -> int:
     """Pairs of A and B inside the window, and neighbours outside it."""
-    a, b = anchors[0::2], anchors[1::2]
+    a = anchors[0::2]
+    b = anchors[1::2]
     if window < 0:
         return len(a) * len(b)
     index = np.arange(len(a))

@@ -8,7 +8,8 @@ MIB = 2**20
 def summary(found: dict) -> list[dict]:
     """A row for every count of layers, prompt and runner; after them the whole model's,
     where several counts were measured."""
-    setup, prompts = found["setup"], list(dict.fromkeys(turn["tokens"] for turn in found["turns"]))
+    setup = found["setup"]
+    prompts = list(dict.fromkeys(turn["tokens"] for turn in found["turns"]))
     runners = [name for name in setup["runners"] if name not in found["missing"]]
     rows = [
         _measured(found, layers, tokens, name)
@@ -31,9 +32,11 @@ def _measured(found: dict, layers: int, tokens: int, name: str) -> dict:
     for turn in found["turns"]:
         if turn["layers"] == layers:
             turns.setdefault((turn["runner"], turn["tokens"]), []).append(turn)
-    mine, ours = turns[name, tokens], turns[found["setup"]["runners"][0], tokens]
+    mine = turns[name, tokens]
+    ours = turns[found["setup"]["runners"][0], tokens]
     longest = turns[name, max(tokens for _, tokens in turns)]
-    facts, machine = found["by_layers"][layers], found["machine"]
+    facts = found["by_layers"][layers]
+    machine = found["machine"]
     return {
         "layers": layers,
         "tokens": tokens,
@@ -83,7 +86,8 @@ def _extrapolated(rows: list[dict], layers: int, tokens: int, name: str, ours: s
 
 
 def markdown(found: dict) -> str:
-    setup, machine = found["setup"], found["machine"]
+    setup = found["setup"]
+    machine = found["machine"]
     lines = [
         f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, "
         "random weights, int4 (LM head int8), "

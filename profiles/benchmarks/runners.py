@@ -132,7 +132,8 @@ class Ours:
         self._engine: Any = StopwatchEngine(
             open_engine(folder / f"decoder.{flavour}.onnx", "onnxruntime", "cpu", threads, stepping=True)
         )
-        self._spec, self._new_tokens = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text())), new_tokens
+        self._spec = DecoderSpec(**json.loads((folder / SPEC_NAME).read_text()))
+        self._new_tokens = new_tokens
         self._embeddings = Embeddings(folder / "embeddings.npy", self._engine.inputs["inputs_embeds"].dtype)
         self._sampler = Sampler(GREEDY, np.empty(0, np.int64))
         self._contexts: dict[int, Any] = {}
@@ -144,7 +145,8 @@ class Ours:
         return {"ms": (time.perf_counter() - begun) * 1e3, "token": token}
 
     def step(self, token: int) -> dict:
-        begun, ran = time.perf_counter(), self._engine.seconds
+        begun = time.perf_counter()
+        ran = self._engine.seconds
         token = self._sampler.next_token(self._context.step(token))
         seconds = time.perf_counter() - begun
         return {"ms": seconds * 1e3, "token": token, "host_ms": (seconds - self._engine.seconds + ran) * 1e3}
@@ -181,7 +183,10 @@ class StopwatchEngine:
     """An engine that adds up the seconds its bindings ran."""
 
     def __init__(self, engine):
-        self._engine, self.inputs, self.outputs, self.seconds = engine, engine.inputs, engine.outputs, 0.0
+        self._engine = engine
+        self.inputs = engine.inputs
+        self.outputs = engine.outputs
+        self.seconds = 0.0
         self.zeros = engine.zeros
 
     def bind(self, arrays) -> "StopwatchEngine._Binding":
@@ -189,7 +194,8 @@ class StopwatchEngine:
 
     class _Binding:
         def __init__(self, watch: "StopwatchEngine", binding):
-            self._watch, self._binding = watch, binding
+            self._watch = watch
+            self._binding = binding
 
         def run(self) -> None:
             begun = time.perf_counter()
@@ -257,7 +263,8 @@ class GenAI:
         config.overlay(
             json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
         )
-        self._genai, self._new_tokens = onnxruntime_genai, new_tokens
+        self._genai = onnxruntime_genai
+        self._new_tokens = new_tokens
         self._model = onnxruntime_genai.Model(config)
         llm = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
         values = 2 * llm["num_hidden_layers"] * llm["num_key_value_heads"] * llm["head_size"]

@@ -57,7 +57,8 @@ def check(
     before = measured_rates(model, threads)
     rows = _measure(bundle, levels, audio_seconds, max_new_tokens, threads, progress)
     progress("the rates again")
-    rates, lines = (before, measured_rates(model, threads)), []
+    rates = (before, measured_rates(model, threads))
+    lines = []
     for row in rows:
         request = Request(audio_seconds, row["prompt_tokens"] - row["tokens_out"], max_new_tokens)
         estimates = [

@@ -48,11 +48,9 @@ def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     ]
     convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn
-    value, longest, squares = (
-        VALUE_BYTES[model.precision.encoder],
-        max(positions),
-        sum(count**2 for count in positions),
-    )
+    value = VALUE_BYTES[model.precision.encoder]
+    longest = max(positions)
+    squares = sum(count**2 for count in positions)
     live = value * (SCORE_COPIES * e.heads * longest**2 + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
     moved = SCORE_PASSES * e.heads * squares + sum(positions) * (
         ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn

@@ -91,7 +91,8 @@ def model_of_checkpoint(source: str, precision: Precision) -> Model:
     path = _configuration(source)
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     spec = model_spec(config, path)
-    width, llm = spec.encoder.width, spec.decoder.hidden_size
+    width = spec.encoder.width
+    llm = spec.decoder.hidden_size
     projector = width * llm + (len(spec.family.projector) - 1) * llm**2
     model = Model(
         name=f"{config.model_type} from {source}",
@@ -108,7 +109,9 @@ def model_of_checkpoint(source: str, precision: Precision) -> Model:
 def counted_bytes(model: Model) -> StageBytes:
     """Bytes that the export writes for matrices, convolutions and tables;
     norms and biases are less than a thousandth."""
-    e, d, p = model.encoder, model.decoder, model.precision
+    e = model.encoder
+    d = model.decoder
+    p = model.precision
     encoder = (
         e.layers * (4 * e.width**2 + 2 * e.width * e.ffn)
         + 3 * e.width * (e.n_mels + e.width)

@@ -99,7 +99,8 @@ def _planned_precision(weights: str, device: str) -> Precision:
     and what is not quantised is float16."""
     from ...export.precision import choose_precision
 
-    on_gpu, quantised = device != THIS_MACHINE, weights.startswith("int")
+    on_gpu = device != THIS_MACHINE
+    quantised = weights.startswith("int")
     return choose_precision(
         weights,
         "bfloat16",

@@ -18,7 +18,8 @@ from .onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
 PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
 MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
 PROBE_TOKENS = 128  # rows of a product that is bound by arithmetic
-REPEATS, WARMUP = {1: 9, PROBE_TOKENS: 5}, 1
+REPEATS = {1: 9, PROBE_TOKENS: 5}
+WARMUP = 1
 PROCESSES = 3  # where a process's memory lands alone takes up to half of its bandwidth
 BITS = {"int4": 4, "int8": 8}
 FLOAT_TYPES = {"float32": (FLOAT, np.float32), "float16": (FLOAT16, np.float16)}
@@ -114,7 +115,8 @@ def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, thre
             times.append(time.perf_counter())
         return float(np.median(np.diff(times)[WARMUP:]))
 
-    one, many = seconds(1), seconds(PROBE_TOKENS)
+    one = seconds(1)
+    many = seconds(PROBE_TOKENS)
     engine.close()
     grown = (after["resident"] - after["mapped"]) - (before["resident"] - before["mapped"])
     return Measured(bandwidth=stored / one, rate=operations * PROBE_TOKENS / many, resident=grown / stored)
@@ -127,7 +129,8 @@ def _matrix(k: int, n: int, storage: Storage) -> list[np.ndarray]:
         return [
             (rng.standard_normal((k, n), np.float32) / np.sqrt(k)).astype(FLOAT_TYPES[storage.weights][1])
         ]
-    bits, blocks = BITS[storage.weights], k // storage.block_size
+    bits = BITS[storage.weights]
+    blocks = k // storage.block_size
     codes = rng.integers(0, 256, (n, blocks, storage.block_size * bits // 8), np.uint8)
     scales = np.full((n, blocks), 1 / (2 ** (bits - 1) * np.sqrt(k)), FLOAT_TYPES[storage.activations][1])
     return [codes, scales]

@@ -99,7 +99,8 @@ def answer_scenes(
     level: Level,
 ) -> list[list[str]]:
     """For each scene the answers to its prompts; captions and questions run in batches of their own."""
-    captions, answers = [], []
+    captions = []
+    answers = []
     for scene, audio, tokens in zip(scenes, audios, merged):
         caption, *others = prompts(scene)
         captions.append(_prefix(pipeline, caption, audio, tokens, level, CAPTION_TOKENS))

@@ -129,11 +129,13 @@ def import_items(layout: str, source, audio_dir=None) -> tuple[list[Item], list[
     source: the layout's file (librispeech: its folder); audio_dir: where the clips are,
         the source's folder when left out
     """
-    made_of, source = LAYOUTS[layout], Path(source)
+    made_of = LAYOUTS[layout]
+    source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"no {source}; the layout {layout} is {made_of.files}")
     folder = Path(audio_dir) if audio_dir else source if source.is_dir() else source.parent
-    items, missing = [], []
+    items = []
+    missing = []
     for item, names in made_of.read(source):
         found = next(
             (

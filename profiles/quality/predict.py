@@ -138,7 +138,9 @@ class AnswerLog:
 
 def read_answers(path) -> tuple[dict[Key, dict], int]:
     """The answers of a file and the bytes they fill: a last line without its end is left out."""
-    path, answers, whole = Path(path), {}, 0
+    path = Path(path)
+    answers = {}
+    whole = 0
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             break

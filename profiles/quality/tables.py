@@ -93,7 +93,8 @@ def _notes(results: Sequence[dict]) -> list[str]:
             if result["benchmark"] == "asr"
             else ""
         )
-        cut, answers = sum(row["cut_off"] for row in result["rows"]), result["items"] * len(result["rows"])
+        cut = sum(row["cut_off"] for row in result["rows"])
+        answers = result["items"] * len(result["rows"])
         ends = (
             f"; {cut} of {answers} answers were cut off at {result['settings']['max_new_tokens']} tokens"
             if cut

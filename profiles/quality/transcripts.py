@@ -37,7 +37,8 @@ def word_errors(reference: Sequence[str], predicted: Sequence[str]) -> int:
     """Substitutions, deletions and insertions between two lists of words (Levenshtein's distance)."""
     row = list(range(len(predicted) + 1))  # distance of the words so far from each start of `predicted`
     for i, word in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], i
+        diagonal = row[0]
+        row[0] = i
         for j, other in enumerate(predicted, start=1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

@@ -177,7 +177,11 @@ class CudaArray:
         dtype: np.dtype,
         pitch: int | None = None,
     ):
-        self.stream, self._memory, self._offset, self.shape, self.dtype = stream, memory, offset, shape, dtype
+        self.stream = stream
+        self._memory = memory
+        self._offset = offset
+        self.shape = shape
+        self.dtype = dtype
         self.item_bytes = prod(shape[1:]) * dtype.itemsize
         self.pitch = self.item_bytes if pitch is None else pitch
 

@@ -42,7 +42,8 @@ class OrtEngine:
     on a GPU all its work is on the options' stream."""
 
     def __init__(self, path: Path, options: EngineOptions):
-        self.device, self._stream = options.device, options.stream
+        self.device = options.device
+        self._stream = options.stream
         providers = _providers(path, options)
         self._session: Any = onnxruntime.InferenceSession(
             str(path),
@@ -81,7 +82,9 @@ class OrtBinding:
     """An OrtEngine with every input and output at a fixed address; holds the arrays, so that they stay."""
 
     def __init__(self, session, run_options, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array]):
-        self._session, self._run_options, self._arrays = session, run_options, arrays
+        self._session = session
+        self._run_options = run_options
+        self._arrays = arrays
         self._io = session.io_binding()
         for name, array in arrays.items():
             bind = self._io.bind_input if name in inputs else self._io.bind_output

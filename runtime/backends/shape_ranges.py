@@ -65,7 +65,8 @@ def optimisation_profiles(
     or for the decoder prefill and decode."""
     if stage == "decoder":
         return [_decoder(manifest, flavour, limits, prefill) for prefill in (True, False)]
-    frames, rows = manifest.audio.segment_frames, min(limits.max_audio_segments, MAX_BATCH)
+    frames = manifest.audio.segment_frames
+    rows = min(limits.max_audio_segments, MAX_BATCH)
     tokens = frames // ENCODER_STRIDE
     by_row: Range = ((1,), (1,), (rows,))
     if stage == "encoder":
@@ -86,7 +87,8 @@ def optimisation_profiles(
 def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) -> OptimisationProfile:
     """One sequence. A growing cache holds the tokens before (none at prefill),
     one in place all its capacity."""
-    d, most = manifest.decoder, limits.max_context
+    d = manifest.decoder
+    most = limits.max_context
     usual = min(most, bucket(token_length(manifest.audio.segment_frames) // 2 + BUCKET))
     new = (1, usual, most) if prefill else (1, 1, 1)
     if flavour == GROWING:

@@ -59,7 +59,8 @@ class Logger(trt.ILogger):
 
     def take_errors(self) -> str:
         """The errors since the last call, for the end of a message."""
-        errors, self.errors = self.errors, []
+        errors = self.errors
+        self.errors = []
         return "; TensorRT says: " + " | ".join(errors) if errors else ""
 
 
@@ -74,7 +75,8 @@ class TensorRTEngine:
     """An engine that `ltbm build` wrote, on the GPU it was built on; all its work is on `stream`."""
 
     def __init__(self, path: Path, stream: Stream):
-        self.stream, self._logger = stream, process_logger()
+        self.stream = stream
+        self._logger = process_logger()
         self._runtime: Any = trt.Runtime(self._logger)
         if path.stem == "merge":
             library.load_tensorrt_plugin(self._runtime.get_plugin_registry())
@@ -195,7 +197,8 @@ class ProfileContext:
     """
 
     def __init__(self, owner: TensorRTEngine, index: int, scratch: CudaArray):
-        self._owner, self.stream = owner, owner.stream
+        self._owner = owner
+        self.stream = owner.stream
         engine = owner._engine
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:

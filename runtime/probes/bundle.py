@@ -43,7 +43,8 @@ def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
     wanted = _wanted_flavours(opened)
     if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
         wanted["tensorrt", "cuda"] = GROWING
-    runs, missing = [], []
+    runs = []
+    missing = []
     for (backend, device), flavour in wanted.items():
         there = flavour in opened.manifest.flavours
         (runs if there else missing).append(f"{flavour} for {backend} on {device}")
@@ -60,13 +61,15 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
     """Weights and the cache of one full segment; activations come on top, embeddings stay on disk."""
     if facts.memory is None:
         return Finding("fits", WARNING, "unknown: this machine does not tell its memory")
-    stages, audio = opened.stage_bytes(), opened.manifest.audio
+    stages = opened.stage_bytes()
+    audio = opened.manifest.audio
     weights = sum(stages.get(name, 0) for name in ("encoder", "merge", "decoder"))
     cache = opened.manifest.decoder.kv_bytes(
         token_length(audio.segment_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
     )
     text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one segment, level full)"
-    total, available = facts.memory.total, facts.memory.available
+    total = facts.memory.total
+    available = facts.memory.available
     if weights + cache > total:
         return Finding(
             "fits",
@@ -92,7 +95,8 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
 
 def _disk(opened: Bundle) -> Finding:
     """Engines hold the weights once more."""
-    free, needed = free_disk(opened.path), sum(opened.stage_bytes().values())
+    free = free_disk(opened.path)
+    needed = sum(opened.stage_bytes().values())
     if free < needed:
         return Finding(
             "disk",
@@ -105,7 +109,8 @@ def _disk(opened: Bundle) -> Finding:
 
 def _engines(facts: Facts, opened: Bundle) -> list[Finding]:
     """Those of `ltbm build`: which this machine loads, and why not the others."""
-    build, folders = f"`ltbm build {opened.path}`", list(stored(opened))
+    build = f"`ltbm build {opened.path}`"
+    folders = list(stored(opened))
     target = _target(facts)
     if not folders or target is None:
         there = (

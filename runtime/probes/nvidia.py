@@ -50,10 +50,8 @@ def _cuda_advice(facts: Facts) -> str:
 
 
 def cudnn(facts: Facts) -> Finding:
-    found, packages = (
-        facts.machine.first(CUDNN_LIBRARIES),
-        _listed(facts, ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")),
-    )
+    found = facts.machine.first(CUDNN_LIBRARIES)
+    packages = _listed(facts, ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"))
     if found:
         return Finding("cuDNN", OK, f"{dots(cudnn_version(found[1].cudnnGetVersion()))} ({found[0]})")
     if packages:
@@ -64,7 +62,8 @@ def cudnn(facts: Facts) -> Finding:
 
 
 def cuda_bindings(facts: Facts) -> Finding:
-    found, newest = facts.machine.version("cuda-bindings"), facts.gpu.cuda if facts.gpu else (0, 0)
+    found = facts.machine.version("cuda-bindings")
+    newest = facts.gpu.cuda if facts.gpu else (0, 0)
     advice = f"pip install 'cuda-bindings=={newest[0]}.*'"
     if found is None:
         return facts.lacks("cuda-bindings", "needed only for device=cuda and backend=tensorrt", advice)
@@ -74,7 +73,8 @@ def cuda_bindings(facts: Facts) -> Finding:
 
 
 def tensorrt(facts: Facts) -> Finding:
-    system, module = system_tensorrt(facts.machine), facts.tensorrt
+    system = system_tensorrt(facts.machine)
+    module = facts.tensorrt
     version = version_tuple(module) if module else ()
     install = (
         "sudo apt install tensorrt python3-libnvinfer" if facts.jetson else "pip install 'ltbm[tensorrt]'"

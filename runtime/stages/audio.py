@@ -14,7 +14,9 @@ def load_audio(source, sampling_rate: int, source_rate: int | None = None) -> np
     Raises FileNotFoundError, or ValueError for what is empty, truncated, not audio, or not finite.
     """
     if isinstance(source, np.ndarray):
-        waveform, rate, what = _float_samples(source), source_rate or sampling_rate, "the audio array"
+        waveform = _float_samples(source)
+        rate = source_rate or sampling_rate
+        what = "the audio array"
     else:
         waveform, rate = _read_file(Path(source))
         what = str(source)
@@ -50,7 +52,8 @@ def _read_file(path: Path) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(path) as stream:
             _check_data_size(path, stream)
             waveform = stream.read(dtype="float32")
-            promised, rate = stream.frames, stream.samplerate
+            promised = stream.frames
+            rate = stream.samplerate
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is not readable audio ({error}); WAV, FLAC, OGG and MP3 are") from None
     if 0 < promised < 2**62 and len(waveform) < promised:

@@ -18,7 +18,9 @@ class Decoder:
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
-        self._engine, self._spec, self.rows = engine, spec, rows
+        self._engine = engine
+        self._spec = spec
+        self.rows = rows
         self.cache = KVCache(engine, spec, capacity, rows)
         self.positions = np.zeros(rows, np.int64)
         self._logits = engine.zeros((rows, spec.vocab_size), np.float32)

@@ -21,9 +21,12 @@ class KVCache:
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
-        self.capacity, self.rows, self.lengths = capacity, rows, np.zeros(rows, np.int32)
+        self.capacity = capacity
+        self.rows = rows
+        self.lengths = np.zeros(rows, np.int32)
         self.grows = "past_len" not in engine.inputs
-        self._engine, self._spec = engine, spec
+        self._engine = engine
+        self._spec = spec
         self._dtype = engine.inputs["past.0.key"].dtype
         self.token_bytes = rows * spec.kv_bytes(1, self._dtype.itemsize)
         self._present = self._allocate(capacity)
@@ -36,7 +39,8 @@ class KVCache:
 
     def arrays(self, new: int) -> dict[str, Array]:
         """What the decoder binds to add `new` tokens to every row."""
-        past, present = self._past, self._present
+        past = self._past
+        present = self._present
         if self.grows:
             cached = int(self.lengths[0])
             past = self._cut(past, cached)

@@ -110,7 +110,9 @@ def merge(engine: Engine, groups: list[EncodedRows], level: Level, first_positio
     """Merge each segment on its own (rows never mix) and put their kept tokens one after the other."""
     rows = tuple(_row_counts(groups, level))
     audio = _allocate(engine, rows, level, first_position)
-    position, tokens_in, tokens_out = first_position, 0, 0
+    position = first_position
+    tokens_in = 0
+    tokens_out = 0
     for group in groups:
         kept = level.target(group.tokens)
         width = group.tokens if level.positions == "original" else kept
