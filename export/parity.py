@@ -15,7 +15,7 @@ from ..runtime.levels import Budget, Level
 from ..runtime.pipeline import Pipeline
 from ..runtime.prompt import Turn
 from ..runtime.stages.decoder import Decoder
-from ..runtime.stages.encoder import EncodedRows
+from ..runtime.stages.encoder import EncodedRows, segment_tokens
 from ..runtime.stages.layout import Layout
 from ..runtime.stages.merge import MergedAudio
 from ..runtime.stages.splice import Prefix, splice
@@ -153,7 +153,9 @@ class _Chain:
         self.cases: list[_Case] = []
         self.pipeline = audio_pipeline(bundle)
         self.audios = self.pipeline.segments(waveform, long_audio="segments")
-        self.samples = [segment.samples for audio in self.audios for segment in audio]
+        self.samples: list[np.ndarray] = []
+        for audio in self.audios:
+            self.samples += [segment.samples for segment in audio]
         self.turns = [Turn("user", prompt, len(self.audios))]
 
     def compare(
@@ -177,7 +179,9 @@ class _Chain:
 
     def features(self) -> None:
         self.torch_features, self.frame_lengths = self.reference.features(self.samples)
-        features = [mel for audio in self.audios for mel in self.pipeline.features(audio)]
+        features: list[np.ndarray] = []
+        for audio in self.audios:
+            features += self.pipeline.features(audio)
         for got, want in zip(features, self.torch_features):
             self.compare("features", "", "", got, want[:, : got.shape[1]], 0.0, FEATURES_TOLERANCE)
 
@@ -185,12 +189,9 @@ class _Chain:
         """Valid tokens only, against the tower run on clips padded to the whole segment."""
         self.encoded = [self.pipeline.encode(audio) for audio in self.audios]
         want = self.reference.audio_embeds(self.torch_features, self.frame_lengths)
-        got = [
-            row[: group.tokens]
-            for groups in self.encoded
-            for group in groups
-            for row in np.asarray(group.audio_embeds)
-        ]
+        got: list[np.ndarray] = []
+        for groups in self.encoded:
+            got += segment_tokens(groups)
         self.compare(
             "encoder",
             "",
@@ -330,7 +331,7 @@ def audio_pipeline(bundle: Bundle) -> Pipeline:
 def reference_merge(groups: list[EncodedRows], level: Level, step: tuple[int, int]) -> MergedAudio:
     """The numpy reference over the engine's own encoder output; merged_embeds are [K, D],
     before the projector."""
-    rows = [x[: group.tokens] for group in groups for x in np.asarray(group.audio_embeds)]
+    rows = segment_tokens(groups)
     plans = [plan_merge(x, level.target(len(x)), level.merge_window, step) for x in rows]
     merged = np.concatenate([apply_plan(plan, x) for plan, x in zip(plans, rows)])
     return MergedAudio.of_plans(merged, plans)

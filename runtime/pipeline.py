@@ -1,6 +1,7 @@
 """The way of a clip: features -> encoder -> merge -> splice -> prefill -> decode."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -80,7 +81,8 @@ class Pipeline:
         self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level | Budget, max_new_tokens: int
     ) -> Layout:
         """Where everything of a prompt stands; ValueError for what the model has no positions for."""
-        settled, reason = settle(level, [segment.tokens for audio in audios for segment in audio])
+        rows = [segment.tokens for segment in chain.from_iterable(audios)]
+        settled, reason = settle(level, rows)
         counts = [_token_counts(audio, settled) for audio in audios]
         prompt_ids = self.prompter.conversation_ids(turns)
         layout = lay_out(prompt_ids, counts, self.manifest.prompt.audio_token_id, settled, reason)

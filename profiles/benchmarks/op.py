@@ -7,6 +7,7 @@ many threads reach, measured beside each case.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -214,12 +215,8 @@ def cases_of(tokens, dims, ratios, windows, dtypes) -> list[Case]:
     for ratio in map(parse_ratio, ratios):
         for window in map(parse_window, windows):
             level = Level("benchmark", ratio, window)
-            cases += [
-                Case(t, dim, level.target(t), level.merge_window, dtype)
-                for t in tokens
-                for dim in dims
-                for dtype in dtypes
-            ]
+            for t, dim, dtype in itertools.product(tokens, dims, dtypes):
+                cases.append(Case(t, dim, level.target(t), level.merge_window, dtype))
     return list(dict.fromkeys(cases))
 
 

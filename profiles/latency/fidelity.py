@@ -9,9 +9,9 @@ from ...plugins.baselines import plan
 from ...plugins.merge import MergePlan, apply_plan
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
+from ...runtime.stages.encoder import segment_tokens
 from ...runtime.stages.features import ENCODER_STRIDE
 from ...runtime.stages.segments import Segment
-from ..quality.batch import segment_tokens
 
 MAP_MELS = 64  # rows of a merge map's spectrogram
 MAP_FRAMES = 2  # columns of it for each encoder token

@@ -3,13 +3,11 @@ for evaluation."""
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ...plugins.baselines import plan
 from ...plugins.merge import apply_plan
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
-from ...runtime.stages.encoder import EncodedRows
+from ...runtime.stages.encoder import EncodedRows, segment_tokens
 from ...runtime.stages.merge import MergedAudio
 from ...runtime.stages.splice import Prefix
 
@@ -29,14 +27,6 @@ def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level:
     plans = [plan(method, tokens, level.target(len(tokens))) for tokens in rows]
     kept = [EncodedRows(apply_plan(plan, tokens)[None], len(plan.sizes)) for plan, tokens in zip(plans, rows)]
     return MergedAudio.of_plans(pipeline.merge(kept, UNMERGED).merged_embeds, plans)
-
-
-def segment_tokens(encoded: list[EncodedRows]) -> list[np.ndarray]:
-    """The valid encoder tokens [L, D] of each segment, on the host."""
-    tokens: list[np.ndarray] = []
-    for group in encoded:
-        tokens += [row[: group.tokens] for row in np.asarray(group.audio_embeds)]
-    return tokens
 
 
 def answer_all(pipeline: Pipeline, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 from ...export.precision import PRECISIONS
@@ -363,7 +364,7 @@ def _chosen(args) -> list:
     return variants(
         args.levels,
         args.methods,
-        [(positions, attention) for positions in args.positions for attention in args.attention],
+        list(product(args.positions, args.attention)),
     )
 
 

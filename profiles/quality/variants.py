@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from ...runtime.levels import ATTENTION, POSITIONS
 
 METHODS = ("ltbm", "global", "pool", "stride", "prune", "prune-segment")
 WEIGHTLESS = ("stride", "prune", "prune-segment")
 """Methods whose tokens all have size 1: proportional attention changes nothing for them."""
-MODES = tuple((positions, attention) for positions in POSITIONS for attention in ATTENTION)
+MODES = tuple(product(POSITIONS, ATTENTION))
 DEFAULT_MODE = ("original", "proportional")
 
 
@@ -26,12 +27,14 @@ def variants(
     levels: Sequence[str], methods: Sequence[str], modes: Sequence[tuple[str, str]] = MODES
 ) -> list[Variant]:
     """Every level with every method in every mode (pairs of positions and attention); full once."""
-    return [
-        Variant(level, method, *mode)
-        for level in levels
-        for method in (methods if level != "full" else ("ltbm",))
-        for mode in (modes if level != "full" else modes[:1])
-    ]
+    variants = []
+    for level in levels:
+        if level == "full":
+            variants.append(Variant(level, "ltbm", *modes[0]))
+            continue
+        for method, mode in product(methods, modes):
+            variants.append(Variant(level, method, *mode))
+    return variants
 
 
 def same_prefix(variant: Variant) -> Variant:

@@ -55,3 +55,11 @@ def _encode_rows(engine: Engine, rows: list[Segment]) -> EncodedRows:
         }
     ).run()
     return EncodedRows(audio_embeds, rows[0].tokens)
+
+
+def segment_tokens(encoded: list[EncodedRows]) -> list[np.ndarray]:
+    """The valid encoder tokens [L, D] of each segment, on the host."""
+    tokens: list[np.ndarray] = []
+    for group in encoded:
+        tokens += [row[: group.tokens] for row in np.asarray(group.audio_embeds)]
+    return tokens

@@ -21,10 +21,10 @@ from ltbm.profiles.measure import (
     resident_of,
     summarise,
 )
-from ltbm.profiles.quality.batch import segment_tokens
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.machine import CommandResult, Machine
+from ltbm.runtime.stages.encoder import segment_tokens
 
 
 def test_a_summary_is_percentiles_and_the_interquartile_range():
