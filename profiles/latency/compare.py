@@ -1,7 +1,7 @@
 """Two profiles side by side: ratios, and whether a difference is beyond the spreads."""
 
 from .remarks import beyond_spread, median, number
-from .report import row_name
+from .table import row_name
 
 FIGURES = {
     "ttft": "TTFT ms",

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from ..remarks import measured, remarks
-from ..report import COLUMNS, explanation, table_rows
+from ..table import COLUMNS, explanation, table_rows
 from . import panels, tables
 from .elements import bullets, grid, note, section, table
 

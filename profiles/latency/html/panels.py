@@ -1,9 +1,10 @@
 """The page's charts, each with a note on how to read it and its figures as a table."""
 
 from ...quality.variants import METHODS
+from ..quality_points import quality_points
 from ..remarks import median, number
-from ..report import ERROR_NOTE, error_table, quality_points, row_name
 from ..rows import OTHER
+from ..table import ERROR_NOTE, error_table, row_name
 from .charts import Bar, Line, Point, line_chart, stacked_bars
 from .elements import folded, note, section, table
 from .merge_map import merge_map

@@ -1,8 +1,8 @@
 """The page's tables: groups, distance from the floor, every percentile, and where it was measured."""
 
 from ..remarks import median, number
-from ..report import PERCENTILES, row_name
 from ..rows import FIGURES
+from ..table import PERCENTILES, row_name
 from .elements import facts, folded, note, section, table
 
 MIB = 2**20

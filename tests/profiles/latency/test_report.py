@@ -22,10 +22,10 @@ from ltbm.profiles.latency.html.charts import (
 from ltbm.profiles.latency.html.elements import bullets, facts, folded, note, section, table
 from ltbm.profiles.latency.html.merge_map import groups_svg, merge_map, png_uri
 from ltbm.profiles.latency.html.page import page
+from ltbm.profiles.latency.quality_points import quality_points
 from ltbm.profiles.latency.remarks import number, remarks
 from ltbm.profiles.latency.report import (
     markdown,
-    quality_points,
     read_profile,
     read_quality,
     table_csv,
@@ -187,7 +187,7 @@ def test_what_is_no_profile_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has format 'ltbm-profile-0', expected 'ltbm-profile-1'"):
         read_profile(tmp_path)
     (tmp_path / "profile.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         read_profile(tmp_path)
     (tmp_path / "results.json").write_text('{"rows": []}')
     with pytest.raises(ValueError, match="no rows with figures"):
