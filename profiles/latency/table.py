@@ -1,5 +1,6 @@
 """The main table of a profile, one row a level, and the table of what each method loses."""
 
+from .records import FailedRow, Fidelity, Profile, Row
 from .remarks import number
 
 MIB = 2**20
@@ -27,53 +28,51 @@ COLUMNS = (
 )
 
 
-def table_rows(profile: dict) -> list[list[str]]:
+def table_rows(profile: Profile) -> list[list[str]]:
     """One row of text for each level and method that was timed, in the order of COLUMNS."""
-    return [[row["level"], row["method"], *_cells(row)] for row in profile["rows"]]
+    return [[row.level, row.method, *_cells(row)] for row in profile.rows]
 
 
-def _cells(row: dict) -> list[str]:
-    if "error" in row:
+def _cells(row: Row | FailedRow) -> list[str]:
+    if isinstance(row, FailedRow):
         return ["failed"] + [""] * (len(COLUMNS) - 3)
-    figures = row["figures"]
+    figures = row.figures
     times = [
-        number(figures[name]["p50"]) if name in figures else ""
+        number(figures[name].p50) if name in figures else ""
         for name in ("ttft", "encoder", "merge", "prefill", "tpot", "total", "rtf")
     ]
-    times.insert(1, number(figures["ttft"]["spread"]))
+    times.insert(1, number(figures["ttft"].spread))
     return [
-        f"{row['tokens_in']} → {row['tokens_out']}",
+        f"{row.tokens_in} → {row.tokens_out}",
         *times,
-        number(row["kv_bytes"] / MIB),
-        number(row["memory"]["peak"] / MIB),
+        number(row.kv_bytes / MIB),
+        number(row.memory.peak / MIB),
     ]
 
 
-def error_table(fidelity: dict) -> tuple[list[str], list[list[str]]]:
+def error_table(fidelity: Fidelity) -> tuple[list[str], list[list[str]]]:
     """Head and rows: what each method loses at each level that merges, in percent of the tokens' variance."""
     errors = {
-        (row["method"], row["level"]): f"{100 * row['error']:.1f}"
-        for row in fidelity["rows"]
-        if row["level"] != "full"
+        (row.method, row.level): f"{100 * row.error:.1f}" for row in fidelity.rows if row.level != "full"
     }
-    methods, levels = (list(dict.fromkeys(key[place] for key in errors)) for place in (0, 1))
+    methods, levels = (list(dict.fromkeys(key[part] for key in errors)) for part in (0, 1))
     return ["variance lost, %", *levels], [
         [method, *(errors[method, level] for level in levels)] for method in methods
     ]
 
 
-def row_name(row: dict) -> str:
+def row_name(row: Row | FailedRow) -> str:
     """A level, and the method where it is not ltbm."""
-    return row["level"] if row["method"] == "ltbm" else f"{row['level']} {row['method']}"
+    return row.level if row.method == "ltbm" else f"{row.level} {row.method}"
 
 
-def explanation(profile: dict) -> str:
-    options, clips, machine, bundle = (profile[name] for name in ("options", "clips", "machine", "bundle"))
-    seconds = sum(clip["seconds"] for clip in clips)
+def explanation(profile: Profile) -> str:
+    options, clips, machine, bundle = profile.options, profile.clips, profile.machine, profile.bundle
+    seconds = sum(clip.seconds for clip in clips)
     rounds = options["turns"] * options["repeats"]
     sentences = [
-        f"{bundle['name']} ({bundle['family']}, {bundle['precision']}) on {machine['cpu']}, "
-        f"{machine['cores']} cores, "
+        f"{bundle.name} ({bundle.family}, {bundle.precision}) on {machine.cpu}, "
+        f"{machine.cores} cores, "
         f"{options['backend']} {options['device']}; {len(clips)} clip{'s' * (len(clips) > 1)} of "
         f"{seconds:.1f} s in all, "
         f"{options['max_new_tokens']} new tokens at most.",
@@ -82,6 +81,6 @@ def explanation(profile: dict) -> str:
         + "; spread is the interquartile range of TTFT. Audio tokens are the clips' sum, KV and peak the "
         "largest.",
     ]
-    if not profile["complete"]:
+    if not profile.complete:
         sentences.insert(0, "Not complete: the profile was interrupted.")
     return " ".join(sentences)

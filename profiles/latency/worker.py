@@ -113,8 +113,9 @@ def _constant_figures(answer) -> dict:
 
 def measure_fidelity(job: dict) -> dict:
     from .fidelity import fidelity
+    from .records import plain
 
-    return fidelity(job)
+    return plain(fidelity(job))
 
 
 JOBS = {"machine": measure_machine, "level": measure_level, "fidelity": measure_fidelity}

@@ -14,6 +14,7 @@ import soundfile
 from ltbm.profiles.latency import jobs, profiler
 from ltbm.profiles.latency.jobs import run_job
 from ltbm.profiles.latency.profiler import Options, profile
+from ltbm.profiles.latency.records import FailedRow, Profile, Row
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.runtime.cli import main
 
@@ -140,6 +141,11 @@ def test_every_method_has_its_fidelity(found):
         rows["full", "ltbm"]["error"] == 0 < rows["keep25", "ltbm"]["error"] < rows["keep25", "pool"]["error"]
     )
     assert len(found["fidelity"]["map"]["source_maps"]["keep25"]) == 50
+
+
+def test_the_file_holds_every_field_of_its_record(found):
+    data = {name: value for name, value in found.items() if name != "remarks"}
+    assert Profile.from_json(data).to_json() == data
 
 
 def test_the_page_needs_nothing_beside_itself(made):
@@ -279,9 +285,10 @@ def test_a_level_that_fails_leaves_the_others(monkeypatch, qwen, clips, found):
 
     monkeypatch.setattr(profiler, "run_job", fake)
     seen, options = [], Options(tuple(clips), ("full", "keep25"), ("ltbm",), turns=1, max_new_tokens=4)
-    done = profile(qwen[1], options, finished=lambda so_far: seen.append(len(so_far["rows"])))
-    assert [row.get("error") for row in done["rows"]] == ["the process was killed by signal 9", None]
-    assert seen == [1, 2, 2] and done["complete"]
+    done = profile(qwen[1], options, finished=lambda so_far: seen.append(len(so_far.rows)))
+    assert [type(row) for row in done.rows] == [FailedRow, Row]
+    assert done.rows[0].error == "the process was killed by signal 9"
+    assert seen == [1, 2, 2] and done.complete
 
 
 def test_only_what_the_engines_run_is_timed_and_full_once():
