@@ -10,7 +10,8 @@ import numpy as np
 
 from ...runtime.bundle import Bundle
 from ...runtime.levels import NAMED_RATIOS, Level
-from ..latency.profiler import Options, profile
+from ..latency.options import Options
+from ..latency.profiler import profile
 from ..latency.records import FailedRow, Row
 from .estimate import Estimate, Request, estimate
 from .model import model_of_bundle

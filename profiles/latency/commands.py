@@ -149,7 +149,7 @@ def _run_former_op(flags: list[str]) -> int:
 
 
 def _profile_options(args):
-    from .profiler import LEVELS, Options
+    from .options import LEVELS, Options
 
     if not args.bundle:
         raise UsageError("name a bundle: ltbm profile ./bundle --audio clip.wav")
@@ -168,15 +168,17 @@ def _profile_options(args):
         "warmup",
     )
     try:
-        return Options(
+        options = Options(
             tuple(args.audio),
             tuple(args.levels or LEVELS),
             tuple(args.methods or METHODS),
             device=check_device(args.backend, args.device),
             **{name: getattr(args, name) for name in same},
         )
+        options.check()
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return options
 
 
 def _add_compare(commands) -> None:

@@ -70,7 +70,7 @@ def _names(rows: Rows) -> str:
 
 
 def _title(profile: Profile) -> str:
-    return f"{profile.bundle.name} on {profile.machine.cpu}, {profile.options['device']}, {profile.created}"
+    return f"{profile.bundle.name} on {profile.machine.cpu}, {profile.options.device}, {profile.created}"
 
 
 def notes(a: Profile, b: Profile) -> list[str]:
@@ -83,7 +83,7 @@ def notes(a: Profile, b: Profile) -> list[str]:
             ("GPU", (a.machine.gpu or {}).get("name"), (b.machine.gpu or {}).get("name")),
             ("governor", a.machine.governor, b.machine.governor),
             *((name, a.versions.get(name), b.versions.get(name)) for name in sorted(a.versions | b.versions)),
-            *((name, a.options[name], b.options[name]) for name in SETTINGS),
+            *((name, getattr(a.options, name), getattr(b.options, name)) for name in SETTINGS),
         ]
         if left != right
     ]

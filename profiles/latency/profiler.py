@@ -5,76 +5,24 @@ to the next.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from platform import python_version
 
 from ...runtime.bundle import MANIFEST_NAME, Bundle
 from ...runtime.files import file_sha256
-from ...runtime.levels import NAMED_RATIOS
 from ...runtime.machine import installed_version
 from ...runtime.stages.audio import load_audio
 from ..budgets.model import model_of_bundle
-from ..quality.variants import METHODS
 from .jobs import run_job
+from .options import TIMED_METHODS, Options
 from .records import BundleFacts, Clip, Fidelity, MachineFacts, Profile
 from .rows import make_row
 
-LEVELS = tuple(NAMED_RATIOS)
-TIMED_METHODS = {"ltbm": "auto", "global": "global"}
-"""Methods that the engines run, and their window; the others are evaluation code,
-whose LLM costs what ltbm's does at equal tokens."""
 PACKAGES = ("ltbm", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is profiled and how."""
-
-    clips: tuple[str, ...]  # paths of audio files
-    levels: tuple[str, ...] = LEVELS
-    methods: tuple[str, ...] = METHODS
-    positions: str = "original"
-    attention: str = "proportional"
-    backend: str = "onnxruntime"
-    device: str = "cpu"
-    threads: int | None = None
-    low_memory: bool = False  # engines loaded in turn: their weights then count among the memory of running
-    kv_cache: str | None = None  # int8, or of the type of the activations
-    prompt: str = "What do you hear?"
-    max_new_tokens: int = 32
-    long_audio: str = "error"
-    turns: int = 2  # processes per row
-    repeats: int = 5  # rounds measured in each process
-    warmup: int = 1  # rounds before them
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
-
-    def __post_init__(self):
-        for name, known in (("levels", LEVELS), ("methods", METHODS)):
-            unknown = [value for value in getattr(self, name) if value not in known]
-            if unknown or not getattr(self, name):
-                raise ValueError(
-                    f"unknown {name} {', '.join(unknown) or '(none given)'}; known are {', '.join(known)}"
-                )
-        if not self.clips:
-            raise ValueError("no clips were given; name one audio file or more")
-        for name, least in (("turns", 1), ("repeats", 1), ("warmup", 0), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is below {least}")
-
-    def timed_rows(self) -> list[tuple[str, str]]:
-        """(level, method) of every row whose time is measured;
-        merging nothing is the same under every method."""
-        return [
-            (level, method)
-            for level in self.levels
-            for method in self.methods
-            if method in TIMED_METHODS and (level != "full" or method == "ltbm")
-        ]
 
 
 def profile(
@@ -87,6 +35,7 @@ def profile(
 
     A level whose process dies (out of memory, say) becomes a FailedRow; the others go on.
     """
+    options.check()
     bundle = Bundle.open(path)
     model, common = model_of_bundle(bundle), _common(bundle, options)
     result = _profile_without_rows(bundle, options, common, progress)
@@ -118,7 +67,7 @@ def _profile_without_rows(
     return Profile(
         complete=False,
         created=created,
-        options=asdict(options),
+        options=options,
         versions={"python": python_version()} | {name: installed_version(name) for name in PACKAGES},
         bundle=bundle_facts(bundle),
         clips=clips,

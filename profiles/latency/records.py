@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from .options import Options
+
 FORMAT = "ltbm-profile-1"
 
 
@@ -202,7 +204,7 @@ class Profile:
     format: str = FORMAT
     complete: bool  # False while rows are still being measured
     created: str  # ISO 8601
-    options: dict[str, Any]  # of profiler.Options
+    options: Options
     versions: dict[str, str | None]  # by package
     bundle: BundleFacts
     clips: tuple[Clip, ...]
@@ -216,6 +218,7 @@ class Profile:
         return _record(
             Profile,
             data,
+            options=Options.from_json(data["options"]),
             bundle=_record(BundleFacts, data["bundle"]),
             clips=tuple(_record(Clip, clip) for clip in data["clips"]),
             machine=MachineFacts.from_json(data["machine"]),

@@ -213,7 +213,7 @@ def _doubts_of_machine(profile: Profile, rows: list[Row]) -> list[str]:
 
 def _doubts_of_memory(profile: Profile, rows: list[Row]) -> list[str]:
     texts = []
-    if profile.options["device"] != "cpu":
+    if profile.options.device != "cpu":
         texts.append("Memory is the host's: what the GPU holds is not measured.")
     opening = [row.level for row in rows if row.memory.peak_while == "opening"]
     if opening:

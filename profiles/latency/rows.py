@@ -27,7 +27,7 @@ def make_row(level: str, method: str, runs: list[dict], profile: Profile, model:
     rounds = [requests for run in runs for requests in run["rounds"]]
     seconds = [clip.seconds for clip in profile.clips]
     machine = profile.machine
-    on_cpu = profile.options["device"] == "cpu"
+    on_cpu = profile.options.device == "cpu"
     return Row(
         level=level,
         method=method,

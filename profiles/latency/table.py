@@ -69,14 +69,14 @@ def row_name(row: Row | FailedRow) -> str:
 def explanation(profile: Profile) -> str:
     options, clips, machine, bundle = profile.options, profile.clips, profile.machine, profile.bundle
     seconds = sum(clip.seconds for clip in clips)
-    rounds = options["turns"] * options["repeats"]
+    rounds = options.turns * options.repeats
     sentences = [
         f"{bundle.name} ({bundle.family}, {bundle.precision}) on {machine.cpu}, "
         f"{machine.cores} cores, "
-        f"{options['backend']} {options['device']}; {len(clips)} clip{'s' * (len(clips) > 1)} of "
+        f"{options.backend} {options.device}; {len(clips)} clip{'s' * (len(clips) > 1)} of "
         f"{seconds:.1f} s in all, "
-        f"{options['max_new_tokens']} new tokens at most.",
-        f"Medians over {rounds} rounds (processes a row: {options['turns']})"
+        f"{options.max_new_tokens} new tokens at most.",
+        f"Medians over {rounds} rounds (processes a row: {options.turns})"
         + (", of the mean over the clips" if len(clips) > 1 else "")
         + "; spread is the interquartile range of TTFT. Audio tokens are the clips' sum, KV and peak the "
         "largest.",

@@ -51,6 +51,6 @@ def _sections(profile: Profile, quality: dict | None) -> list[str]:
 
 def _subtitle(profile: Profile) -> str:
     options, machine = profile.options, profile.machine
-    gpu = machine.gpu["name"] if machine.gpu else options["device"]
-    device = machine.cpu if options["device"] == "cpu" else gpu
-    return f"{device}, {options['backend']} {options['device']}, {profile.created.replace('T', ' ')}"
+    gpu = machine.gpu["name"] if machine.gpu else options.device
+    device = machine.cpu if options.device == "cpu" else gpu
+    return f"{device}, {options.backend} {options.device}, {profile.created.replace('T', ' ')}"

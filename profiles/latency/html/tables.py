@@ -103,9 +103,9 @@ def circumstances(profile: Profile) -> str:
                 ),
                 "bundle": f"{bundle.source}, {bundle.precision}, manifest sha256 {bundle.sha256}",
                 "clips": ", ".join(f"{clip.name} ({clip.seconds:.1f} s)" for clip in profile.clips),
-                "modes": f"{options['positions']} positions, {options['attention']} attention, prompt "
-                f"“{options['prompt']}”",
-                "command": " ".join(options["command"]),
+                "modes": f"{options.positions} positions, {options.attention} attention, prompt "
+                f"“{options.prompt}”",
+                "command": " ".join(options.command),
             }
         ),
     )

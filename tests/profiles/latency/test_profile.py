@@ -13,7 +13,8 @@ import soundfile
 
 from ltbm.profiles.latency import jobs, profiler
 from ltbm.profiles.latency.jobs import run_job
-from ltbm.profiles.latency.profiler import Options, profile
+from ltbm.profiles.latency.options import Options
+from ltbm.profiles.latency.profiler import profile
 from ltbm.profiles.latency.records import FailedRow, Profile, Row
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.runtime.cli import main

@@ -192,7 +192,7 @@ def test_what_is_no_profile_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has format 'ltbm-profile-0', expected 'ltbm-profile-1'"):
         read_profile(tmp_path)
     (tmp_path / "profile.json").write_text('{"format": "ltbm-profile-1"}')
-    with pytest.raises(ValueError, match="lacks fields of a profile .'bundle'."):
+    with pytest.raises(ValueError, match="lacks fields of a profile .'options'."):
         read_profile(tmp_path)
     (tmp_path / "profile.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
