@@ -12,26 +12,27 @@ from ...runtime.pipeline import Pipeline
 from ...runtime.stages.features import ENCODER_STRIDE
 from ...runtime.stages.segments import Segment
 from ..quality.batch import segment_tokens
+from .job_records import FidelityJob
 from .records import Fidelity, FidelityRow, MergeMap, Spans
 
 MAP_MELS = 64  # rows of a merge map's spectrogram
 MAP_FRAMES = 2  # columns of it for each encoder token
 
 
-def fidelity(job: dict) -> Fidelity:
+def fidelity(job: FidelityJob) -> Fidelity:
     """A row for each level and method over all clips, and the merge map of the first clip's first segment."""
-    levels = [parse_level(name, window=job["window"]) for name in job["levels"]]
+    levels = [parse_level(name, window=job.window) for name in job.levels]
     with Pipeline.open(
-        job["bundle"],
-        backend=job["backend"],
-        device=job["device"],
-        threads=job["threads"],
-        in_turn=job["low_memory"],
-        kv_cache=job["kv_cache"],
+        job.bundle,
+        backend=job.backend,
+        device=job.device,
+        threads=job.threads,
+        in_turn=job.low_memory,
+        kv_cache=job.kv_cache,
     ) as pipeline:
         spec = pipeline.manifest.audio
         token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3
-        audios = [pipeline.segments(clip, job["long_audio"]) for clip in job["clips"]]
+        audios = [pipeline.segments(clip, job.long_audio) for clip in job.clips]
         tokens: list[np.ndarray] = []
         for clip in audios:
             for audio in clip:
@@ -39,7 +40,7 @@ def fidelity(job: dict) -> Fidelity:
     rows = tuple(
         _fidelity_row(tokens, level, method, token_ms)
         for level in levels
-        for method in job["methods"]
+        for method in job.methods
         if level.ratio < 1 or method == "ltbm"
     )
     return Fidelity(rows, token_ms, merge_map(audios[0][0][0], tokens[0], levels))

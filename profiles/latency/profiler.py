@@ -7,7 +7,7 @@ to the next.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from platform import python_version
@@ -17,6 +17,7 @@ from ...runtime.files import file_sha256
 from ...runtime.machine import installed_version
 from ...runtime.stages.audio import load_audio
 from ..budgets.model import model_of_bundle
+from .job_records import BundleJob, FidelityJob, LevelJob, MachineJob
 from .jobs import run_job
 from .options import TIMED_METHODS, Options
 from .records import BundleFacts, Clip, Fidelity, MachineFacts, Profile
@@ -37,14 +38,14 @@ def profile(
     """
     options.check()
     bundle = Bundle.open(path)
-    model, common = model_of_bundle(bundle), _common(bundle, options)
+    model, common = model_of_bundle(bundle), _bundle_job(bundle, options)
     result = _profile_without_rows(bundle, options, common, progress)
     runs = {row: [] for row in options.timed_rows()}
     jobs = [row for _ in range(options.turns) for row in runs]
     start = time.monotonic()
     for done, (level, method) in enumerate(jobs):
         progress(f"{level} {method}: {done + 1} of {len(jobs)}{_time_left(done, len(jobs), start)}")
-        runs[level, method].append(_measure(common, options, level, method))
+        runs[level, method].append(_measure(_level_job(common, options, level, method)))
         rows = [make_row(*row, results, result, model) for row, results in runs.items() if results]
         result = replace(result, rows=tuple(rows))
         finished(result)
@@ -54,16 +55,17 @@ def profile(
 
 
 def _profile_without_rows(
-    bundle: Bundle, options: Options, common: dict, progress: Callable[[str], None]
+    bundle: Bundle, options: Options, common: BundleJob, progress: Callable[[str], None]
 ) -> Profile:
     """Facts about everything that takes part, and the fidelity of every method."""
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     clips = clip_facts(bundle, options.clips)
     progress("machine: memory bandwidth, matrix rate")
-    machine, _ = run_job({"job": "machine", "threads": options.threads or len(os.sched_getaffinity(0))})
+    machine, _ = run_job(MachineJob(threads=options.threads or len(os.sched_getaffinity(0))))
     progress("fidelity: every method on the clips' tokens")
-    job = {"job": "fidelity", "levels": options.levels, "methods": options.methods, "window": "auto"}
-    fidelity, _ = run_job(common | job)
+    fidelity, _ = run_job(
+        FidelityJob(**asdict(common), levels=options.levels, methods=options.methods, window="auto")
+    )
     return Profile(
         complete=False,
         created=created,
@@ -77,23 +79,37 @@ def _profile_without_rows(
     )
 
 
-def _common(bundle: Bundle, options: Options) -> dict:
-    """What every job on the bundle takes."""
-    names = ("backend", "device", "threads", "low_memory", "kv_cache", "long_audio")
-    job: dict[str, object] = {name: getattr(options, name) for name in names}
-    job["bundle"] = str(bundle.path.resolve())
-    job["clips"] = [str(Path(clip).resolve()) for clip in options.clips]
-    return job
+def _level_job(common: BundleJob, options: Options, level: str, method: str) -> LevelJob:
+    return LevelJob(
+        **asdict(common),
+        level=level,
+        window=TIMED_METHODS[method],
+        positions=options.positions,
+        attention=options.attention,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        repeats=options.repeats,
+        warmup=options.warmup,
+    )
 
 
-def _measure(common: dict, options: Options, level: str, method: str) -> dict:
-    """One process of one row, or the `error` that ended it."""
-    job = common | {
-        name: getattr(options, name)
-        for name in ("positions", "attention", "prompt", "max_new_tokens", "repeats", "warmup")
-    }
+def _bundle_job(bundle: Bundle, options: Options) -> BundleJob:
+    return BundleJob(
+        bundle=str(bundle.path.resolve()),
+        clips=tuple(str(Path(clip).resolve()) for clip in options.clips),
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        low_memory=options.low_memory,
+        kv_cache=options.kv_cache,
+        long_audio=options.long_audio,
+    )
+
+
+def _measure(job: LevelJob) -> dict:
+    """The result of one process of one row, or the `error` that ended it."""
     try:
-        result, outside = run_job(job | {"job": "level", "level": level, "window": TIMED_METHODS[method]})
+        result, outside = run_job(job)
     except RuntimeError as error:
         return {"error": str(error)}
     return result | {"peak_outside": outside}

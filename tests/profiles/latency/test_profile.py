@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from ltbm.profiles.latency import jobs, profiler
+from ltbm.profiles.latency.job_records import FidelityJob, MachineJob
 from ltbm.profiles.latency.jobs import run_job
 from ltbm.profiles.latency.options import Options
 from ltbm.profiles.latency.profiler import profile
@@ -250,17 +251,19 @@ def is_zombie(pid: int) -> bool:
 
 
 def test_a_worker_that_fails_says_why(qwen):
-    job = {
-        "job": "fidelity",
-        "bundle": "/nowhere",
-        "threads": 1,
-        "kv_cache": None,
-        "low_memory": False,
-        "levels": ["keep25"],
-        "window": "auto",
-        "backend": "onnxruntime",
-        "device": "cpu",
-    }
+    job = FidelityJob(
+        bundle="/nowhere",
+        clips=(),
+        backend="onnxruntime",
+        device="cpu",
+        threads=1,
+        low_memory=False,
+        kv_cache=None,
+        long_audio="error",
+        levels=("keep25",),
+        methods=("ltbm",),
+        window="auto",
+    )
     with pytest.raises(RuntimeError, match="FileNotFoundError: no bundle at /nowhere"):
         run_job(job)
 
@@ -271,16 +274,16 @@ def test_a_worker_that_is_killed_says_so(monkeypatch, tmp_path):
     stub.chmod(0o755)
     monkeypatch.setattr(jobs.sys, "executable", str(stub))
     with pytest.raises(RuntimeError, match="was killed by signal 9 .out of memory"):
-        run_job({"job": "machine", "threads": 1})
+        run_job(MachineJob(threads=1))
 
 
 def test_a_level_that_fails_leaves_the_others(monkeypatch, qwen, clips, found):
     def fake(job):
-        if job["job"] == "machine":
+        if isinstance(job, MachineJob):
             return found["machine"], 0
-        if job["job"] == "fidelity":
+        if isinstance(job, FidelityJob):
             return found["fidelity"], 0
-        if job["level"] == "full":
+        if job.level == "full":
             raise RuntimeError("the process was killed by signal 9")
         return found["rows"][1]["runs"][0], 1
 
