@@ -10,7 +10,9 @@ import numpy as np
 
 from ...runtime.bundle import Bundle
 from ...runtime.levels import NAMED_RATIOS, Level
-from ..latency.profiler import Options, profile
+from ..latency.options import Options
+from ..latency.profiler import profile
+from ..latency.records import FailedRow, Row
 from .estimate import Estimate, Request, estimate
 from .model import model_of_bundle
 from .rates import measured_rates
@@ -60,17 +62,17 @@ def check(
     rates = (before, measured_rates(model, threads))
     lines = []
     for row in rows:
-        request = Request(audio_seconds, row["prompt_tokens"] - row["tokens_out"], max_new_tokens)
+        request = Request(audio_seconds, row.prompt_tokens - row.tokens_out, max_new_tokens)
         estimates = [
-            _quantities(estimate(model, one, request, Level(row["level"], NAMED_RATIOS[row["level"]])))
+            _quantities(estimate(model, one, request, Level(row.level, NAMED_RATIOS[row.level])))
             for one in rates
         ]
-        measured = {name: row["figures"][name]["p50"] for name in ("encoder", "prefill", "tpot")} | {
-            "memory": row["memory"]["peak"] / MIB
+        measured = {name: row.figures[name].p50 for name in ("encoder", "prefill", "tpot")} | {
+            "memory": row.memory.peak / MIB
         }
         lines += [
             Checked(
-                row["level"],
+                row.level,
                 name,
                 "MiB" if name == "memory" else "ms",
                 float(np.mean([one[name] for one in estimates])),
@@ -93,7 +95,7 @@ def _quantities(found: Estimate) -> dict[str, float]:
 
 def _measure(
     bundle: Bundle, levels: Sequence[str], seconds: float, max_new_tokens: int, threads: int | None, progress
-) -> list[dict]:
+) -> list[Row]:
     """The rows of a profile of one synthetic clip; RuntimeError where a level failed or gave no token to
     time."""
     with TemporaryDirectory(prefix="ltbm-plan-") as folder:
@@ -108,17 +110,19 @@ def _measure(
             turns=TURNS,
             repeats=REPEATS,
         )
-        rows = profile(bundle.path, options, progress)["rows"]
-    for row in rows:
-        if "error" in row:
-            raise RuntimeError(f"{row['level']}: {row['error']}")
-        if "tpot" not in row["figures"]:
-            raise RuntimeError(
-                f"{row['level']}: the model ends its answer at the first token, so no decode step can be "
-                "timed; "
-                "give another --audio-seconds"
-            )
-    return rows
+        rows = profile(bundle.path, options, progress).rows
+    return [_checked_row(row) for row in rows]
+
+
+def _checked_row(row: Row | FailedRow) -> Row:
+    if isinstance(row, FailedRow):
+        raise RuntimeError(f"{row.level}: {row.error}")
+    if "tpot" not in row.figures:
+        raise RuntimeError(
+            f"{row.level}: the model ends its answer at the first token, so no decode step can be timed; "
+            "give another --audio-seconds"
+        )
+    return row
 
 
 def _write_clip(path: Path, seconds: float, rate: int) -> Path:

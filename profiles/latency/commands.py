@@ -118,6 +118,7 @@ def run_profile(args) -> int:
     if args.op is not None:
         return _run_former_op(args.op)
     from .profiler import profile
+    from .records import FailedRow
     from .report import default_folder, markdown, read_quality, write_report
 
     options = _profile_options(args)
@@ -132,7 +133,7 @@ def run_profile(args) -> int:
     )
     print((out / "profile.json").read_text() if args.json else markdown(result), end="")
     print(f"open {out / 'report.html'} in a browser", file=sys.stderr)
-    return 1 if any("error" in row for row in result["rows"]) else 0
+    return 1 if any(isinstance(row, FailedRow) for row in result.rows) else 0
 
 
 def _run_former_op(flags: list[str]) -> int:
@@ -148,7 +149,7 @@ def _run_former_op(flags: list[str]) -> int:
 
 
 def _profile_options(args):
-    from .profiler import LEVELS, Options
+    from .options import LEVELS, Options
 
     if not args.bundle:
         raise UsageError("name a bundle: ltbm profile ./bundle --audio clip.wav")
@@ -167,15 +168,17 @@ def _profile_options(args):
         "warmup",
     )
     try:
-        return Options(
+        options = Options(
             tuple(args.audio),
             tuple(args.levels or LEVELS),
             tuple(args.methods or METHODS),
             device=check_device(args.backend, args.device),
             **{name: getattr(args, name) for name in same},
         )
+        options.check()
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return options
 
 
 def _add_compare(commands) -> None:
@@ -202,8 +205,8 @@ def run_compare(args) -> None:
 
     if args.levels and len(args.levels) != 2:
         raise UsageError(f"--levels takes two levels, one of each profile; got {','.join(args.levels)}")
-    found = compare(read_profile(args.a), read_profile(args.b), args.levels)
-    text = json.dumps(found) + "\n" if args.json else markdown(found)
+    comparison = compare(read_profile(args.a), read_profile(args.b), args.levels)
+    text = json.dumps(comparison) + "\n" if args.json else markdown(comparison)
     if args.out:
         write_whole(args.out, text.encode())
     print(text, end="")

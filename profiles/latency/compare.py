@@ -1,7 +1,8 @@
 """Two profiles side by side: ratios, and whether a difference is beyond the spreads."""
 
+from .records import Profile, Row, measured
 from .remarks import beyond_spread, median, number
-from .report import row_name
+from .table import row_name
 
 FIGURES = {
     "ttft": "TTFT ms",
@@ -23,11 +24,12 @@ SETTINGS = (
     "max_new_tokens",
     "long_audio",
 )
-BYTES = {"KV MiB": lambda row: row["kv_bytes"], "peak MiB": lambda row: row["memory"]["peak"]}
+BYTES = {"KV MiB": lambda row: row.kv_bytes, "peak MiB": lambda row: row.memory.peak}
 MIB = 2**20
+Rows = dict[tuple[str, str], Row]  # by level and method
 
 
-def compare(a: dict, b: dict, levels: list[str] | None = None) -> dict:
+def compare(a: Profile, b: Profile, levels: list[str] | None = None) -> dict:
     """{notes, rows}: for every (level, method) of both, or for one level of each, the figures a, b,
     b / a and their verdict.
 
@@ -40,11 +42,11 @@ def compare(a: dict, b: dict, levels: list[str] | None = None) -> dict:
     return {"a": _title(a), "b": _title(b), "notes": notes(a, b), "rows": rows}
 
 
-def _rows(profile: dict) -> dict[tuple[str, str], dict]:
-    return {(row["level"], row["method"]): row for row in profile["rows"] if "error" not in row}
+def _rows(profile: Profile) -> Rows:
+    return {(row.level, row.method): row for row in measured(profile)}
 
 
-def _pairs(a: dict, b: dict, levels: list[str] | None) -> list[tuple[dict, dict]]:
+def _pairs(a: Rows, b: Rows, levels: list[str] | None) -> list[tuple[Row, Row]]:
     if levels:
         wanted = [((levels[0], "ltbm"), (levels[1], "ltbm"))]
         missing = [key[0] for key, rows in zip(wanted[0], (a, b)) if key not in rows]
@@ -63,62 +65,54 @@ def _pairs(a: dict, b: dict, levels: list[str] | None) -> list[tuple[dict, dict]
     return [(a[left], b[right]) for left, right in wanted]
 
 
-def _names(rows: dict) -> str:
+def _names(rows: Rows) -> str:
     return ", ".join(map(row_name, rows.values())) or "nothing that was measured"
 
 
-def _title(profile: dict) -> str:
-    return (
-        f"{profile['bundle']['name']} on {profile['machine']['cpu']}, {profile['options']['device']}, "
-        f"{profile['created']}"
-    )
+def _title(profile: Profile) -> str:
+    return f"{profile.bundle.name} on {profile.machine.cpu}, {profile.options.device}, {profile.created}"
 
 
-def notes(a: dict, b: dict) -> list[str]:
+def notes(a: Profile, b: Profile) -> list[str]:
     """What differs beside the figures, and so may be the cause of a difference."""
     found = [
         f"{name} differs: {left} and {right}"
         for name, left, right in [
-            ("machine", a["machine"]["cpu"], b["machine"]["cpu"]),
-            ("cores", a["machine"]["cores"], b["machine"]["cores"]),
-            ("GPU", (a["machine"]["gpu"] or {}).get("name"), (b["machine"]["gpu"] or {}).get("name")),
-            ("governor", a["machine"]["governor"], b["machine"]["governor"]),
-            *(
-                (name, a["versions"].get(name), b["versions"].get(name))
-                for name in sorted(a["versions"] | b["versions"])
-            ),
-            *((name, a["options"][name], b["options"][name]) for name in SETTINGS),
+            ("machine", a.machine.cpu, b.machine.cpu),
+            ("cores", a.machine.cores, b.machine.cores),
+            ("GPU", (a.machine.gpu or {}).get("name"), (b.machine.gpu or {}).get("name")),
+            ("governor", a.machine.governor, b.machine.governor),
+            *((name, a.versions.get(name), b.versions.get(name)) for name in sorted(a.versions | b.versions)),
+            *((name, getattr(a.options, name), getattr(b.options, name)) for name in SETTINGS),
         ]
         if left != right
     ]
-    if a["bundle"]["sha256"] != b["bundle"]["sha256"]:
-        left, right = (
-            f"{profile['bundle']['source']}, {profile['bundle']['precision']}" for profile in (a, b)
-        )
+    if a.bundle.sha256 != b.bundle.sha256:
+        left, right = (f"{profile.bundle.source}, {profile.bundle.precision}" for profile in (a, b))
         found.append(f"the bundles differ: {left} and {right}")
-    if [clip["sha256"] for clip in a["clips"]] != [clip["sha256"] for clip in b["clips"]]:
+    if [clip.sha256 for clip in a.clips] != [clip.sha256 for clip in b.clips]:
         found.append(
             f"the clips differ ({_length(a)} and {_length(b)}): only figures per token and the real-time "
             "factor mean anything"
         )
-    loads = [max((row["load_average"] for row in _rows(profile).values()), default=0) for profile in (a, b)]
-    if abs(loads[0] - loads[1]) > a["machine"]["cores"] / 2:
+    loads = [max((row.load_average for row in measured(profile)), default=0) for profile in (a, b)]
+    if abs(loads[0] - loads[1]) > a.machine.cores / 2:
         found.append(f"the machine was not equally busy: load average {loads[0]:.1f} and {loads[1]:.1f}")
     return found + [
         f"the {which} profile is not complete"
         for which, profile in (("first", a), ("second", b))
-        if not profile["complete"]
+        if not profile.complete
     ]
 
 
-def _length(profile: dict) -> str:
-    return f"{len(profile['clips'])} of {sum(clip['seconds'] for clip in profile['clips']):.1f} s"
+def _length(profile: Profile) -> str:
+    return f"{len(profile.clips)} of {sum(clip.seconds for clip in profile.clips):.1f} s"
 
 
-def _figures(a: dict, b: dict) -> dict[str, dict]:
+def _figures(a: Row, b: Row) -> dict[str, dict]:
     found = {}
     for name, title in FIGURES.items():
-        if name in a["figures"] and name in b["figures"]:
+        if name in a.figures and name in b.figures:
             found[title] = _figure(median(a, name), median(b, name)) | {
                 "beyond_spread": beyond_spread(a, b, name)
             }
@@ -129,10 +123,10 @@ def _figure(a: float, b: float) -> dict:
     return {"a": a, "b": b, "ratio": b / a if a else None}
 
 
-def markdown(found: dict) -> str:
+def markdown(comparison: dict) -> str:
     """A table a pair of rows."""
-    lines = [f"a: {found['a']}", f"b: {found['b']}", *(f"- {text}" for text in found["notes"])]
-    for row in found["rows"]:
+    lines = [f"a: {comparison['a']}", f"b: {comparison['b']}", *(f"- {text}" for text in comparison["notes"])]
+    for row in comparison["rows"]:
         name = row["a"] if row["a"] == row["b"] else f"{row['a']} and {row['b']}"
         lines += ["", f"| {name} | a | b | b / a | beyond the spreads |", "|---|---:|---:|---:|---|"]
         for title, figure in row["figures"].items():

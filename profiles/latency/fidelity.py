@@ -12,62 +12,58 @@ from ...runtime.pipeline import Pipeline
 from ...runtime.stages.encoder import segment_tokens
 from ...runtime.stages.features import ENCODER_STRIDE
 from ...runtime.stages.segments import Segment
+from .job_records import FidelityJob
+from .records import Fidelity, FidelityRow, MergeMap, Spans
 
 MAP_MELS = 64  # rows of a merge map's spectrogram
 MAP_FRAMES = 2  # columns of it for each encoder token
 
 
-def fidelity(job: dict) -> dict:
-    """Rows {level, method, error, span_ms, spill} over all clips,
-    and the merge map of the first clip's first segment."""
-    levels = [parse_level(name, window=job["window"]) for name in job["levels"]]
+def fidelity(job: FidelityJob) -> Fidelity:
+    """A row for each level and method over all clips, and the merge map of the first clip's first segment."""
+    levels = [parse_level(name, window=job.window) for name in job.levels]
     with Pipeline.open(
-        job["bundle"],
-        backend=job["backend"],
-        device=job["device"],
-        threads=job["threads"],
-        in_turn=job["low_memory"],
-        kv_cache=job["kv_cache"],
+        job.bundle,
+        backend=job.backend,
+        device=job.device,
+        threads=job.threads,
+        in_turn=job.low_memory,
+        kv_cache=job.kv_cache,
     ) as pipeline:
         spec = pipeline.manifest.audio
         token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3
-        audios = [pipeline.segments(clip, job["long_audio"]) for clip in job["clips"]]
+        audios = [pipeline.segments(clip, job.long_audio) for clip in job.clips]
         tokens: list[np.ndarray] = []
         for clip in audios:
             for audio in clip:
                 tokens += segment_tokens(pipeline.encode(audio))
-    rows = [
+    rows = tuple(
         _fidelity_row(tokens, level, method, token_ms)
         for level in levels
-        for method in job["methods"]
+        for method in job.methods
         if level.ratio < 1 or method == "ltbm"
-    ]
-    return {"rows": rows, "token_ms": token_ms, "map": merge_map(audios[0][0][0], tokens[0], levels)}
+    )
+    return Fidelity(rows, token_ms, merge_map(audios[0][0][0], tokens[0], levels))
 
 
 def plan_row(x: np.ndarray, level: Level, method: str) -> MergePlan:
     return plan(method, x, level.target(len(x)), level.merge_window)
 
 
-def _fidelity_row(tokens: list[np.ndarray], level: Level, method: str, token_ms: float) -> dict:
+def _fidelity_row(tokens: list[np.ndarray], level: Level, method: str, token_ms: float) -> FidelityRow:
     plans = [plan_row(x, level, method) for x in tokens]
     lost = sum(squared_error(x, chosen) for x, chosen in zip(tokens, plans))
     spread = sum(float(np.square(x - x.mean(axis=0, dtype=np.float32)).sum(dtype=np.float64)) for x in tokens)
     spans = np.concatenate([group_spans(chosen) for chosen in plans]) * token_ms
-    return {
-        "level": level.name,
-        "method": method,
-        "error": lost / spread if spread else 0.0,
-        "span_ms": {
-            name: float(value)
-            for name, value in zip(("p50", "p95", "max"), np.percentile(spans, (50, 95, 100)))
-        }
-        if len(spans)
-        else None,
-        "spill": sum(chosen.spill for chosen in plans),
-        "tokens_in": sum(map(len, tokens)),
-        "tokens_out": sum(len(chosen.sizes) for chosen in plans),
-    }
+    return FidelityRow(
+        level=level.name,
+        method=method,
+        error=lost / spread if spread else 0.0,
+        span_ms=Spans(*map(float, np.percentile(spans, (50, 95, 100)))) if len(spans) else None,
+        spill=sum(chosen.spill for chosen in plans),
+        tokens_in=sum(map(len, tokens)),
+        tokens_out=sum(len(chosen.sizes) for chosen in plans),
+    )
 
 
 def squared_error(x: np.ndarray, chosen: MergePlan) -> float:
@@ -87,19 +83,19 @@ def group_spans(chosen: MergePlan) -> np.ndarray:
     return np.array([place[-1] - place[0] for place in members], np.float64)
 
 
-def merge_map(segment: Segment, x: np.ndarray, levels: list[Level]) -> dict:
+def merge_map(segment: Segment, x: np.ndarray, levels: list[Level]) -> MergeMap:
     """Spectrogram and source maps of one segment: `mel` is MAP_MELS x columns of bytes,
     low frequencies first, in base64."""
     plans = {level.name: plan_row(x, level, "ltbm") for level in levels if level.ratio < 1}
     mel = shrink(segment.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
     low, high = mel.min(), mel.max()
     shades = np.rint((mel - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
-    return {
-        "mel": base64.b64encode(shades.tobytes()).decode(),
-        "mel_shape": list(shades.shape),
-        "source_maps": {name: chosen.source_map.tolist() for name, chosen in plans.items()},
-        "anchors": {name: chosen.anchors.tolist() for name, chosen in plans.items()},
-    }
+    return MergeMap(
+        mel=base64.b64encode(shades.tobytes()).decode(),
+        mel_shape=shades.shape,
+        source_maps={name: chosen.source_map.tolist() for name, chosen in plans.items()},
+        anchors={name: chosen.anchors.tolist() for name, chosen in plans.items()},
+    )
 
 
 def shrink(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -7,16 +7,21 @@ what a backend unpacks or copies beyond that is distance from the floor.
 
 from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from ..budgets.model import Model
+from .records import Floor
 
 
-def floors(model: Model, machine: dict, clips: list[dict], seconds: list[float]) -> dict[str, dict]:
-    """Per stage the mean over the clips of {bytes, operations, ms}, and what bounds it;
-    `decode` is of one token.
+def floors(
+    model: Model, bandwidth: float, matrix_rate: float, clips: list[dict], seconds: list[float]
+) -> dict[str, Floor]:
+    """The mean floor of each stage over the clips; `decode` is of one token.
 
+    bandwidth: bytes a second; matrix_rate: operations a second
     clips: prompt_tokens, tokens_out and answer_tokens of each; seconds: their lengths
     """
     counted = [_works(model, clip, length) for clip, length in zip(clips, seconds)]
-    return {stage: _floor([works[stage] for works in counted], machine) for stage in counted[0]}
+    return {
+        stage: _floor([works[stage] for works in counted], bandwidth, matrix_rate) for stage in counted[0]
+    }
 
 
 def _works(model: Model, clip: dict, seconds: float) -> dict[str, Work]:
@@ -28,13 +33,13 @@ def _works(model: Model, clip: dict, seconds: float) -> dict[str, Work]:
     }
 
 
-def _floor(works: list[Work], machine: dict) -> dict:
+def _floor(works: list[Work], bandwidth: float, matrix_rate: float) -> Floor:
     moved = sum(work.weight_bytes for work in works) / len(works)
     operations = sum(work.linear + work.attention for work in works) / len(works)
-    memory_ms, matrix_ms = moved / machine["bandwidth"] * 1e3, operations / machine["matrix_rate"] * 1e3
-    return {
-        "bytes": moved,
-        "operations": operations,
-        "ms": max(memory_ms, matrix_ms),
-        "bound": "memory" if memory_ms >= matrix_ms else "matrix",
-    }
+    memory_ms, matrix_ms = moved / bandwidth * 1e3, operations / matrix_rate * 1e3
+    return Floor(
+        bytes=moved,
+        operations=operations,
+        ms=max(memory_ms, matrix_ms),
+        bound="memory" if memory_ms >= matrix_ms else "matrix",
+    )

@@ -7,19 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from tempfile import TemporaryFile
 
+from .job_records import Job, kind
 
-def run_job(job: dict) -> tuple[dict, int]:
+
+def run_job(job: Job) -> tuple[dict, int]:
     """The result of a job of `ltbm.profiles.latency.worker`,
     and its peak memory in bytes as the system accounts for it (getrusage).
 
     RuntimeError, with the worker's own words, if it failed.
     """
-    with TemporaryFile("w+") as errors, _worker(job["threads"], errors) as process:
+    with TemporaryFile("w+") as errors, _worker(job.threads, errors) as process:
         assert process.stdin and process.stdout, "both are pipes"
         try:
-            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.write(json.dumps({"job": kind(job)} | asdict(job)) + "\n")
             process.stdin.flush()
         except BrokenPipeError:
             pass  # it is dead already: its exit code and last words follow

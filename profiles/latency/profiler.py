@@ -5,180 +5,143 @@ to the next.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from platform import python_version
 
 from ...runtime.bundle import MANIFEST_NAME, Bundle
 from ...runtime.files import file_sha256
-from ...runtime.levels import NAMED_RATIOS
 from ...runtime.machine import installed_version
 from ...runtime.stages.audio import load_audio
 from ..budgets.model import model_of_bundle
-from ..quality.variants import METHODS
+from .job_records import BundleJob, FidelityJob, LevelJob, MachineJob
 from .jobs import run_job
+from .options import TIMED_METHODS, Options
+from .records import BundleFacts, Clip, Fidelity, MachineFacts, Profile
 from .rows import make_row
 
-FORMAT = "ltbm-profile-1"
-LEVELS = tuple(NAMED_RATIOS)
-TIMED_METHODS = {"ltbm": "auto", "global": "global"}
-"""Methods that the engines run, and their window; the others are evaluation code,
-whose LLM costs what ltbm's does at equal tokens."""
 PACKAGES = ("ltbm", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is profiled and how."""
-
-    clips: tuple[str, ...]  # paths of audio files
-    levels: tuple[str, ...] = LEVELS
-    methods: tuple[str, ...] = METHODS
-    positions: str = "original"
-    attention: str = "proportional"
-    backend: str = "onnxruntime"
-    device: str = "cpu"
-    threads: int | None = None
-    low_memory: bool = False  # engines loaded in turn: their weights then count among the memory of running
-    kv_cache: str | None = None  # int8, or of the type of the activations
-    prompt: str = "What do you hear?"
-    max_new_tokens: int = 32
-    long_audio: str = "error"
-    turns: int = 2  # processes per row
-    repeats: int = 5  # rounds measured in each process
-    warmup: int = 1  # rounds before them
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
-
-    def __post_init__(self):
-        for name, known in (("levels", LEVELS), ("methods", METHODS)):
-            unknown = [value for value in getattr(self, name) if value not in known]
-            if unknown or not getattr(self, name):
-                raise ValueError(
-                    f"unknown {name} {', '.join(unknown) or '(none given)'}; known are {', '.join(known)}"
-                )
-        if not self.clips:
-            raise ValueError("no clips were given; name one audio file or more")
-        for name, least in (("turns", 1), ("repeats", 1), ("warmup", 0), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is below {least}")
-
-    def timed_rows(self) -> list[tuple[str, str]]:
-        """(level, method) of every row whose time is measured;
-        merging nothing is the same under every method."""
-        return [
-            (level, method)
-            for level in self.levels
-            for method in self.methods
-            if method in TIMED_METHODS and (level != "full" or method == "ltbm")
-        ]
 
 
 def profile(
     path,
     options: Options,
     progress: Callable[[str], None] = lambda line: None,
-    finished: Callable[[dict], None] = lambda profile: None,
-) -> dict:
-    """The whole profile as a JSON-ready dict; `finished` gets what there is so far after every process.
+    finished: Callable[[Profile], None] = lambda profile: None,
+) -> Profile:
+    """The whole profile; `finished` gets what there is so far after every process.
 
-    A level whose process dies (out of memory, say) becomes a row with an `error`; the others go on.
+    A level whose process dies (out of memory, say) becomes a FailedRow; the others go on.
     """
+    options.check()
     bundle = Bundle.open(path)
-    model, common, found = model_of_bundle(bundle), _common(bundle, options), _facts(bundle, options)
-    progress("machine: memory bandwidth, matrix rate")
-    found["machine"], _ = run_job(
-        {"job": "machine", "threads": options.threads or len(os.sched_getaffinity(0))}
-    )
-    progress("fidelity: every method on the clips' tokens")
-    found["fidelity"], _ = run_job(
-        common | {"job": "fidelity", "levels": options.levels, "methods": options.methods, "window": "auto"}
-    )
-    processes = {row: [] for row in options.timed_rows()}
-    jobs = [row for _ in range(options.turns) for row in processes]
-    begun = time.monotonic()
+    model, common = model_of_bundle(bundle), _bundle_job(bundle, options)
+    result = _profile_without_rows(bundle, options, common, progress)
+    runs = {row: [] for row in options.timed_rows()}
+    jobs = [row for _ in range(options.turns) for row in runs]
+    start = time.monotonic()
     for done, (level, method) in enumerate(jobs):
-        progress(f"{level} {method}: {done + 1} of {len(jobs)}{_time_left(done, len(jobs), begun)}")
-        processes[level, method].append(_measure(common, options, level, method))
-        found["rows"] = [make_row(row, runs, found, model) for row, runs in processes.items() if runs]
-        finished(found)
-    found["complete"] = True
-    finished(found)
-    return found
+        progress(f"{level} {method}: {done + 1} of {len(jobs)}{_time_left(done, len(jobs), start)}")
+        runs[level, method].append(_measure(_level_job(common, options, level, method)))
+        rows = [make_row(*row, results, result, model) for row, results in runs.items() if results]
+        result = replace(result, rows=tuple(rows))
+        finished(result)
+    result = replace(result, complete=True)
+    finished(result)
+    return result
 
 
-def _common(bundle: Bundle, options: Options) -> dict:
-    """What every job on the bundle takes."""
-    names = ("backend", "device", "threads", "low_memory", "kv_cache", "long_audio")
-    job: dict[str, object] = {name: getattr(options, name) for name in names}
-    job["bundle"] = str(bundle.path.resolve())
-    job["clips"] = [str(Path(clip).resolve()) for clip in options.clips]
-    return job
+def _profile_without_rows(
+    bundle: Bundle, options: Options, common: BundleJob, progress: Callable[[str], None]
+) -> Profile:
+    """Facts about everything that takes part, and the fidelity of every method."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    clips = clip_facts(bundle, options.clips)
+    progress("machine: memory bandwidth, matrix rate")
+    machine, _ = run_job(MachineJob(threads=options.threads or len(os.sched_getaffinity(0))))
+    progress("fidelity: every method on the clips' tokens")
+    fidelity, _ = run_job(
+        FidelityJob(**asdict(common), levels=options.levels, methods=options.methods, window="auto")
+    )
+    return Profile(
+        complete=False,
+        created=created,
+        options=options,
+        versions={"python": python_version()} | {name: installed_version(name) for name in PACKAGES},
+        bundle=bundle_facts(bundle),
+        clips=clips,
+        machine=MachineFacts.from_json(machine),
+        rows=(),
+        fidelity=Fidelity.from_json(fidelity),
+    )
 
 
-def _measure(common: dict, options: Options, level: str, method: str) -> dict:
-    """One process of one row, or the `error` that ended it."""
-    job = common | {
-        name: getattr(options, name)
-        for name in ("positions", "attention", "prompt", "max_new_tokens", "repeats", "warmup")
-    }
+def _level_job(common: BundleJob, options: Options, level: str, method: str) -> LevelJob:
+    return LevelJob(
+        **asdict(common),
+        level=level,
+        window=TIMED_METHODS[method],
+        positions=options.positions,
+        attention=options.attention,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        repeats=options.repeats,
+        warmup=options.warmup,
+    )
+
+
+def _bundle_job(bundle: Bundle, options: Options) -> BundleJob:
+    return BundleJob(
+        bundle=str(bundle.path.resolve()),
+        clips=tuple(str(Path(clip).resolve()) for clip in options.clips),
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        low_memory=options.low_memory,
+        kv_cache=options.kv_cache,
+        long_audio=options.long_audio,
+    )
+
+
+def _measure(job: LevelJob) -> dict:
+    """The result of one process of one row, or the `error` that ended it."""
     try:
-        result, outside = run_job(job | {"job": "level", "level": level, "window": TIMED_METHODS[method]})
+        result, outside = run_job(job)
     except RuntimeError as error:
         return {"error": str(error)}
     return result | {"peak_outside": outside}
 
 
-def _time_left(done: int, total: int, begun: float) -> str:
+def _time_left(done: int, total: int, start: float) -> str:
     """From the time of what is done."""
-    return f", about {(time.monotonic() - begun) * (total / done - 1):.0f} s left" if done else ""
+    return f", about {(time.monotonic() - start) * (total / done - 1):.0f} s left" if done else ""
 
 
 # --- facts
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _facts(bundle: Bundle, options: Options) -> dict:
-    """A profile of which nothing is measured yet."""
-    return {
-        "format": FORMAT,
-        "complete": False,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "options": asdict(options),
-        "versions": {"python": python_version()} | {name: installed_version(name) for name in PACKAGES},
-        "bundle": bundle_facts(bundle),
-        "clips": clip_facts(bundle, options.clips),
-        "machine": {},
-        "rows": [],
-        "fidelity": None,
-    }
-
-
-def bundle_facts(bundle: Bundle) -> dict:
+def bundle_facts(bundle: Bundle) -> BundleFacts:
     """The manifest holds the sha256 of every file, so its own hash stands for the whole bundle."""
     manifest = bundle.manifest
-    return {
-        "path": str(bundle.path),
-        "name": bundle.path.resolve().name,
-        "sha256": file_sha256(bundle.path / MANIFEST_NAME),
-        "family": manifest.family,
-        "source": manifest.source,
-        "precision": str(manifest.precision),
-        "stage_bytes": bundle.stage_bytes(),
-    }
+    return BundleFacts(
+        path=str(bundle.path),
+        name=bundle.path.resolve().name,
+        sha256=file_sha256(bundle.path / MANIFEST_NAME),
+        family=manifest.family,
+        source=manifest.source,
+        precision=str(manifest.precision),
+        stage_bytes=bundle.stage_bytes(),
+    )
 
 
-def clip_facts(bundle: Bundle, clips: tuple[str, ...]) -> list[dict]:
+def clip_facts(bundle: Bundle, clips: tuple[str, ...]) -> tuple[Clip, ...]:
     """Also the first look at every clip: what cannot be read is refused before anything is measured."""
-    rate = bundle.manifest.audio.sampling_rate
-    return [
-        {
-            "name": Path(clip).name,
-            "sha256": file_sha256(Path(clip)),
-            "seconds": len(load_audio(clip, rate)) / rate,
-        }
-        for clip in clips
-    ]
+    return tuple(_clip(Path(clip), bundle.manifest.audio.sampling_rate) for clip in clips)
+
+
+def _clip(path: Path, rate: int) -> Clip:
+    return Clip(name=path.name, sha256=file_sha256(path), seconds=len(load_audio(path, rate)) / rate)

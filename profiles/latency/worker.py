@@ -10,13 +10,18 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
+
+from .job_records import KINDS, FidelityJob, LevelJob, MachineJob
 
 
 def main() -> None:
-    job = json.loads(sys.stdin.readline())
+    data = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        result = JOBS[job["job"]](job)
+        kind = data.pop("job")
+        result = MEASURES[kind](KINDS[kind](**data))
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(result), flush=True)
@@ -27,47 +32,45 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-def measure_machine(job: dict) -> dict:
+def measure_machine(job: MachineJob) -> dict:
     """Facts about the machine, and its bandwidth and matrix rate on the job's `threads`."""
     from .. import measure
 
     return measure.machine_facts() | {
-        "bandwidth": measure.memory_bandwidth(job["threads"]),
+        "bandwidth": measure.memory_bandwidth(job.threads),
         "matrix_rate": measure.matrix_rate(),
-        "threads": job["threads"],
+        "threads": job.threads,
     }
 
 
-def measure_level(job: dict) -> dict:
+def measure_level(job: LevelJob) -> dict:
     """Requests at one level in a fresh session: per round and clip the milliseconds of each stage;
     and this process's memory."""
     from ...runtime.levels import parse_level
     from ...runtime.session import Session
     from ..measure import machine_state, process_memory, resident_of
 
-    if job["backend"] == "onnxruntime":
+    if job.backend == "onnxruntime":
         from ...runtime.backends import ort  # noqa: F401  libraries count as the interpreter's memory
-    level = parse_level(
-        job["level"], window=job["window"], positions=job["positions"], attention=job["attention"]
-    )
-    state, before, begun = machine_state(), process_memory(), time.perf_counter()
+    level = parse_level(job.level, window=job.window, positions=job.positions, attention=job.attention)
+    state, before, start = machine_state(), process_memory(), time.perf_counter()
     with Session.open(
-        job["bundle"],
-        job["backend"],
-        job["device"],
-        job["threads"],
+        job.bundle,
+        job.backend,
+        job.device,
+        job.threads,
         reuse=False,
-        low_memory=job["low_memory"],
-        kv_cache=job["kv_cache"],
+        low_memory=job.low_memory,
+        kv_cache=job.kv_cache,
     ) as session:
-        open_ms, opened = (time.perf_counter() - begun) * 1e3, process_memory()
+        open_ms, opened = (time.perf_counter() - start) * 1e3, process_memory()
 
         def answer_all() -> list:
-            return [_answer(session, clip, level, job) for clip in job["clips"]]
+            return [_answer(session, clip, level, job) for clip in job.clips]
 
-        for _ in range(job["warmup"]):
+        for _ in range(job.warmup):
             answer_all()
-        rounds = [answer_all() for _ in range(job["repeats"])]
+        rounds = [answer_all() for _ in range(job.repeats)]
         return {
             "open_ms": open_ms,
             "state": state,
@@ -77,14 +80,14 @@ def measure_level(job: dict) -> dict:
                 "before": before,
                 "opened": opened,
                 "end": process_memory(),
-                "weights_mapped": resident_of(job["bundle"]),
+                "weights_mapped": resident_of(job.bundle),
             },
         }
 
 
-def _answer(session, clip: str, level, job: dict):
+def _answer(session, clip: str, level, job: LevelJob):
     return session.generate(
-        clip, job["prompt"], level, max_new_tokens=job["max_new_tokens"], long_audio=job["long_audio"]
+        clip, job.prompt, level, max_new_tokens=job.max_new_tokens, long_audio=job.long_audio
     )
 
 
@@ -111,13 +114,18 @@ def _constant_figures(answer) -> dict:
     }
 
 
-def measure_fidelity(job: dict) -> dict:
+def measure_fidelity(job: FidelityJob) -> dict:
     from .fidelity import fidelity
+    from .records import plain
 
-    return fidelity(job)
+    return plain(fidelity(job))
 
 
-JOBS = {"machine": measure_machine, "level": measure_level, "fidelity": measure_fidelity}
+MEASURES: dict[str, Callable[[Any], dict]] = {
+    "machine": measure_machine,
+    "level": measure_level,
+    "fidelity": measure_fidelity,
+}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import copy
 import numpy as np
 import pytest
 
-from ltbm.profiles.latency.profiler import FORMAT
+from ltbm.profiles.latency.records import FORMAT, Profile
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.profiles.measure import summarise
 
@@ -82,7 +82,7 @@ def _fidelity(level: str, method: str, kept: int, error: float) -> dict:
 
 @pytest.fixture
 def make_profile():
-    """() -> a profile: full with a TTFT of 1000 ms, and keep25 with one of 300 ms."""
+    """() -> a profile as profile.json has it: full with a TTFT of 1000 ms, and keep25 with one of 300 ms."""
     source_map = [0, 0, 0, 1, 0, 1, 1, 2, 2, 2, 2, 2]
     mel = base64.b64encode(np.arange(8 * 24, dtype=np.uint8).tobytes()).decode()
     profile = {
@@ -100,6 +100,7 @@ def make_profile():
             "device": "cpu",
             "threads": None,
             "low_memory": False,
+            "kv_cache": None,
             "prompt": "<b>What?</b>",
             "max_new_tokens": 16,
             "long_audio": "error",
@@ -151,3 +152,9 @@ def make_profile():
         },
     }
     return lambda: copy.deepcopy(profile)
+
+
+@pytest.fixture
+def made_profile(make_profile) -> Profile:
+    """The made-up profile as a record."""
+    return Profile.from_json(make_profile())

@@ -9,6 +9,8 @@ from itertools import groupby
 
 import numpy as np
 
+from ..records import MergeMap
+
 TOKEN_WIDTH = 7  # pixels
 CELL, ARCS, ANCHOR = (
     20,
@@ -21,25 +23,23 @@ SIZE_CLASSES = ((1, "1"), (2, "2"), (4, "3-4"), (8, "5-8"), (16, "9-16"), (10**9
 SHADES = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 
 
-def merge_map(found: dict, token_ms: float) -> str:
+def merge_map(groups: MergeMap, token_ms: float) -> str:
     """The map as HTML, in a box that scrolls sideways on its own."""
     tokens = (
-        found["mel_shape"][1] // 2
-        if not found["source_maps"]
-        else len(next(iter(found["source_maps"].values())))
+        groups.mel_shape[1] // 2 if not groups.source_maps else len(next(iter(groups.source_maps.values())))
     )
     width = tokens * TOKEN_WIDTH
     rows = "".join(
         f'<p class="map-label">{escape(level)}: {tokens} tokens, then {max(source_map) + 1}</p>'
-        + groups_svg(level, source_map, found["anchors"][level], width)
-        for level, source_map in found["source_maps"].items()
+        + groups_svg(level, source_map, groups.anchors[level], width)
+        for level, source_map in groups.source_maps.items()
     )
     return (
         '<div class="map" tabindex="0" role="group" aria-label="Merge map, scrolls sideways"><div '
         f'style="width:{width}px">'
         f'<img width="{width}" height="{SPECTROGRAM}" alt="Log-mel spectrogram of the clip, low frequencies '
         'at the bottom" '
-        f'src="{png_uri(picture(found))}">'
+        f'src="{png_uri(picture(groups))}">'
         f"{time_axis(tokens, token_ms, width)}{rows}</div></div>{size_legend()}"
     )
 
@@ -107,9 +107,9 @@ def time_axis(tokens: int, token_ms: float, width: int) -> str:
 # ------------------------------------------------------------------------------------------------
 
 
-def picture(found: dict) -> np.ndarray:
+def picture(groups: MergeMap) -> np.ndarray:
     """Bytes [rows, columns], high frequencies at the top."""
-    return np.frombuffer(base64.b64decode(found["mel"]), np.uint8).reshape(found["mel_shape"])[::-1]
+    return np.frombuffer(base64.b64decode(groups.mel), np.uint8).reshape(groups.mel_shape)[::-1]
 
 
 def png_uri(pixels: np.ndarray) -> str:

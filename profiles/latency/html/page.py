@@ -3,17 +3,18 @@
 from html import escape
 from pathlib import Path
 
-from ..remarks import measured, remarks
-from ..report import COLUMNS, explanation, table_rows
+from ..records import Profile, measured
+from ..remarks import remarks
+from ..table import COLUMNS, explanation, table_rows
 from . import panels, tables
 from .elements import bullets, grid, note, section, table
 
 STYLE = Path(__file__).with_name("style.css")
 
 
-def page(profile: dict, quality: dict | None = None) -> str:
+def page(profile: Profile, quality: dict | None = None) -> str:
     """The whole page; `quality` is a results.json of `ltbm eval`."""
-    title = f"{profile['bundle']['name']}: what every level costs"
+    title = f"{profile.bundle.name}: what every level costs"
     body = "".join(
         [
             f'<h1>{escape(title)}</h1><p class="dim">{escape(_subtitle(profile))}</p>',
@@ -27,32 +28,29 @@ def page(profile: dict, quality: dict | None = None) -> str:
     )
 
 
-def _sections(profile: dict, quality: dict | None) -> list[str]:
-    rows, fidelity = measured(profile), profile["fidelity"]
+def _sections(profile: Profile, quality: dict | None) -> list[str]:
+    rows, fidelity = measured(profile), profile.fidelity
     parts = [
         section("In words", bullets(remarks(profile))),
         section("Levels", table("Levels", COLUMNS, table_rows(profile), names=2), note(explanation(profile))),
     ]
     charts = (
-        [panels.latency(rows), panels.memory(rows), panels.tokens_and_ttft(rows, len(profile["clips"]))]
+        [panels.latency(rows), panels.memory(rows), panels.tokens_and_ttft(rows, len(profile.clips))]
         if rows
         else []
     )
     charts += [panels.quality(rows, quality)] if rows and quality else []
     parts += [
-        grid(*charts, *([panels.error(fidelity)] if any(row["error"] for row in fidelity["rows"]) else [])),
-        panels.groups(fidelity, profile["clips"][0]["name"]),
+        grid(*charts, *([panels.error(fidelity)] if any(row.error for row in fidelity.rows) else [])),
+        panels.groups(fidelity, profile.clips[0].name),
         tables.groups(fidelity),
     ]
     parts += [tables.floors(rows), tables.percentiles(rows)] if rows else []
     return [*parts, tables.circumstances(profile)]
 
 
-def _subtitle(profile: dict) -> str:
-    options, machine = profile["options"], profile["machine"]
-    device = (
-        machine["cpu"]
-        if options["device"] == "cpu"
-        else (machine["gpu"] or {"name": options["device"]})["name"]
-    )
-    return f"{device}, {options['backend']} {options['device']}, {profile['created'].replace('T', ' ')}"
+def _subtitle(profile: Profile) -> str:
+    options, machine = profile.options, profile.machine
+    gpu = machine.gpu["name"] if machine.gpu else options.device
+    device = machine.cpu if options.device == "cpu" else gpu
+    return f"{device}, {options.backend} {options.device}, {profile.created.replace('T', ' ')}"

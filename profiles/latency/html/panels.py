@@ -1,9 +1,13 @@
 """The page's charts, each with a note on how to read it and its figures as a table."""
 
+from collections.abc import Sequence
+
 from ...quality.variants import METHODS
+from ..quality_points import quality_points
+from ..records import Fidelity, FidelityRow, Row
 from ..remarks import median, number
-from ..report import ERROR_NOTE, error_table, quality_points, row_name
 from ..rows import OTHER
+from ..table import ERROR_NOTE, error_table, row_name
 from .charts import Bar, Line, Point, line_chart, stacked_bars
 from .elements import folded, note, section, table
 from .merge_map import merge_map
@@ -25,7 +29,7 @@ MEMORY_SERIES = {
 }
 
 
-def latency(rows: list[dict]) -> str:
+def latency(rows: list[Row]) -> str:
     bars = [
         Bar(row_name(row), [sum(median(row, stage) for stage in stages) for stages in TIME_SERIES.values()])
         for row in rows
@@ -41,8 +45,10 @@ def latency(rows: list[dict]) -> str:
     return section("Time of a request", chart, note(text), _as_table("Time by stage, ms", TIME_SERIES, bars))
 
 
-def memory(rows: list[dict]) -> str:
-    bars = [Bar(row_name(row), [row["memory"][key] / MIB for key in MEMORY_SERIES.values()]) for row in rows]
+def memory(rows: list[Row]) -> str:
+    bars = [
+        Bar(row_name(row), [getattr(row.memory, key) / MIB for key in MEMORY_SERIES.values()]) for row in rows
+    ]
     chart = stacked_bars(
         "Peak memory",
         "Peak resident memory of the process, one bar a level",
@@ -50,9 +56,9 @@ def memory(rows: list[dict]) -> str:
         bars,
         "MiB",
     )
-    split = rows[0]["memory"]
+    split = rows[0].memory
     text = (
-        f"{split['metric']}. Of the weights {split['weights_mapped'] / MIB:.0f} MiB are mapped files, which "
+        f"{split.metric}. Of the weights {split.weights_mapped / MIB:.0f} MiB are mapped files, which "
         "the system can drop and read again. "
         "The KV cache counts as allocated. Where memory peaked while opening, the last part is what loading "
         "took for a moment."
@@ -67,14 +73,12 @@ def _as_table(title: str, series: dict, bars: list[Bar]) -> str:
     )
 
 
-def tokens_and_ttft(rows: list[dict], clips: int) -> str:
-    def point(row: dict) -> Point:
-        return Point(
-            row["tokens_out"] / clips, median(row, "ttft"), row["level"], row["figures"]["ttft"]["spread"]
-        )
+def tokens_and_ttft(rows: list[Row], clips: int) -> str:
+    def point(row: Row) -> Point:
+        return Point(row.tokens_out / clips, median(row, "ttft"), row.level, row.figures["ttft"].spread)
 
     lines = [
-        _line(method, [point(row) for row in rows if row["method"] == method or row["level"] == "full"])
+        _line(method, [point(row) for row in rows if row.method == method or row.level == "full"])
         for method in _methods(rows)
     ]
     chart = line_chart(
@@ -91,14 +95,14 @@ def tokens_and_ttft(rows: list[dict], clips: int) -> str:
     )
 
 
-def quality(rows: list[dict], results: dict) -> str:
+def quality(rows: list[Row], results: dict) -> str:
     """What `ltbm eval` measured against our TTFT; methods that are not timed stand at ltbm's TTFT of their
     level."""
-    figure, found = quality_points(results)
-    ttft = {row["level"]: median(row, "ttft") for row in rows if row["method"] == "ltbm"}
+    figure, points = quality_points(results)
+    ttft = {row.level: median(row, "ttft") for row in rows if row.method == "ltbm"}
     lines = [
         _line(method, [Point(ttft[level], value, level) for level, value in values.items() if level in ttft])
-        for method, values in found.items()
+        for method, values in points.items()
         if method in METHODS
     ]
     if not any(line.points for line in lines):
@@ -118,15 +122,15 @@ def quality(rows: list[dict], results: dict) -> str:
     )
 
 
-def error(fidelity: dict) -> str:
-    rows = [row for row in fidelity["rows"] if row["error"] > 0]
+def error(fidelity: Fidelity) -> str:
+    rows = [row for row in fidelity.rows if row.error > 0]
     lines = [
         _line(
             method,
             [
-                Point(100 * row["tokens_out"] / row["tokens_in"], 100 * row["error"])
+                Point(100 * row.tokens_out / row.tokens_in, 100 * row.error)
                 for row in rows
-                if row["method"] == method
+                if row.method == method
             ],
         )
         for method in _methods(rows)
@@ -152,14 +156,14 @@ def _line(method: str, points: list[Point]) -> Line:
     return Line(method, points, METHODS.index(method))
 
 
-def _methods(rows: list[dict]) -> list[str]:
-    return list(dict.fromkeys(row["method"] for row in rows))
+def _methods(rows: Sequence[Row | FidelityRow]) -> list[str]:
+    return list(dict.fromkeys(row.method for row in rows))
 
 
-def groups(fidelity: dict, clip: str) -> str:
+def groups(fidelity: Fidelity, clip: str) -> str:
     text = (
-        f"The first window of {clip}. A cell is a stretch of encoder tokens ({fidelity['token_ms']:g} ms "
+        f"The first window of {clip}. A cell is a stretch of encoder tokens ({fidelity.token_ms:g} ms "
         "each) of one group, an arc joins "
         "pieces of one group, a tick stands at the place that the merged token keeps on the time axis."
     )
-    return section("What was merged", merge_map(fidelity["map"], fidelity["token_ms"]), note(text))
+    return section("What was merged", merge_map(fidelity.map, fidelity.token_ms), note(text))

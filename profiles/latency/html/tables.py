@@ -1,8 +1,9 @@
 """The page's tables: groups, distance from the floor, every percentile, and where it was measured."""
 
+from ..records import Fidelity, FidelityRow, Floor, Profile, Row
 from ..remarks import median, number
-from ..report import PERCENTILES, row_name
 from ..rows import FIGURES
+from ..table import PERCENTILES, row_name
 from .elements import facts, folded, note, section, table
 
 MIB = 2**20
@@ -10,33 +11,33 @@ FLOOR_FIGURES = {"encoder": "encoder", "merge": "merge", "prefill": "prefill", "
 """Stage of a floor -> the figure it is the floor of."""
 
 
-def groups(fidelity: dict) -> str:
+def groups(fidelity: Fidelity) -> str:
     head = ["level", "method", "tokens", "variance lost %", "span ms p50", "p95", "max", "spills"]
     text = (
         "Span: from the first to the last token of a group of several. Spills: merges outside the "
         "window, where no pair inside was left."
     )
-    return section("Groups", table("Groups", head, map(_group_cells, fidelity["rows"]), names=2), note(text))
+    return section("Groups", table("Groups", head, map(_group_cells, fidelity.rows), names=2), note(text))
 
 
-def _group_cells(row: dict) -> list[str]:
-    spans = [number(row["span_ms"][name]) for name in ("p50", "p95", "max")] if row["span_ms"] else [""] * 3
+def _group_cells(row: FidelityRow) -> list[str]:
+    spans = row.span_ms
     return [
-        row["level"],
-        row["method"],
-        str(row["tokens_out"]),
-        f"{100 * row['error']:.1f}",
-        *spans,
-        str(row["spill"]),
+        row.level,
+        row.method,
+        str(row.tokens_out),
+        f"{100 * row.error:.1f}",
+        *([number(spans.p50), number(spans.p95), number(spans.max)] if spans else [""] * 3),
+        str(row.spill),
     ]
 
 
-def floors(rows: list[dict]) -> str:
+def floors(rows: list[Row]) -> str:
     lines = [
         _floor_cells(row, stage, floor)
         for row in rows
-        for stage, floor in row["floors"].items()
-        if FLOOR_FIGURES[stage] in row["figures"]
+        for stage, floor in row.floors.items()
+        if FLOOR_FIGURES[stage] in row.figures
     ]
     if not lines:
         return section(
@@ -55,54 +56,56 @@ def floors(rows: list[dict]) -> str:
     )
 
 
-def _floor_cells(row: dict, stage: str, floor: dict) -> list[str]:
+def _floor_cells(row: Row, stage: str, floor: Floor) -> list[str]:
     ms = median(row, FLOOR_FIGURES[stage])
     name = "decode, one token" if stage == "decode" else stage
-    figures = [floor["bytes"] / MIB, floor["operations"] / 1e9, floor["ms"], ms]
-    return [row_name(row), name, *map(number, figures), f"{ms / floor['ms']:.1f}", floor["bound"]]
+    figures = [floor.bytes / MIB, floor.operations / 1e9, floor.ms, ms]
+    return [row_name(row), name, *map(number, figures), f"{ms / floor.ms:.1f}", floor.bound]
 
 
-def percentiles(rows: list[dict]) -> str:
+def percentiles(rows: list[Row]) -> str:
     text = "Over rounds, each the mean of its clips; step: over every single token after the first."
-    found = [table(row_name(row), ["ms", *PERCENTILES], _percentile_cells(row)) for row in rows]
-    return section(
-        "Every figure", note(text), *(folded(row_name(row), content) for row, content in zip(rows, found))
-    )
+    return section("Every figure", note(text), *map(_percentile_table, rows))
 
 
-def _percentile_cells(row: dict) -> list[list[str]]:
+def _percentile_table(row: Row) -> str:
+    name = row_name(row)
+    return folded(name, table(name, ["ms", *PERCENTILES], _percentile_cells(row)))
+
+
+def _percentile_cells(row: Row) -> list[list[str]]:
     return [
-        [name, *(number(row["figures"][name][p]) for p in PERCENTILES)]
+        [name, *(number(getattr(row.figures[name], p)) for p in PERCENTILES)]
         for name in FIGURES
-        if name in row["figures"]
+        if name in row.figures
     ]
 
 
-def circumstances(profile: dict) -> str:
-    machine, options, bundle = profile["machine"], profile["options"], profile["bundle"]
+def circumstances(profile: Profile) -> str:
+    machine, options, bundle = profile.machine, profile.options, profile.bundle
     return section(
         "Where and how",
         facts(
             {
-                "machine": f"{machine['cpu']}, {machine['cores']} cores, "
-                f"{(machine['memory_bytes'] or 0) / 2**30:.1f} GiB, {machine['system']}",
-                "board": machine["board"] and machine["board"]["model"],
-                "GPU": machine["gpu"] and machine["gpu"]["name"],
-                "GPU driver, clocks": machine["gpu_clocks"],
-                "clock, governor": f"{machine['clock_mhz'] or 0:.0f} MHz, "
-                f"{machine['governor'] or 'governor not told'}",
-                "measured here": f"{machine['bandwidth'] / 1e9:.1f} GB/s, "
-                f"{machine['matrix_rate'] / 1e9:.0f} GFLOP/s float32, {machine['threads']} "
+                "machine": f"{machine.cpu}, {machine.cores} cores, "
+                f"{(machine.memory_bytes or 0) / 2**30:.1f} GiB, {machine.system}",
+                "board": machine.board and machine.board["model"],
+                "GPU": machine.gpu and machine.gpu["name"],
+                "GPU driver, clocks": machine.gpu_clocks,
+                "clock, governor": f"{machine.clock_mhz or 0:.0f} MHz, "
+                f"{machine.governor or 'governor not told'}",
+                "measured here": f"{machine.bandwidth / 1e9:.1f} GB/s, "
+                f"{machine.matrix_rate / 1e9:.0f} GFLOP/s float32, {machine.threads} "
                 "threads",
-                "load average": f"{machine['load_average']:.2f} at the start",
+                "load average": f"{machine.load_average:.2f} at the start",
                 "versions": ", ".join(
-                    f"{name} {version}" for name, version in profile["versions"].items() if version
+                    f"{name} {version}" for name, version in profile.versions.items() if version
                 ),
-                "bundle": f"{bundle['source']}, {bundle['precision']}, manifest sha256 {bundle['sha256']}",
-                "clips": ", ".join(f"{clip['name']} ({clip['seconds']:.1f} s)" for clip in profile["clips"]),
-                "modes": f"{options['positions']} positions, {options['attention']} attention, prompt "
-                f"“{options['prompt']}”",
-                "command": " ".join(options["command"]),
+                "bundle": f"{bundle.source}, {bundle.precision}, manifest sha256 {bundle.sha256}",
+                "clips": ", ".join(f"{clip.name} ({clip.seconds:.1f} s)" for clip in profile.clips),
+                "modes": f"{options.positions} positions, {options.attention} attention, prompt "
+                f"“{options.prompt}”",
+                "command": " ".join(options.command),
             }
         ),
     )

@@ -12,8 +12,11 @@ import pytest
 import soundfile
 
 from ltbm.profiles.latency import jobs, profiler
+from ltbm.profiles.latency.job_records import FidelityJob, MachineJob
 from ltbm.profiles.latency.jobs import run_job
-from ltbm.profiles.latency.profiler import Options, profile
+from ltbm.profiles.latency.options import Options
+from ltbm.profiles.latency.profiler import profile
+from ltbm.profiles.latency.records import FailedRow, Profile, Row
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.runtime.cli import main
 
@@ -142,6 +145,11 @@ def test_every_method_has_its_fidelity(found):
     assert len(found["fidelity"]["map"]["source_maps"]["keep25"]) == 50
 
 
+def test_the_file_holds_every_field_of_its_record(found):
+    data = {name: value for name, value in found.items() if name != "remarks"}
+    assert Profile.from_json(data).to_json() == data
+
+
 def test_the_page_needs_nothing_beside_itself(made):
     page = (made[1] / "report.html").read_text()
     assert "http" not in page and "@import" not in page and "<script" not in page
@@ -243,17 +251,19 @@ def is_zombie(pid: int) -> bool:
 
 
 def test_a_worker_that_fails_says_why(qwen):
-    job = {
-        "job": "fidelity",
-        "bundle": "/nowhere",
-        "threads": 1,
-        "kv_cache": None,
-        "low_memory": False,
-        "levels": ["keep25"],
-        "window": "auto",
-        "backend": "onnxruntime",
-        "device": "cpu",
-    }
+    job = FidelityJob(
+        bundle="/nowhere",
+        clips=(),
+        backend="onnxruntime",
+        device="cpu",
+        threads=1,
+        low_memory=False,
+        kv_cache=None,
+        long_audio="error",
+        levels=("keep25",),
+        methods=("ltbm",),
+        window="auto",
+    )
     with pytest.raises(RuntimeError, match="FileNotFoundError: no bundle at /nowhere"):
         run_job(job)
 
@@ -264,24 +274,25 @@ def test_a_worker_that_is_killed_says_so(monkeypatch, tmp_path):
     stub.chmod(0o755)
     monkeypatch.setattr(jobs.sys, "executable", str(stub))
     with pytest.raises(RuntimeError, match="was killed by signal 9 .out of memory"):
-        run_job({"job": "machine", "threads": 1})
+        run_job(MachineJob(threads=1))
 
 
 def test_a_level_that_fails_leaves_the_others(monkeypatch, qwen, clips, found):
     def fake(job):
-        if job["job"] == "machine":
+        if isinstance(job, MachineJob):
             return found["machine"], 0
-        if job["job"] == "fidelity":
+        if isinstance(job, FidelityJob):
             return found["fidelity"], 0
-        if job["level"] == "full":
+        if job.level == "full":
             raise RuntimeError("the process was killed by signal 9")
         return found["rows"][1]["runs"][0], 1
 
     monkeypatch.setattr(profiler, "run_job", fake)
     seen, options = [], Options(tuple(clips), ("full", "keep25"), ("ltbm",), turns=1, max_new_tokens=4)
-    done = profile(qwen[1], options, finished=lambda so_far: seen.append(len(so_far["rows"])))
-    assert [row.get("error") for row in done["rows"]] == ["the process was killed by signal 9", None]
-    assert seen == [1, 2, 2] and done["complete"]
+    done = profile(qwen[1], options, finished=lambda so_far: seen.append(len(so_far.rows)))
+    assert [type(row) for row in done.rows] == [FailedRow, Row]
+    assert done.rows[0].error == "the process was killed by signal 9"
+    assert seen == [1, 2, 2] and done.complete
 
 
 def test_only_what_the_engines_run_is_timed_and_full_once():

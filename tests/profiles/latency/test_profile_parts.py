@@ -51,10 +51,10 @@ def test_a_round_is_the_mean_over_its_clips_and_what_the_stages_leave_is_named()
     )
     figures = round_figures([[long, short], [long, short]], [1.0, 2.0])
     assert (
-        figures["total"]["p50"],
-        figures["other"]["p50"],
-        figures["tpot"]["p50"],
-        figures["rtf"]["p50"],
+        figures["total"].p50,
+        figures["other"].p50,
+        figures["tpot"].p50,
+        figures["rtf"].p50,
     ) == (15.0, 7.0, 3.0, 0.01)
 
 
@@ -190,13 +190,8 @@ def test_pictures_shrink_to_the_mean_of_their_blocks():
 def test_a_floor_is_the_longer_of_bytes_and_operations(qwen):
     model = model_of_bundle(Bundle.open(qwen[1]))
     clip = {"prompt_tokens": 30, "tokens_out": 20, "answer_tokens": 8}
-    found = floors(model, {"bandwidth": 1e9, "matrix_rate": 1e12}, [clip, clip], [1.0, 1.0])
-    assert found["decode"]["bytes"] == model.weights.decoder + (30 + 4) * model.kv_bytes(1)
-    assert (
-        found["decode"]["bound"] == "memory" and found["decode"]["ms"] == found["decode"]["bytes"] / 1e9 * 1e3
-    )
-    slow = floors(model, {"bandwidth": 1e15, "matrix_rate": 1e9}, [clip], [1.0])
-    assert (
-        slow["prefill"]["bound"] == "matrix"
-        and slow["prefill"]["ms"] == slow["prefill"]["operations"] / 1e9 * 1e3
-    )
+    found = floors(model, 1e9, 1e12, [clip, clip], [1.0, 1.0])
+    assert found["decode"].bytes == model.weights.decoder + (30 + 4) * model.kv_bytes(1)
+    assert found["decode"].bound == "memory" and found["decode"].ms == found["decode"].bytes / 1e9 * 1e3
+    slow = floors(model, 1e15, 1e9, [clip], [1.0])
+    assert slow["prefill"].bound == "matrix" and slow["prefill"].ms == slow["prefill"].operations / 1e9 * 1e3

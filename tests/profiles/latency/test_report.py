@@ -1,9 +1,11 @@
 """The report of a profile: remarks, tables, the page and its charts."""
 
 import base64
+import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -22,10 +24,11 @@ from ltbm.profiles.latency.html.charts import (
 from ltbm.profiles.latency.html.elements import bullets, facts, folded, note, section, table
 from ltbm.profiles.latency.html.merge_map import groups_svg, merge_map, png_uri
 from ltbm.profiles.latency.html.page import page
+from ltbm.profiles.latency.quality_points import quality_points
+from ltbm.profiles.latency.records import Profile
 from ltbm.profiles.latency.remarks import number, remarks
 from ltbm.profiles.latency.report import (
     markdown,
-    quality_points,
     read_profile,
     read_quality,
     table_csv,
@@ -35,16 +38,16 @@ from ltbm.profiles.latency.report import (
 VOID = ("meta", "img", "br")
 
 
-def test_the_bottleneck_is_said_in_words(make_profile):
-    assert remarks(make_profile())[0] == (
+def test_the_bottleneck_is_said_in_words(made_profile):
+    assert remarks(made_profile)[0] == (
         "At full, prefill is 88 % of the time to first token; at keep25 it is 61 %, and the first token "
         "comes "
         "70 % earlier (1000 ms, then 300 ms)."
     )
 
 
-def test_distance_from_the_floor_memory_and_fidelity_are_said(make_profile):
-    said = "\n".join(remarks(make_profile()))
+def test_distance_from_the_floor_memory_and_fidelity_are_said(made_profile):
+    said = "\n".join(remarks(made_profile))
     assert (
         "each further token takes 50.0 ms; reading its 100 MiB at the measured 10.0 GB/s takes 10.0 ms: 5.0 "
         "times the floor." in said
@@ -56,8 +59,8 @@ def test_distance_from_the_floor_memory_and_fidelity_are_said(make_profile):
     assert "At keep25, LTBM's tokens miss 20 % of the encoder tokens' variance (pool 50 %)." in said
 
 
-def test_a_quiet_measurement_raises_no_doubts(make_profile):
-    assert len(remarks(make_profile())) == 4
+def test_a_quiet_measurement_raises_no_doubts(made_profile):
+    assert len(remarks(made_profile)) == 4
 
 
 def _slower_keep25(profile):
@@ -138,8 +141,9 @@ def _unapplied(profile):
     ],
 )
 def test_what_is_odd_is_said(make_profile, change, words):
-    profile = make_profile()
-    change(profile)
+    data = make_profile()
+    change(data)
+    profile = Profile.from_json(data)
     assert words in "\n".join(remarks(profile))
     page(profile), markdown(profile), table_csv(profile)
 
@@ -151,8 +155,8 @@ def test_numbers_have_no_exponent(value, text):
     assert number(value) == text
 
 
-def test_the_table_has_a_line_a_level(make_profile):
-    lines = markdown(make_profile()).splitlines()
+def test_the_table_has_a_line_a_level(made_profile):
+    lines = markdown(made_profile).splitlines()
     assert (
         lines[2]
         == "| full | ltbm | 12 → 12 | 1000 | 20.0 | 100 | 4.00 | 882 | 50.0 | 1500 | 0.100 | 12.0 | 1000 |"
@@ -160,8 +164,8 @@ def test_the_table_has_a_line_a_level(make_profile):
     assert "| pool | 50.0 |" in lines
 
 
-def test_the_csv_has_every_figure(make_profile):
-    lines = table_csv(make_profile()).splitlines()
+def test_the_csv_has_every_figure(made_profile):
+    lines = table_csv(made_profile).splitlines()
     assert lines[0] == "level,method,tokens_in,tokens_out,figure,unit,p50,p90,p95,p99,spread"
     assert (
         "full,ltbm,12,12,prefill,ms,882,896.112,897.876,899.287,17.64" in lines
@@ -169,16 +173,17 @@ def test_the_csv_has_every_figure(make_profile):
     )
 
 
-def test_the_files_are_replaced_whole(make_profile, tmp_path):
-    write_report(tmp_path, make_profile())
-    write_report(tmp_path, make_profile() | {"complete": False})
+def test_the_files_are_replaced_whole(made_profile, tmp_path):
+    write_report(tmp_path, made_profile)
+    write_report(tmp_path, replace(made_profile, complete=False))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "profile.json",
         "report.html",
         "table.csv",
         "table.md",
     ]
-    assert read_profile(tmp_path)["remarks"] and not read_profile(tmp_path / "profile.json")["complete"]
+    assert not read_profile(tmp_path).complete
+    assert json.loads((tmp_path / "profile.json").read_text())["remarks"]
     assert "Not complete: the profile was interrupted." in (tmp_path / "table.md").read_text()
 
 
@@ -186,8 +191,11 @@ def test_what_is_no_profile_is_refused(tmp_path):
     (tmp_path / "profile.json").write_text('{"format": "ltbm-profile-0"}')
     with pytest.raises(ValueError, match="has format 'ltbm-profile-0', expected 'ltbm-profile-1'"):
         read_profile(tmp_path)
+    (tmp_path / "profile.json").write_text('{"format": "ltbm-profile-1"}')
+    with pytest.raises(ValueError, match="lacks fields of a profile .'options'."):
+        read_profile(tmp_path)
     (tmp_path / "profile.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         read_profile(tmp_path)
     (tmp_path / "results.json").write_text('{"rows": []}')
     with pytest.raises(ValueError, match="no rows with figures"):
@@ -247,8 +255,8 @@ QUALITY = {
 }
 
 
-def test_the_page_is_whole_and_says_everything(make_profile):
-    found = checked(page(make_profile(), QUALITY))
+def test_the_page_is_whole_and_says_everything(made_profile):
+    found = checked(page(made_profile, QUALITY))
     text = " ".join(found.text)
     for words in (
         "In words",
@@ -267,14 +275,14 @@ def test_the_page_is_whole_and_says_everything(make_profile):
     assert found.titles == 6  # five charts and one level's groups
 
 
-def test_every_class_has_its_style(make_profile):
-    text = page(make_profile(), QUALITY)
+def test_every_class_has_its_style(made_profile):
+    text = page(made_profile, QUALITY)
     styled = set(re.findall(r"\.([a-z][\w-]*)", text.split("<style>")[1].split("</style>")[0]))
     assert checked(text).classes - styled == {"s0"} - styled
 
 
-def test_the_page_keeps_to_both_schemes_and_small_screens(make_profile):
-    text = page(make_profile())
+def test_the_page_keeps_to_both_schemes_and_small_screens(made_profile):
+    text = page(made_profile)
     assert "prefers-color-scheme: dark" in text and 'name="viewport" content="width=device-width' in text
     names = [set(re.findall(r"--([\w-]+):", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)]
     assert len(names) == 2 and names[0] == names[1]
@@ -397,6 +405,6 @@ def test_the_spectrogram_is_a_png_of_its_values():
     assert not lines[:, 0].any() and np.array_equal(lines[:, 1:], pixels) and len(chunks[b"PLTE"]) == 768
 
 
-def test_the_map_has_a_row_a_level(make_profile):
-    found = checked(merge_map(make_profile()["fidelity"]["map"], 40.0))
+def test_the_map_has_a_row_a_level(made_profile):
+    found = checked(merge_map(made_profile.fidelity.map, 40.0))
     assert "keep25: 12 tokens, then 3" in " ".join(found.text)
