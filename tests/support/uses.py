@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FILES = [
     "runtime/backends/trt.py",
+    "runtime/backends/trt_library.py",
     "runtime/backends/cuda.py",
     "runtime/backends/engine_store.py",
     "export/engine.py",

@@ -11,7 +11,12 @@ import pytest
 from tests.support import fake_cuda, fake_tensorrt
 
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
-MODULES_OVER_FAKES = ("ltbm.runtime.backends.cuda", "ltbm.runtime.backends.trt", "ltbm.export.engine")
+MODULES_OVER_FAKES = (
+    "ltbm.runtime.backends.cuda",
+    "ltbm.runtime.backends.trt",
+    "ltbm.runtime.backends.trt_library",
+    "ltbm.export.engine",
+)
 
 
 class Device:

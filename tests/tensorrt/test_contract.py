@@ -173,17 +173,18 @@ def test_what_is_not_there_is_found(bindings):
 
 
 USE = """
-from ltbm.runtime.backends.trt import NUMPY_TYPES, process_logger, trt
+from ltbm.runtime.backends.trt import NUMPY_TYPES
+from ltbm.runtime.backends.trt_library import process_logger, trt
 from ltbm.export.engine import Monitor
-heard, logger = [], process_logger()
-logger.report = heard.append
+lines, logger = [], process_logger()
+logger.report = lines.append
 for severity in (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger.log(severity, severity.name)
-assert heard == ["TensorRT: WARNING", "TensorRT: ERROR"]
+assert lines == ["TensorRT: WARNING", "TensorRT: ERROR"]
 assert logger.take_errors() == "; TensorRT says: ERROR" and logger.take_errors() == ""
-monitor = Monitor("merge", heard.append)
+monitor = Monitor("merge", lines.append)
 monitor.phase_start("Build", None, 20)
-assert monitor.step_complete("Build", 10) and heard[-1] == "merge: Build 10 of 20"
+assert monitor.step_complete("Build", 10) and lines[-1] == "merge: Build 10 of 20"
 monitor.phase_finish("Build")
 missing = set(NUMPY_TYPES) - {name for name in dir(trt.DataType) if trt.DataType.__members__.get(name)}
 assert not missing, missing

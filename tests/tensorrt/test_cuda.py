@@ -94,10 +94,12 @@ def test_values_are_cast_as_numpy_casts_and_not_further(stream):
 
 def test_what_does_not_fit_is_refused(stream):
     array = stream.zeros((4, 6), np.float32)
-    for key in (slice(0, 5), slice(3, 2), slice(0, 4, 2), 4, (slice(None), 1), (slice(None), slice(0, 7))):
+    whole = slice(None)
+    wrong_keys = (slice(0, 5), slice(3, 2), slice(0, 4, 2), 4, (whole, 1), (whole, slice(0, 7)), (whole,) * 3)
+    for key in wrong_keys:
         with pytest.raises(IndexError):
             array[key]
-    with pytest.raises(ValueError, match="does not fit into one"):
+    with pytest.raises(ValueError, match="does not fit a view"):
         array[:2] = stream.zeros((3, 6), np.float32)
     with pytest.raises(ValueError, match="pitch"):
         array[:, :3].reshape(12)
