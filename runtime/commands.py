@@ -22,9 +22,8 @@ from .presets import TASKS
 
 RUN_DESCRIPTION = """\
 Answer a prompt about one or more clips through the bundle's three engines.
-The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read
-from stdin, one a line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was
-encoded is not paid for again.
+The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin,
+one a line; '/audio FILE' adds a clip, an empty line or Ctrl-D ends. Audio is encoded once for all questions.
 
   ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25
   ltbm run ./bundle clip.wav --chat"""
@@ -47,7 +46,7 @@ def _add_run(commands) -> None:
     parser = add_command(commands, "run", run, "answer a prompt about a clip", RUN_DESCRIPTION)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
-        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several follow one another"
+        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several stand in the prompt in order"
     )
     parser.add_argument(
         "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"
@@ -90,8 +89,7 @@ def run(args) -> None:
 
 
 def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each question with the clips that come with it: `prompt` first if there is one,
-    then the lines up to an empty one."""
+    """Each question with its new clips: `prompt` first if there is one, then the lines up to an empty one."""
     if prompt:
         yield prompt, audio
         audio = []
@@ -130,7 +128,7 @@ def _add_inspect(commands) -> None:
         commands,
         "inspect",
         inspect,
-        "say what a bundle holds",
+        "show what a bundle holds",
         "Print a bundle's model, stages, sizes and KV cache per level.",
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
@@ -153,13 +151,17 @@ def inspect(args) -> None:
 
 
 def describe(bundle) -> dict:
-    """What a user wants to know of a bundle, ready for a table or JSON."""
-    manifest = bundle.manifest
-    audio = bundle.manifest.audio
+    """A bundle's facts for users, ready for a table or JSON."""
     from .stages.features import token_length
 
+    manifest = bundle.manifest
+    audio = manifest.audio
+    llm = manifest.decoder
     tokens = token_length(audio.segment_frames)
-    itemsize = manifest.precision.kv_itemsize
+    kv_bytes = {}
+    for name, ratio in NAMED_RATIOS.items():
+        kept = Level(name, ratio).target(tokens)
+        kv_bytes[name] = llm.kv_bytes(kept, manifest.precision.kv_itemsize)
     return {
         "family": manifest.family,
         "source": manifest.source,
@@ -167,17 +169,13 @@ def describe(bundle) -> dict:
         "runs_on": manifest.precision.runs_on,
         "flavours": ", ".join(manifest.flavours),
         "encoder_width": audio.encoder_width,
-        "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, "
-        f"{manifest.decoder.heads} heads, "
-        f"{manifest.decoder.kv_heads} KV heads, vocabulary {manifest.decoder.vocab_size}",
-        "max_positions": manifest.decoder.max_positions,
+        "llm": f"{llm.layers} layers, width {llm.hidden_size}, {llm.heads} heads, {llm.kv_heads} KV heads, "
+        f"vocabulary {llm.vocab_size}",
+        "max_positions": llm.max_positions,
         "longest_audio_seconds": audio.segment_seconds * audio.max_segments,
         "audio_tokens_per_segment": tokens,
         "stage_bytes": bundle.stage_bytes(),
-        "kv_bytes_per_segment": {
-            name: manifest.decoder.kv_bytes(Level(name, ratio).target(tokens), itemsize)
-            for name, ratio in NAMED_RATIOS.items()
-        },
+        "kv_bytes_per_segment": kv_bytes,
         "tensors": len(manifest.tensors),
         "tools": manifest.tools,
     }
@@ -188,8 +186,14 @@ def _add_doctor(commands) -> None:
         commands,
         "doctor",
         doctor,
-        "say what this machine has and lacks",
-        DOCTOR_DESCRIPTION,
+        "show what this machine has and lacks",
+        (
+            "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's\n"
+            "providers, on a Jetson its JetPack and power mode; with a bundle, also its files, its engines,\n"
+            "and whether it fits. Every line is ok, warning or problem, with what to do. Exit code 1 if one is a\n"
+            "problem.\n\n"
+            "  ltbm doctor ./bundle"
+        ),
     )
     parser.add_argument("bundle", nargs="?", help="a bundle to check too (hashes every file)")
     parser.add_argument("--json", action="store_true", help="print a list instead of the table")

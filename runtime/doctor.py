@@ -25,7 +25,7 @@ def examine(bundle: str | None = None, machine: Machine | None = None) -> list[F
 
 
 def _run(probe: Callable, *arguments) -> list[Finding]:
-    """A probe gives a finding, several, or None; one that fails becomes a warning, and the others still run."""
+    """A probe gives a finding, several, or None; one that fails becomes a warning, the others still run."""
     try:
         result = probe(*arguments)
     except Exception as error:

@@ -1,5 +1,4 @@
-"""What this machine is: its GPU and driver, its libraries, its memory.
-Every fact is read through a `Machine`."""
+"""What this machine is: its GPU and driver, its libraries, its memory, all read through a `Machine`."""
 
 import ctypes
 import os
@@ -116,7 +115,7 @@ class Gpu:
 
 
 def find_gpu(machine: Machine) -> Gpu | None:
-    """None where there is no NVIDIA driver; RuntimeError with the reason where there is one that does not answer."""
+    """None where there is no NVIDIA driver; RuntimeError where there is one that does not answer."""
     driver = driver_version(machine)
     try:
         cuda = machine.load("libcuda.so.1")
@@ -124,9 +123,8 @@ def find_gpu(machine: Machine) -> Gpu | None:
         if driver is None:
             return None
         raise RuntimeError(
-            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus "
-            "all, "
-            "or --runtime nvidia on Jetson"
+            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): "
+            "start a container with --gpus all, or --runtime nvidia on Jetson"
         ) from None
     _call(cuda, "cuInit", 0)
     device = _integer(cuda, "cuDeviceGet", 0)
@@ -155,8 +153,9 @@ def _call(cuda: ctypes.CDLL, function: str, *arguments: Any) -> None:
         reason = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(reason))
         raise RuntimeError(
-            f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its libraries do "
-            "not go together; reboot after a driver update, and do not mix versions between host and container"
+            f"{function} fails with {(reason.value or b'error').decode()} ({status}): "
+            "the driver and its libraries do not go together; reboot after a driver update, "
+            "and do not mix versions between host and container"
         )
 
 
@@ -191,7 +190,7 @@ def find_tensorrt(machine: Machine) -> str | None:
 
 
 def system_tensorrt(machine: Machine) -> tuple[int, int, int] | None:
-    """Version of the libnvinfer that the loader finds, installed by a JetPack or an archive on LD_LIBRARY_PATH."""
+    """The version of the libnvinfer that the loader finds, from JetPack or an archive on LD_LIBRARY_PATH."""
     loaded = machine.first(TENSORRT_LIBRARIES)
     if loaded is None:
         return None

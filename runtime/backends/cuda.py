@@ -55,9 +55,9 @@ def free_memory() -> int:
 class Stream:
     """The order in which everything on the GPU happens, and the source of its memory.
 
-    Copies from the host pass through pinned memory of its own, so the caller may change or free the source at
-    once. Memory that nobody holds any more is used again, or freed when the host waits anyhow: cudaFree would wait
-    for all work.
+    Copies from the host pass through pinned memory of its own, so the caller may change or free the source
+    at once. Memory that nobody holds any more is used again, or freed when the
+    host waits anyhow: cudaFree waits for all work.
     """
 
     def __init__(self):
@@ -103,7 +103,7 @@ class Stream:
         return int(check_value(cudart.cudaMalloc(nbytes)))
 
     def retire(self, nbytes: int, pointer: int) -> None:
-        """Keep bytes for later: work on the stream may still use them, and what reuses them comes after it."""
+        """Keep bytes for later: work on the stream may still use them, and new work comes after it."""
         self._retired.append((nbytes, pointer))
         if sum(size for size, _ in self._retired) > RETIRED_BYTES:
             _free(self._retired)
@@ -170,7 +170,7 @@ class Memory:
 class CudaArray:
     """An array on the device: what the stages use of numpy's interface (`ltbm.runtime.engine.Array`).
 
-    Items along the first axis are contiguous and `pitch` bytes apart. Everything happens in the order of the stream.
+    Items along the first axis are contiguous and `pitch` bytes apart. All work is in the order of the stream.
     """
 
     def __init__(

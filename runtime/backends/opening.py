@@ -28,7 +28,7 @@ def open_engine(
 
 
 def open_stream(backend: Backend, device: str) -> "Stream | None":
-    """The stream for all work on a GPU; None on the CPU. Errors name what the backend lacks before what CUDA lacks."""
+    """The stream for all work on a GPU, None on the CPU; what the backend lacks is checked before CUDA."""
     if device == "cpu":
         return None
     backend.require(device)
@@ -53,7 +53,7 @@ def check_device(backend: str, device: str | None) -> str:
 
 
 def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache: str | None = None) -> str:
-    """Which of a bundle's decoder graphs runs on `device`; ValueError for a backend, device or cache unknown there.
+    """Which decoder graph of a bundle runs on `device`; ValueError for an unknown backend, device or cache.
 
     kv_cache: None, of the type of the activations, or int8
     """
@@ -61,8 +61,8 @@ def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache
     if kv_cache is not None:
         if kv_cache != "int8" or flavours.int8_kv is None:
             raise ValueError(
-                f"a KV cache of {kv_cache} is not available on {backend} {device}; int8 is, on onnxruntime "
-                "cpu"
+                f"a KV cache of {kv_cache} is not available on {backend} {device}; "
+                "int8 is available on onnxruntime cpu"
             )
         return flavours.int8_kv
     return flavours.quantised if quantised and flavours.quantised else flavours.float
@@ -84,8 +84,9 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
     precision = bundle.manifest.precision
     if reason := precision.obstacle(device):
         raise ValueError(
-            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one that "
-            "does (ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend"
+            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; "
+            "export one that does (ltbm export CHECKPOINT BUNDLE --precision int4), "
+            "or give another --device or --backend"
         )
     flavour = decoder_flavour("onnxruntime", device, precision.for_onnxruntime, kv_cache)
     if kv_cache:

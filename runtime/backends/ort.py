@@ -37,13 +37,12 @@ NUMPY_TYPES = {
 }
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 STEPPING_SPIN_US = 1000
-"""How long threads of an engine that steps stay awake after a run: the host's share of a step is a quarter of it."""
+"""How long threads of a stepping engine stay awake after a run, four times the host's share of a step."""
 INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
 
 
 class OrtEngine:
-    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`;
-    on a GPU all its work is on the options' stream."""
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU its work is on the given stream."""
 
     def __init__(self, path: Path, options: EngineOptions):
         self.device = options.device
@@ -97,7 +96,7 @@ class OrtBinding:
 
 
 def _device_of(array: Array) -> str:
-    """ONNX Runtime's name of where an array is; a session on a GPU reads arrays of the host when they are bound."""
+    """ONNX Runtime's name of where an array is; sessions on a GPU read arrays of the host when bound."""
     return "cpu" if isinstance(array, np.ndarray) else "cuda"
 
 
@@ -130,8 +129,7 @@ def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
         library.register(options)
     if engine.stepping:  # waking a thread takes 0.05 ms
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(STEPPING_SPIN_US))
-    # threads that spin take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
-    else:
+    else:  # threads that spin take the cores from the next stage: a fifth to half of TTFT on 2 cores
         options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False  # every clip has its own shapes: patterns would keep activations twice
     options.log_severity_level = 3  # errors only: a user can do nothing about unused initializers
@@ -168,8 +166,8 @@ def check_provider(device: str) -> None:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(
-            f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install "
-            "'ltbm[gpu]'"
+            f"this onnxruntime has no {PROVIDERS[device]}: "
+            "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
         )
 
 

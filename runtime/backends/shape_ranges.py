@@ -62,7 +62,7 @@ class OptimisationProfile:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "OptimisationProfile":
-        """Of what dataclasses.asdict and json make of one; KeyError, TypeError or ValueError for anything else."""
+        """The inverse of dataclasses.asdict and json; KeyError, TypeError or ValueError for anything else."""
         shapes = {name: _read_range(shapes) for name, shapes in raw["shapes"].items()}
         values = {name: _read_range(values) for name, values in raw["values"].items()}
         return cls(raw["name"], shapes, values)
@@ -132,7 +132,7 @@ def _decode(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationPro
 
 
 def _in_place_shapes(spec: DecoderSpec, new: Counts, usual: int, most: int) -> dict[str, Range]:
-    """A cache that is updated in place has its whole capacity, in buckets, and says how much of it is written."""
+    """A cache updated in place has its whole capacity, in buckets; `past_len` says how much is written."""
     capacity = (BUCKET, bucket(usual + 1) if usual < most else most, most)
     return _decoder_shapes(spec, new, cached=capacity, keys=capacity) | {"past_len": ONE_ROW}
 

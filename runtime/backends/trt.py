@@ -66,9 +66,8 @@ class TensorRTEngine:
         indices = range(engine.num_optimization_profiles)
         contexts = [self._create_context(engine, scratch, index) for index in indices]
         self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts)
-        self._profile_contexts = [
-            ProfileContext(self, index, _shape_ranges(engine, index)) for index in indices
-        ]
+        ranges = [_shape_ranges(engine, index) for index in indices]
+        self._profile_contexts = [ProfileContext(self, index, ranges[index]) for index in indices]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_arrays(self.inputs, inputs)

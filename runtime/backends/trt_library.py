@@ -43,5 +43,5 @@ class Logger(trt.ILogger):
 
 @cache
 def process_logger() -> Logger:
-    """The one logger of this process: TensorRT goes on using the first it was given, which must therefore stay."""
+    """The one logger of this process: TensorRT goes on using the first it was given, which must stay."""
     return Logger()

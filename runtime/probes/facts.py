@@ -54,10 +54,10 @@ class Facts:
 
 
 def _try(find: Callable[[Machine], T | None], machine: Machine) -> tuple[T | None, str]:
-    """(what is there, the fault); AttributeError comes of a library without the functions that every one has."""
+    """(what is there, the fault)."""
     try:
         return find(machine), ""
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError) as error:  # AttributeError: a library lacks a function
         return None, str(error)
 
 

@@ -16,7 +16,7 @@ CUDA_USE = "needed only for device=cuda and backend=tensorrt"
 
 
 def cuda(facts: Facts) -> Finding:
-    """The CUDA runtime that the loader finds; wheels bring their own, so that its absence alone breaks nothing."""
+    """The CUDA runtime that the loader finds; wheels bring their own, so its absence alone breaks nothing."""
     packages = _installed(facts, CUDA_PACKAGES)
     newest = facts.gpu.cuda[0] if facts.gpu else 0
     of_driver_first = sorted(CUDA_LIBRARIES, key=lambda name: not name.endswith(f".{newest}"))

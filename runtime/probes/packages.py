@@ -13,8 +13,8 @@ ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxr
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 JETSON_WHEELS = (
-    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI Lab) or build it "
-    "for your GPU"
+    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI Lab) "
+    "or build it for your GPU"
 )
 VERSION_AND_PROVIDERS = "onnxruntime.__version__, *onnxruntime.get_available_providers()"
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
@@ -69,7 +69,7 @@ def _install() -> str:
 
 
 def _provider(facts: Facts, name: str) -> Finding:
-    """Listed is not loadable, and loadable is not built for this GPU: only a node that ran there proves it."""
+    """Listed is not loadable, and loadable is not built for this GPU; a node that ran there proves both."""
     subject = f"{_short(name)} provider"
     if facts.gpu is None:
         return Finding(subject, OK, "listed, not tried: there is no GPU")

@@ -1,7 +1,7 @@
 """Runs one node on an ONNX Runtime provider: `python -m ltbm.runtime.probes.provider_check NAME`.
 
-In a process of its own, because a driver and libraries that do not go together can end it. Exit code 0 if the node
-ran there.
+In a process of its own, because a driver and libraries that do not go together can end it. Exit code 0 if the
+node ran there.
 """
 
 import sys

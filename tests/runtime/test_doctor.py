@@ -191,7 +191,7 @@ BROKEN = [
     ("power", "warning", "run it on the host", {"says": {"nvpmodel": None}}),
     ("power", "ok", "GPU clock fixed", {"files": {CLOCKS + "min_freq": "1020000000"}}),
     ("GPU", "problem", "--gpus all", {"libraries": ()}),
-    ("GPU", "problem", r"cuInit says CUDA_ERROR_SYSTEM_DRIVER_MISMATCH \(803\)", {"init": 803}),
+    ("GPU", "problem", r"cuInit fails with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH \(803\)", {"init": 803}),
     ("CUDA", "problem", "13.0 .* on a driver for CUDA 12.6: update the driver", {"runtime": 13000}),
     (
         "CUDA",
