@@ -190,8 +190,8 @@ def _add_doctor(commands) -> None:
         (
             "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's\n"
             "providers, on a Jetson its JetPack and power mode; with a bundle, also its files, its engines,\n"
-            "and whether it fits. Every line is ok, warning or problem, with what to do. Exit code 1 if one is a\n"
-            "problem.\n\n"
+            "and whether it fits. Every line is ok, warning or problem, with what to do.\n"
+            "Exit code 1 if one is a problem.\n\n"
             "  ltbm doctor ./bundle"
         ),
     )
