@@ -22,8 +22,9 @@ from .presets import TASKS
 
 RUN_DESCRIPTION = """\
 Answer a prompt about one or more clips through the bundle's three engines.
-The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read from stdin,
-one a line; '/audio FILE' adds a clip, an empty line or Ctrl-D ends. Audio is encoded once for all questions.
+The text goes to stdout as it comes, the figures to stderr. With --chat further questions are read
+from stdin, one a line; '/audio FILE' brings a further clip, an empty line or Ctrl-D ends. What was
+encoded is not paid for again.
 
   ltbm run ./bundle clip.wav --prompt 'What do you hear?' --level keep25
   ltbm run ./bundle clip.wav --chat"""
@@ -46,7 +47,7 @@ def _add_run(commands) -> None:
     parser = add_command(commands, "run", run, "answer a prompt about a clip", RUN_DESCRIPTION)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
-        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several stand in the prompt in order"
+        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several follow one another"
     )
     parser.add_argument(
         "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"
@@ -89,7 +90,8 @@ def run(args) -> None:
 
 
 def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each question with its new clips: `prompt` first if there is one, then the lines up to an empty one."""
+    """Each question with the clips that come with it: `prompt` first if there is one,
+    then the lines up to an empty one."""
     if prompt:
         yield prompt, audio
         audio = []
@@ -128,7 +130,7 @@ def _add_inspect(commands) -> None:
         commands,
         "inspect",
         inspect,
-        "show what a bundle holds",
+        "say what a bundle holds",
         "Print a bundle's model, stages, sizes and KV cache per level.",
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
@@ -186,14 +188,8 @@ def _add_doctor(commands) -> None:
         commands,
         "doctor",
         doctor,
-        "show what this machine has and lacks",
-        (
-            "Check memory, GPU, driver, CUDA, TensorRT, the merge op's plugin, onnxruntime's\n"
-            "providers, on a Jetson its JetPack and power mode; with a bundle, also its files, its engines,\n"
-            "and whether it fits. Every line is ok, warning or problem, with what to do.\n"
-            "Exit code 1 if one is a problem.\n\n"
-            "  ltbm doctor ./bundle"
-        ),
+        "say what this machine has and lacks",
+        DOCTOR_DESCRIPTION,
     )
     parser.add_argument("bundle", nargs="?", help="a bundle to check too (hashes every file)")
     parser.add_argument("--json", action="store_true", help="print a list instead of the table")

@@ -243,7 +243,7 @@ class CudaArray:
             values = np.broadcast_to(np.asarray(value), view.shape)
             view._write(values.astype(view.dtype, casting="same_kind", copy=False))
         elif value.shape != view.shape:
-            raise ValueError(f"an array of {value.shape} does not fit a view of {view.shape}")
+            raise ValueError(f"an array of {value.shape} does not fit into one of {view.shape}")
         else:
             to_device = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
             _copy(view.pointer, view.pitch, value, to_device)

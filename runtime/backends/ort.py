@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,8 @@ except ImportError:
     ) from None
 
 from ...plugins import library
-from ..engine import BFLOAT16, Array, TensorSpec, check_arrays
+from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from ..versions import dots, version_tuple
-from .addresses import address, is_contiguous
 from .backend import EngineOptions
 from .engine_store import FOLDER
 from .shape_ranges import OptimisationProfile
@@ -89,7 +87,7 @@ class OrtBinding:
             if not is_contiguous(array):
                 raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
             bind = self._io.bind_input if name in inputs else self._io.bind_output
-            bind(name, _device_of(array), 0, _element_type(array.dtype), array.shape, address(array))
+            bind(name, _device_of(array), 0, _element_type(array.dtype), array.shape, address_of(array))
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._io, self._run_options)

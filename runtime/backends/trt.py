@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...plugins import library
-from ..engine import BFLOAT16, Array, TensorSpec, check_arrays
-from .addresses import address, is_contiguous
+from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from .cuda import CudaArray, Graph, Stream
 from .trt_library import process_logger, trt
 
@@ -137,7 +136,7 @@ class TensorRTEngine:
                 f"engine tensors {', '.join(host)} are outputs on the host: bind arrays that `zeros` gave"
             )
         for present, past in self._aliases.items():
-            if address(arrays[present]) != address(arrays[past]):
+            if address_of(arrays[present]) != address_of(arrays[past]):
                 raise ValueError(
                     f"engine tensors {past} and {present} are updated in place: bind one array to both"
                 )
@@ -157,7 +156,7 @@ class TensorRTEngine:
         readable: dict[str, Array] = {}
         for name, array in arrays.items():
             if name in self.on_host:
-                uploaded[name] = np.array(array, order="C")
+                array = np.array(array, order="C")
             elif not isinstance(array, CudaArray):
                 array = self.stream.upload(np.asarray(array))
             elif not is_contiguous(array):
@@ -197,7 +196,7 @@ class ProfileContext:
             array = arrays[name]
             accepted = context.set_input_shape(name, tuple(array.shape))
             self._check(accepted, f"the shape of {name}, {_by(array.shape)}")
-            self._check(context.set_tensor_address(name, address(array)), f"the address of {name}")
+            self._check(context.set_tensor_address(name, address_of(array)), f"the address of {name}")
         unknown = context.infer_shapes()
         if unknown:
             raise self._owner.failure(f"TensorRT needs more inputs to know its shapes: {', '.join(unknown)}")
@@ -215,7 +214,7 @@ class ProfileContext:
                 raise ValueError(
                     f"engine tensor {name} is {_by(array.shape)}, these inputs give {_by(shape)}"
                 )
-            self._check(context.set_tensor_address(name, address(array)), f"the address of {name}")
+            self._check(context.set_tensor_address(name, address_of(array)), f"the address of {name}")
         self.bound = key
 
     def enqueue(self) -> None:
@@ -244,7 +243,7 @@ class TensorRTBinding:
         self._copies_before: list[tuple[Array, Array]] = []  # (to, from)
         self._copies_after: list[tuple[Array, Array]] = []
         for name, array in arrays.items():
-            if name not in owner.on_host and address(array) % ALIGNMENT:
+            if name not in owner.on_host and address_of(array) % ALIGNMENT:
                 self._align(name, array, is_input=name in owner.inputs)
 
     def _align(self, name: str, array: Array, is_input: bool) -> None:

@@ -11,9 +11,6 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 T = TypeVar("T")
 
 
-Answer = TypeVar("Answer")
-
-
 @dataclass(frozen=True)
 class Finding:
     """One line of the doctor.

@@ -20,7 +20,7 @@ from ltbm.runtime.backends.shape_ranges import Limits
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.doctor import examine
-from ltbm.runtime.machine import Machine, CommandResult
+from ltbm.runtime.machine import CommandResult, Machine
 from ltbm.runtime.probes import device, nvidia, provider_check
 
 LIBRARY = r"""
@@ -73,7 +73,9 @@ ORIN_SAYS = {
     "dpkg-query": CommandResult(0, "6.2+b77"),
     "nvpmodel": CommandResult(0, "NV Power Mode: MAXN_SUPER\n2"),
     "tensorrt": CommandResult(0, "10.3.0"),
-    "onnxruntime": CommandResult(0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"),
+    "onnxruntime": CommandResult(
+        0, "1.24.0 TensorrtExecutionProvider CUDAExecutionProvider CPUExecutionProvider"
+    ),
     "CUDAExecutionProvider": CommandResult(0),
     "TensorrtExecutionProvider": CommandResult(0),
 }
@@ -182,12 +184,37 @@ LOST_CUBLAS = CommandResult(
     f"libcublasLt.so.12: {NO_FILE}\nFAIL",
 )
 BROKEN = [
-    ("memory", "warning", "set-default multi-user", {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}}),
-    ("memory", "warning", "disable nvzramconfig", {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}}),
-    ("Jetson", "problem", "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older", {"files": R35, "says": {"dpkg-query": None}}),
-    ("Jetson", "ok", "Jetson Linux 39.2.1, JetPack 7.2", {"files": R39, "says": {"dpkg-query": CommandResult(1)}}),
+    (
+        "memory",
+        "warning",
+        "set-default multi-user",
+        {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}},
+    ),
+    (
+        "memory",
+        "warning",
+        "disable nvzramconfig",
+        {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}},
+    ),
+    (
+        "Jetson",
+        "problem",
+        "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older",
+        {"files": R35, "says": {"dpkg-query": None}},
+    ),
+    (
+        "Jetson",
+        "ok",
+        "Jetson Linux 39.2.1, JetPack 7.2",
+        {"files": R39, "says": {"dpkg-query": CommandResult(1)}},
+    ),
     ("Jetson", "warning", "-v /etc/nv_tegra_release", {"files": {"etc/nv_tegra_release": None}}),
-    ("power", "warning", "mode 15W, .*MAXN is faster", {"says": {"nvpmodel": CommandResult(0, "NV Power Mode: 15W\n0")}}),
+    (
+        "power",
+        "warning",
+        "mode 15W, .*MAXN is faster",
+        {"says": {"nvpmodel": CommandResult(0, "NV Power Mode: 15W\n0")}},
+    ),
     ("power", "warning", "run it on the host", {"says": {"nvpmodel": None}}),
     ("power", "ok", "GPU clock fixed", {"files": {CLOCKS + "min_freq": "1020000000"}}),
     ("GPU", "problem", "--gpus all", {"libraries": ()}),
@@ -226,20 +253,65 @@ BROKEN = [
         {"says": {"tensorrt": NO_TENSORRT}, "libraries": ("libcuda.so.1",)},
     ),
     ("TensorRT", "warning", "libnvinfer is 10.16.0, .* do not mix", {"nvinfer": 101600}),
-    ("TensorRT", "ok", "10.16.1.11, which runs decoder.std24", {"says": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601}),
+    (
+        "TensorRT",
+        "ok",
+        "10.16.1.11, which runs decoder.std24",
+        {"says": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601},
+    ),
     ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
-    ("plugin", "problem", "TensorRT 10.3, here is 11.1.0", {"says": {"tensorrt": CommandResult(0, "11.1.0")}}),
+    (
+        "plugin",
+        "problem",
+        "TensorRT 10.3, here is 11.1.0",
+        {"says": {"tensorrt": CommandResult(0, "11.1.0")}},
+    ),
     ("plugin", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
-    ("onnxruntime", "problem", "onnxruntime and onnxruntime-gpu are installed over each other", {"versions": {"onnxruntime": "1.24.0"}}),
-    ("onnxruntime", "problem", "does not load .ImportError: GLIBC", {"says": {"onnxruntime": CommandResult(1, "", "ImportError: GLIBC_2.38 not found")}}),
+    (
+        "onnxruntime",
+        "problem",
+        "onnxruntime and onnxruntime-gpu are installed over each other",
+        {"versions": {"onnxruntime": "1.24.0"}},
+    ),
+    (
+        "onnxruntime",
+        "problem",
+        "does not load .ImportError: GLIBC",
+        {"says": {"onnxruntime": CommandResult(1, "", "ImportError: GLIBC_2.38 not found")}},
+    ),
     ("onnxruntime", "ok", "not needed with backend=tensorrt", {"says": {"onnxruntime": NO_ONNXRUNTIME}}),
-    ("onnxruntime", "warning", "1.23.2 with CPU is older than 1.24", {"says": {"onnxruntime": CommandResult(0, "1.23.2 CPUExecutionProvider")}}),
-    ("onnxruntime", "warning", "not on the GPU: PyPI has", {"says": {"onnxruntime": CommandResult(0, "1.24.0 CPUExecutionProvider")}}),
-    ("CUDA provider", "problem", "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'", {"says": {"CUDAExecutionProvider": LOST_CUBLAS}}),
-    ("CUDA provider", "problem", "not built for architecture 87", {"says": {"CUDAExecutionProvider": NO_KERNEL}}),
+    (
+        "onnxruntime",
+        "warning",
+        "1.23.2 with CPU is older than 1.24",
+        {"says": {"onnxruntime": CommandResult(0, "1.23.2 CPUExecutionProvider")}},
+    ),
+    (
+        "onnxruntime",
+        "warning",
+        "not on the GPU: PyPI has",
+        {"says": {"onnxruntime": CommandResult(0, "1.24.0 CPUExecutionProvider")}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'",
+        {"says": {"CUDAExecutionProvider": LOST_CUBLAS}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "not built for architecture 87",
+        {"says": {"CUDAExecutionProvider": NO_KERNEL}},
+    ),
     ("CUDA provider", "problem", "exit code -11", {"says": {"CUDAExecutionProvider": CommandResult(-11)}}),
-    ("Tensorrt provider", "warning", "no libnvinfer.so.10: ", {"says": {"TensorrtExecutionProvider": LOST_NVINFER}}),
-]  # fmt: skip
+    (
+        "Tensorrt provider",
+        "warning",
+        "no libnvinfer.so.10: ",
+        {"says": {"TensorrtExecutionProvider": LOST_NVINFER}},
+    ),
+]
 
 
 @pytest.mark.parametrize(

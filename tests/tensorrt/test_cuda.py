@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused(stream):
     for key in wrong_keys:
         with pytest.raises(IndexError):
             array[key]
-    with pytest.raises(ValueError, match="does not fit a view"):
+    with pytest.raises(ValueError, match="does not fit into one"):
         array[:2] = stream.zeros((3, 6), np.float32)
     with pytest.raises(ValueError, match="pitch"):
         array[:, :3].reshape(12)

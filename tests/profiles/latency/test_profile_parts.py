@@ -24,6 +24,7 @@ from ltbm.profiles.measure import (
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.machine import CommandResult, Machine
+from ltbm.runtime.stages.encoder import segment_tokens
 
 
 def test_a_summary_is_percentiles_and_the_interquartile_range():
@@ -126,7 +127,9 @@ def test_a_driver_that_does_not_answer_stops_no_measurement(tmp_path):
     def no_library(name):
         raise OSError(name)
 
-    facts = machine_facts(Machine(tmp_path, run=lambda command: CommandResult(9, "no devices"), load=no_library))
+    facts = machine_facts(
+        Machine(tmp_path, run=lambda command: CommandResult(9, "no devices"), load=no_library)
+    )
     assert facts["gpu"] is None and facts["gpu_clocks"] is None
 
 
