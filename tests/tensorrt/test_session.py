@@ -285,6 +285,23 @@ def test_outputs_have_the_shapes_that_inputs_give(device, built):
             engine.bind(arrays).run()
 
 
+def test_a_closed_engine_runs_no_more(device, built):
+    session = Session.open(built, backend="tensorrt")
+    engine = session.pipeline.engines.get("encoder")
+    arrays = {
+        "input_features": np.zeros((1, 128, 400), np.float32),
+        "frame_lengths": np.array([400], np.int32),
+        "audio_embeds": engine.zeros((1, 100, 32), np.float32),
+    }
+    bound = engine.bind(arrays)
+    for _ in range(3):  # plainly, to capture, and as a graph
+        bound.run()
+    session.close()
+    engine.close()  # once more is no error
+    with pytest.raises(RuntimeError, match="this TensorRT engine is closed"):
+        bound.run()
+
+
 def test_in_place_tensors_must_be_one_array(device, built):
     with Session.open(built, backend="tensorrt") as session:
         engine, d = session.pipeline.engines.get("decoder"), session.manifest.decoder
