@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ALIGNMENT = 256  # bytes, of what cudaMalloc gives
+STREAM = 0xF00D  # the handle of every stream
 GARBAGE = 0x7F  # what fresh memory holds: huge floats
 
 
@@ -65,6 +66,10 @@ class Driver:
                 return block[pointer - start : pointer - start + nbytes]
         raise AssertionError(f"{nbytes} bytes at {pointer:#x} are no memory of the device, or freed")
 
+    def owns(self, pointer: int) -> bool:
+        """Whether it is an address of the device."""
+        return any(start <= pointer < start + block.nbytes for start, block in self._device.items())
+
     def enqueue(self, work) -> None:
         (self._queue if self._captured is None else self._captured).append(work)
 
@@ -80,7 +85,7 @@ class Driver:
     # --- the calls ---
 
     def cudaStreamCreateWithFlags(self, flags):
-        return 0xF00D
+        return STREAM
 
     def cudaStreamDestroy(self, stream):
         self.flush()

@@ -1,5 +1,4 @@
-"""A GPU and a TensorRT of our own making: `ltbm build` and sessions run on them with the real graphs,
-on the CPU."""
+"""A fake GPU and a fake TensorRT: `ltbm build` and sessions run on them with the real graphs, on the CPU."""
 
 import _ctypes
 import shutil
@@ -8,7 +7,8 @@ import types
 
 import pytest
 
-from tests.support import fake_cuda, fake_tensorrt
+from tests.support import fake_cuda
+from tests.support.fake_tensorrt import FakeTensorRT
 
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
 MODULES_OVER_FAKES = (
@@ -35,7 +35,7 @@ class Device:
         self.tensorrt("10.16.1")
 
     def tensorrt(self, version: str) -> None:
-        self.trt = fake_tensorrt.tensorrt_module(self.driver, version)
+        self.trt = FakeTensorRT(self.driver, version)
         self._monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
         for name in MODULES_OVER_FAKES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)
