@@ -22,8 +22,10 @@ class Engines:
     """
 
     def __init__(self, files: EngineFiles, open_stage: Callable[[str, Path], Engine], in_turn: bool):
-        self.flavour, self.in_turn = files.flavour, in_turn
-        self._files, self._open_stage = files.stages, open_stage
+        self.flavour = files.flavour
+        self.in_turn = in_turn
+        self._files = files.stages
+        self._open_stage = open_stage
         self._engines: dict[str, Engine] = {}
 
     def open_all(self) -> None:

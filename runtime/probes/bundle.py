@@ -12,7 +12,7 @@ from ..machine import free_disk
 from ..stages.features import token_length
 from .facts import OK, PROBLEM, WARNING, Facts, Finding, mib
 
-TEXT_TOKENS = 256  # of a short prompt and answer, counted into the cache
+SHORT_TEXT_TOKENS = 256  # of a short prompt and answer, counted into the cache
 
 
 def bundle(facts: Facts, path: str) -> list[Finding]:
@@ -85,7 +85,7 @@ def _weight_bytes(opened: Bundle) -> int:
 
 def _cache_bytes(opened: Bundle) -> int:
     manifest = opened.manifest
-    tokens = token_length(manifest.audio.segment_frames) + TEXT_TOKENS
+    tokens = token_length(manifest.audio.segment_frames) + SHORT_TEXT_TOKENS
     return manifest.decoder.kv_bytes(tokens, manifest.precision.kv_itemsize)
 
 

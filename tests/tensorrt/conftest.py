@@ -23,7 +23,8 @@ class Device:
     """The fake device: its driver, its tensorrt, and how to change the version."""
 
     def __init__(self, monkeypatch):
-        self.cuda, self._monkeypatch = fake_cuda, monkeypatch
+        self.cuda = fake_cuda
+        self._monkeypatch = monkeypatch
         self.driver = self.cuda.Driver()
         for name in ("cuda", "cuda.bindings"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))

@@ -79,10 +79,8 @@ def cached(requirement: str, *also: str) -> Path:
 def stub_libraries(bindings: Path, folder: Path) -> Path:
     """Libraries under the names that the bindings need, with the symbols that nothing else gives them."""
     binary = bindings / "tensorrt_bindings" / "tensorrt.so"
-    compiler, tools = (
-        shutil.which("cc") or shutil.which("gcc"),
-        [shutil.which(name) for name in ("nm", "readelf")],
-    )
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    tools = [shutil.which(name) for name in ("nm", "readelf")]
     if not compiler or not all(tools):
         pytest.skip("no C compiler with nm and readelf to make the stub libraries")
     undefined = subprocess.run(
@@ -100,11 +98,9 @@ def stub_libraries(bindings: Path, folder: Path) -> Path:
 
 
 def ask(facts: dict, packages: Path, libraries: Path | None = None) -> dict:
-    environment = (
-        os.environ
-        | {"PYTHONPATH": python_path(packages)}
-        | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
-    )
+    environment = os.environ | {"PYTHONPATH": python_path(packages)}
+    if libraries:
+        environment["LD_LIBRARY_PATH"] = str(libraries)
     got = subprocess.run(
         [sys.executable, Path(finder.__file__).with_name("probe_bindings.py")],
         input=json.dumps(facts),

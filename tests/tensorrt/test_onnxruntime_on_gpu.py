@@ -90,7 +90,8 @@ def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
     from ltbm.runtime.backends.shape_ranges import OptimisationProfile
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ort.PROVIDERS.values()))
-    stream, profile = Stream(), OptimisationProfile("x", {})
+    stream = Stream()
+    profile = OptimisationProfile("x", {})
     cases = {
         "cpu": EngineOptions("cpu"),
         "cuda": EngineOptions("cuda", stream=stream),
