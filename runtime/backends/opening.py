@@ -130,10 +130,10 @@ _ONNXRUNTIME = Backend(
     "onnxruntime",
     {
         "cpu": DecoderFlavours(GQA, int8_kv=GQA_INT8_KV),
-        "cuda": DecoderFlavours(
-            STANDARD, quantised=STANDARD_QUANTISED
-        ),  # GroupQueryAttention takes no key bias there
-        "tensorrt": DecoderFlavours(GROWING),  # ONNX Runtime's provider knows no cache in place
+        # GroupQueryAttention takes no key bias there
+        "cuda": DecoderFlavours(STANDARD, quantised=STANDARD_QUANTISED),
+        # this provider updates no cache in place
+        "tensorrt": DecoderFlavours(GROWING),
     },
     _require_onnxruntime,
     _onnx_files,
@@ -141,9 +141,8 @@ _ONNXRUNTIME = Backend(
 )
 _TENSORRT = Backend(
     "tensorrt",
-    {
-        "cuda": DecoderFlavours(STANDARD)
-    },  # that of the newest TensorRT; `tensorrt_flavour` knows the older ones
+    # of TensorRT from 10.15 on: engines record theirs (`tensorrt_flavour`)
+    {"cuda": DecoderFlavours(STANDARD)},
     _require_tensorrt,
     _tensorrt_files,
     _open_tensorrt,

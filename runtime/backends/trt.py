@@ -103,13 +103,16 @@ class TensorRTEngine:
 
     def context(self, index: int) -> Any:
         """The execution context of one optimisation profile; RuntimeError once the engine is closed."""
-        if self._loaded is None:
-            raise RuntimeError("this TensorRT engine is closed: open the session again")
-        return self._loaded.contexts[index]
+        return self._open().contexts[index]
 
     def failure(self, what: str) -> RuntimeError:
         """The error to raise, with what TensorRT logged."""
         return RuntimeError(f"{what}{self._logger.take_errors()}")
+
+    def _open(self) -> LoadedEngine:
+        if self._loaded is None:
+            raise RuntimeError("this TensorRT engine is closed: open the session again")
+        return self._loaded
 
     def _deserialise(self, runtime, path: Path):
         """Mapped, so that the file is not in memory twice; on Jetson that decides whether a model fits."""
@@ -143,6 +146,7 @@ class TensorRTEngine:
 
     def _profile_for(self, arrays: Mapping[str, Array]) -> "ProfileContext":
         """The last profile that takes the inputs: decode before prefill."""
+        self._open()
         for profile_context in reversed(self._profile_contexts):
             if not profile_context.misfits(arrays):
                 return profile_context

@@ -1,6 +1,6 @@
 """Finds, in our own source, everything that it uses of tensorrt and of cuda-bindings.
 
-Names say what a value is: a variable or attribute called `engine` in these files is an ICudaEngine, and so on.
+Names say what a value is: a variable or attribute called `engine` in these files is an ICudaEngine.
 What a call on such a value gives must be held under the name of its class too, so a new use cannot hide.
 """
 
