@@ -213,7 +213,7 @@ class Jetson:
     """A Jetson module and its software."""
 
     model: str
-    l4t: tuple[int, ...]  # Jetson Linux, such as (36, 4, 3); empty where it is not told
+    l4t: tuple[int, ...]  # Jetson Linux, such as (36, 4, 3); empty where unknown
 
 
 def find_jetson(machine: Machine) -> Jetson | None:

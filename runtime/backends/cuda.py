@@ -56,8 +56,8 @@ class Stream:
     """The order in which everything on the GPU happens, and the source of its memory.
 
     Copies from the host pass through pinned memory of its own, so the caller may change or free the source
-    at once. Memory that nobody holds any more is used again, or freed when the
-    host waits anyhow: cudaFree waits for all work.
+    at once. Memory without a holder is used again, or freed when the host waits:
+    cudaFree waits for all work.
     """
 
     def __init__(self):

@@ -220,7 +220,7 @@ def _records(bundle: Bundle) -> list[Path]:
 
 
 def _read(record: Path) -> EngineFolder | str:
-    """The folder of a record, or why nobody can tell what its engines are good for."""
+    """The folder of a record, or why its engines cannot be loaded by any machine."""
     try:
         raw = json.loads(record.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:

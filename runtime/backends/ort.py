@@ -48,7 +48,7 @@ class OrtEngine:
         session = _open_session(path, options)
         self._session: onnxruntime.InferenceSession | None = session
         self._run_options = onnxruntime.RunOptions()
-        if self._stream:  # the next stage is behind this one on the stream: nobody needs to wait
+        if self._stream:  # the next stage follows on the stream: the host need not wait
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
         self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}

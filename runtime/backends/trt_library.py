@@ -19,7 +19,7 @@ MESSAGES_KEPT = 5
 class Logger(trt.ILogger):
     """Keeps TensorRT's last errors, which its calls do not return.
 
-    report: takes warnings and errors as they come; None where nobody reads them
+    report: takes warnings and errors as they come; None to drop them
     """
 
     def __init__(self):

@@ -123,7 +123,9 @@ def audio_files(facts: Facts) -> Finding:
     missing = [name for name in SOUND_FORMATS if name not in formats]
     version = f"libsndfile {soundfile.__libsndfile_version__}"
     if missing:
-        return Finding("audio files", WARNING, f"{version} reads no {', '.join(missing)}: upgrade soundfile")
+        return Finding(
+            "audio files", WARNING, f"{version} does not read {', '.join(missing)}: upgrade soundfile"
+        )
     return Finding("audio files", OK, f"{version}: {', '.join(SOUND_FORMATS)}")
 
 
