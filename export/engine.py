@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from ..plugins import library
@@ -23,7 +22,7 @@ from ..runtime.backends.engine_store import (
     this_target,
 )
 from ..runtime.backends.shape_ranges import Limits, OptimisationProfile, optimisation_profiles
-from ..runtime.backends.trt import Logger, process_logger, trt
+from ..runtime.backends.trt_library import Logger, process_logger, trt
 from ..runtime.bundle import Bundle
 from ..runtime.files import write_whole
 from ..runtime.machine import Machine, find_gpu, find_memory
@@ -151,7 +150,7 @@ def _build_stage(bundle: Bundle, key: Key, stage: str, workspace_gib: float, pro
     if plan is None:
         raise RuntimeError(f"TensorRT built no {stage} engine{logger.take_errors()}")
     seconds = time.perf_counter() - begun
-    folder = store(bundle, key, stage, plan, seconds, [asdict(profile) for profile in profiles])
+    folder = store(bundle, key, stage, plan, seconds, profiles)
     progress(f"{stage}: {plan.nbytes / 2**20:,.0f} MiB in {seconds:.0f} s")
     return folder
 

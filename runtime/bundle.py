@@ -1,5 +1,4 @@
-"""A bundle: the folder that `ltbm export` writes and everything else reads,
-described by its manifest.json."""
+"""A bundle: the folder that `ltbm export` writes and everything else reads, with its manifest.json."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -11,8 +10,7 @@ FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
 MANIFEST_NAME = "manifest.json"
 TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
-"""Encoder tokens of a segment: the conv with stride 2,
-then the average pool with stride 2 (`features.token_length`)."""
+"""Tokens of a segment: a convolution and an average pool, each with stride 2 (`features.token_length`)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class PromptSpec:
 
 @dataclass(frozen=True)
 class Precision:
-    """The types of a bundle's weights and values. Matrices of int4 and int8 are quantised in blocks;
-    the rest is float."""
+    """The types of a bundle's weights and values: floats, or matrices quantised in blocks to int4 or int8."""
 
     encoder: str  # weights and matrix products of the encoder and merge stages
     activations: str  # inputs of the LLM's matrix products, and its KV cache
@@ -116,9 +113,12 @@ class Precision:
     @property
     def runs_on(self) -> str:
         """Where such a bundle runs, in words."""
-        backends = (
-            "TensorRT" if self.signed else "ONNX Runtime" if self.block_size else "ONNX Runtime, TensorRT"
-        )
+        if self.signed:
+            backends = "TensorRT"
+        elif self.block_size:
+            backends = "ONNX Runtime"
+        else:
+            backends = "ONNX Runtime, TensorRT"
         return f"{backends}; GPUs only, for its bfloat16" if self._on_gpus_only else backends
 
     def obstacle(self, device: str) -> str:
@@ -134,18 +134,25 @@ class Precision:
         return "bfloat16" in (self.encoder, self.activations, self.lm_head)
 
     def __str__(self) -> str:
-        parts = [self.weights]
-        if self.block_size:
-            kind = "signed, for TensorRT" if self.signed else f"accuracy level {self.accuracy_level}"
-            parts[0] += f" in blocks of {self.block_size}, {'' if self.symmetric else 'asymmetric, '}{kind}"
+        parts = [self.weights + self._blocks()]
         for name in ("lm_head", "activations", "encoder", "embeddings"):
             if getattr(self, name) != self.weights:
                 parts.append(f"{name} {getattr(self, name)}")
         return "; ".join(parts)
 
+    def _blocks(self) -> str:
+        """How the weights are quantised, in words; empty where they are not."""
+        if not self.block_size:
+            return ""
+        asymmetric = "" if self.symmetric else "asymmetric, "
+        kind = "signed, for TensorRT" if self.signed else f"accuracy level {self.accuracy_level}"
+        return f" in blocks of {self.block_size}, {asymmetric}{kind}"
+
 
 @dataclass(frozen=True)
 class FileRecord:
+    """What the manifest says of one file."""
+
     sha256: str
     size: int  # bytes
 
@@ -173,25 +180,28 @@ class Manifest:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str, where: Path) -> "Manifest":
+    def from_json(cls, text: str, path: Path) -> "Manifest":
+        """Of the file at `path`; ValueError with what to do if it is not a manifest that this ltbm reads."""
         try:
             raw = json.loads(text)
             version = raw["format_version"]
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{where} is not a bundle manifest ({error}); run `ltbm export` again") from None
+            raise ValueError(f"{path} is not a bundle manifest ({error}); run `ltbm export` again") from None
         if version == 2:
             raw = _from_format_2(raw)
         elif version != FORMAT_VERSION:
             newer = isinstance(version, int) and version > FORMAT_VERSION
             advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
             raise ValueError(
-                f"{where} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; "
+                f"{path} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; "
                 f"{advice}"
             )
         try:
             return cls._from_dict(raw)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{where} lacks or garbles a field ({error}); run `ltbm export` again") from None
+            raise ValueError(
+                f"{path} lacks a field or has a wrong one ({error}); run `ltbm export` again"
+            ) from None
 
     @classmethod
     def _from_dict(cls, raw: dict) -> "Manifest":
@@ -202,16 +212,17 @@ class Manifest:
         values["audio"] = AudioSpec(**raw["audio"])
         values["encoder"] = EncoderSpec(**raw["encoder"])
         values["decoder"] = DecoderSpec(**raw["decoder"])
-        values["prompt"] = PromptSpec(
-            **raw["prompt"] | {"eos_token_ids": tuple(raw["prompt"]["eos_token_ids"])}
-        )
+        prompt = raw["prompt"]
+        values["prompt"] = PromptSpec(**prompt | {"eos_token_ids": tuple(prompt["eos_token_ids"])})
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
         return cls(**values)
 
 
 def _from_format_2(raw: dict) -> dict:
     """A manifest of format 2 as one of format 3."""
-    audio = {RENAMED_SINCE_2.get(name, name): value for name, value in dict(raw.get("audio") or {}).items()}
+    audio = {}
+    for name, value in dict(raw.get("audio") or {}).items():
+        audio[RENAMED_SINCE_2.get(name, name)] = value
     return raw | {"audio": audio, "format_version": FORMAT_VERSION}
 
 
@@ -229,21 +240,19 @@ class Bundle:
         Raises FileNotFoundError for what is missing and ValueError for what is wrong, with what to do.
         """
         path = Path(path)
-        where = path / MANIFEST_NAME
+        manifest = path / MANIFEST_NAME
         if not path.is_dir():
             raise FileNotFoundError(f"no bundle at {path}; make one with `ltbm export CHECKPOINT {path}`")
-        if not where.is_file():
+        if not manifest.is_file():
             raise FileNotFoundError(
-                f"{path} has no {MANIFEST_NAME}, so it is no bundle; run `ltbm export CHECKPOINT {path}`"
+                f"{path} has no {MANIFEST_NAME}, so it is not a bundle; run `ltbm export CHECKPOINT {path}`"
             )
-        bundle = cls(path, Manifest.from_json(where.read_text(encoding="utf-8"), where))
+        bundle = cls(path, Manifest.from_json(manifest.read_text(encoding="utf-8"), manifest))
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
-        if bundle.manifest.audio.token_length_rule != TOKEN_LENGTH_RULE:
-            raise ValueError(
-                f"{where} has token length rule {bundle.manifest.audio.token_length_rule!r}, known: "
-                f"{TOKEN_LENGTH_RULE!r}"
-            )
+        rule = bundle.manifest.audio.token_length_rule
+        if rule != TOKEN_LENGTH_RULE:
+            raise ValueError(f"{manifest} has token length rule {rule!r}, known: {TOKEN_LENGTH_RULE!r}")
         return bundle
 
     def file(self, name: str) -> Path:
@@ -263,6 +272,7 @@ class Bundle:
 
 
 def check_file(path: Path, record: FileRecord, verify: bool) -> None:
+    """FileNotFoundError or ValueError unless a file is as the manifest says; `verify` hashes it."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is named in the manifest but missing: half a bundle; run `ltbm export` again"
@@ -270,8 +280,8 @@ def check_file(path: Path, record: FileRecord, verify: bool) -> None:
     size = path.stat().st_size
     if size != record.size:
         raise ValueError(
-            f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; run `ltbm export` "
-            "again"
+            f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; "
+            "run `ltbm export` again"
         )
     if verify and file_sha256(path) != record.sha256:
         raise ValueError(

@@ -7,8 +7,10 @@ import sys
 
 from .arguments import UsageError
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-EXPECTED = (
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep their traceback
     ValueError,
     KeyError,
     TypeError,
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
-    except EXPECTED as error:
+    except EXPECTED_ERRORS as error:
         if args.debug:
             raise
         print(f"ltbm: {one_line(error)}", file=sys.stderr)
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _terminated(number, frame) -> None:
-    """A termination unwinds as Ctrl-C does, so that nothing half-written and no process stays behind."""
+    """End as Ctrl-C does, so that no half-written file and no process stays behind."""
     sys.exit(128 + number)
 
 
@@ -93,5 +95,6 @@ class VersionAction(argparse.Action):
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(str(text).split()) or type(error).__name__

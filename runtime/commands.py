@@ -153,13 +153,17 @@ def inspect(args) -> None:
 
 
 def describe(bundle) -> dict:
-    """What a user wants to know of a bundle, ready for a table or JSON."""
-    manifest = bundle.manifest
-    audio = bundle.manifest.audio
+    """A bundle's facts for users, ready for a table or JSON."""
     from .stages.features import token_length
 
+    manifest = bundle.manifest
+    audio = manifest.audio
+    llm = manifest.decoder
     tokens = token_length(audio.segment_frames)
-    itemsize = manifest.precision.kv_itemsize
+    kv_bytes = {}
+    for name, ratio in NAMED_RATIOS.items():
+        kept = Level(name, ratio).target(tokens)
+        kv_bytes[name] = llm.kv_bytes(kept, manifest.precision.kv_itemsize)
     return {
         "family": manifest.family,
         "source": manifest.source,
@@ -167,17 +171,13 @@ def describe(bundle) -> dict:
         "runs_on": manifest.precision.runs_on,
         "flavours": ", ".join(manifest.flavours),
         "encoder_width": audio.encoder_width,
-        "llm": f"{manifest.decoder.layers} layers, width {manifest.decoder.hidden_size}, "
-        f"{manifest.decoder.heads} heads, "
-        f"{manifest.decoder.kv_heads} KV heads, vocabulary {manifest.decoder.vocab_size}",
-        "max_positions": manifest.decoder.max_positions,
+        "llm": f"{llm.layers} layers, width {llm.hidden_size}, {llm.heads} heads, {llm.kv_heads} KV heads, "
+        f"vocabulary {llm.vocab_size}",
+        "max_positions": llm.max_positions,
         "longest_audio_seconds": audio.segment_seconds * audio.max_segments,
         "audio_tokens_per_segment": tokens,
         "stage_bytes": bundle.stage_bytes(),
-        "kv_bytes_per_segment": {
-            name: manifest.decoder.kv_bytes(Level(name, ratio).target(tokens), itemsize)
-            for name, ratio in NAMED_RATIOS.items()
-        },
+        "kv_bytes_per_segment": kv_bytes,
         "tensors": len(manifest.tensors),
         "tools": manifest.tools,
     }

@@ -1,4 +1,4 @@
-"""`ltbm doctor`: what this machine has and lacks for ltbm, one finding a line, with what to do."""
+"""`ltbm doctor`: what this machine has and lacks for ltbm, with what to do."""
 
 from collections.abc import Callable
 
@@ -15,21 +15,22 @@ PROBES = (*DEVICE_PROBES, *NVIDIA_PROBES, *PACKAGE_PROBES)
 def examine(bundle: str | None = None, machine: Machine | None = None) -> list[Finding]:
     """Every finding about this machine, and about a bundle if one is named."""
     facts = Facts.gather(machine or Machine())
-    findings = [finding for probe in PROBES for finding in _ask(probe, facts)]
+    findings: list[Finding] = []
+    for probe in PROBES:
+        findings += _run(probe, facts)
     if bundle is not None:
-        findings += [finding for probe in BUNDLE_PROBES for finding in _ask(probe, facts, bundle)]
+        for probe in BUNDLE_PROBES:
+            findings += _run(probe, facts, bundle)
     return findings
 
 
-def _ask(probe: Callable, *arguments) -> list[Finding]:
-    """A probe gives a finding, several, or none; one that fails is a finding itself,
-    and the others still run."""
+def _run(probe: Callable, *arguments) -> list[Finding]:
+    """A probe gives a finding, several, or None; one that fails becomes a warning, the others still run."""
     try:
         result = probe(*arguments)
     except Exception as error:
-        result = Finding(
-            probe.__name__.replace("_", " "),
-            WARNING,
-            f"could not be examined: {type(error).__name__}: {error}",
-        )
-    return result if isinstance(result, list) else [result] if result else []
+        name = probe.__name__.replace("_", " ")
+        return [Finding(name, WARNING, f"could not be examined: {type(error).__name__}: {error}")]
+    if result is None:
+        return []
+    return result if isinstance(result, list) else [result]

@@ -1,25 +1,31 @@
-"""What this machine is: its GPU and driver, its libraries, its memory.
-Every fact is read through a `Machine`."""
+"""What this machine is: its GPU and driver, its libraries, its memory, all read through a `Machine`."""
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .versions import cuda_version, dots, tensorrt_version
+
+KIB = 1024  # bytes; /proc counts in these
 ANSWER_SECONDS = 90  # the first load of CUDA's libraries from a slow disk takes most of it
 CUDA_LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
 CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn.so.8")
 TENSORRT_LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8")
 # CUdevice_attribute of cuda.h
-CAPABILITY_MAJOR, CAPABILITY_MINOR, INTEGRATED = 75, 76, 18
+CAPABILITY_MAJOR = 75
+CAPABILITY_MINOR = 76
+INTEGRATED = 18
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A finished command; `status` is None where it could not be run."""
+    """What a command printed, and its exit status, None where it could not be run."""
 
     status: int | None
     out: str = ""
@@ -27,6 +33,7 @@ class CommandResult:
 
 
 def run_command(command: Sequence[str]) -> CommandResult:
+    """Run to the end, for at most ANSWER_SECONDS."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL
@@ -50,7 +57,7 @@ class Machine:
     """Where facts are read.
 
     root: the folder of the system's files
-    run: a command's answer
+    run: runs a command
     load: a shared library by name or path; OSError if it does not load
     version: of an installed Python distribution, None if it is not
     """
@@ -61,8 +68,7 @@ class Machine:
     version: Callable[[str], str | None] = installed_version
 
     def read(self, path: str | Path) -> str | None:
-        """A text file's content without the white space and zero bytes around it;
-        None where there is none."""
+        """A text file without the white space and zero bytes around it; None where there is no such file."""
         try:
             return (self.root / path).read_text(errors="replace").strip("\0\n\t ")
         except OSError:
@@ -79,8 +85,12 @@ class Machine:
 
     def versions(self, distributions: Sequence[str]) -> dict[str, str]:
         """Name -> version of those that are installed."""
-        found = {name: self.version(name) for name in distributions}
-        return {name: number for name, number in found.items() if number}
+        installed = {}
+        for name in distributions:
+            version = self.version(name)
+            if version:
+                installed[name] = version
+        return installed
 
 
 @dataclass(frozen=True)
@@ -94,14 +104,18 @@ class Gpu:
     cuda: tuple[int, int]  # the newest CUDA that the driver runs
 
     @property
+    def compute_capability(self) -> str:
+        """As NVIDIA's documents write it: 8.7 is Orin."""
+        return dots(self.capability)
+
+    @property
     def architecture(self) -> str:
         """As nvcc and CUDA_ARCHITECTURES write it: 87 is Orin."""
         return f"{self.capability[0]}{self.capability[1]}"
 
 
 def find_gpu(machine: Machine) -> Gpu | None:
-    """None where there is no NVIDIA driver; RuntimeError with the reason where there is one and it does not
-    answer."""
+    """None where there is no NVIDIA driver; RuntimeError where there is one that does not answer."""
     driver = driver_version(machine)
     try:
         cuda = machine.load("libcuda.so.1")
@@ -109,78 +123,55 @@ def find_gpu(machine: Machine) -> Gpu | None:
         if driver is None:
             return None
         raise RuntimeError(
-            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): start a container with --gpus "
-            "all, "
-            "or --runtime nvidia on Jetson"
+            f"driver {driver} is loaded, its libcuda.so.1 is not ({error}): "
+            "start a container with --gpus all, or --runtime nvidia on Jetson"
         ) from None
     _call(cuda, "cuInit", 0)
-    device = ctypes.c_int()
-    _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
+    device = _integer(cuda, "cuDeviceGet", 0)
     name = ctypes.create_string_buffer(256)
-    memory = ctypes.c_size_t()
     _call(cuda, "cuDeviceGetName", name, len(name), device)
+    memory = ctypes.c_size_t()
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
-    version = _integer(cuda, "cuDriverGetVersion")
-    major, minor, integrated = (
-        _integer(cuda, "cuDeviceGetAttribute", which, device)
-        for which in (CAPABILITY_MAJOR, CAPABILITY_MINOR, INTEGRATED)
-    )
-    return Gpu(
-        name.value.decode(errors="replace"),
-        (major, minor),
-        memory.value,
-        bool(integrated),
-        cuda_version(version),
-    )
+    major = _integer(cuda, "cuDeviceGetAttribute", CAPABILITY_MAJOR, device)
+    minor = _integer(cuda, "cuDeviceGetAttribute", CAPABILITY_MINOR, device)
+    integrated = bool(_integer(cuda, "cuDeviceGetAttribute", INTEGRATED, device))
+    newest_cuda = cuda_version(_integer(cuda, "cuDriverGetVersion"))
+    return Gpu(name.value.decode(errors="replace"), (major, minor), memory.value, integrated, newest_cuda)
 
 
-def _integer(cuda, function: str, *arguments) -> int:
+def _integer(cuda: ctypes.CDLL, function: str, *arguments: int) -> int:
     """The int that a driver call writes through its first argument."""
     value = ctypes.c_int()
     _call(cuda, function, ctypes.byref(value), *arguments)
     return value.value
 
 
-def _call(cuda, function: str, *arguments) -> None:
+def _call(cuda: ctypes.CDLL, function: str, *arguments: Any) -> None:
+    """RuntimeError with the driver's name of the error if it failed."""
     status = getattr(cuda, function)(*arguments)
     if status:
         reason = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(reason))
         raise RuntimeError(
-            f"{function} says {(reason.value or b'error').decode()} ({status}): the driver and its "
-            "libraries do not go together; "
-            "reboot after a driver update, and do not mix versions between host and container"
+            f"{function} fails with {(reason.value or b'error').decode()} ({status}): "
+            "the driver and its libraries do not go together; reboot after a driver update, "
+            "and do not mix versions between host and container"
         )
 
 
 def driver_version(machine: Machine) -> str | None:
     """Of the kernel module, such as 540.4.0."""
     text = machine.read("proc/driver/nvidia/version")
-    words = text.splitlines()[0].split() if text else []
-    return next(
-        (word for word in words if word.replace(".", "").isdigit() and "." in word),
-        "of unknown version" if words else None,
-    )
+    if not text:
+        return None
+    for word in text.splitlines()[0].split():
+        if "." in word and word.replace(".", "").isdigit():
+            return word
+    return "of unknown version"
 
 
-def cuda_version(number: int) -> tuple[int, int]:
-    """CUDA's 12060 -> (12, 6)."""
-    return number // 1000, number % 1000 // 10
-
-
-def tensorrt_version(number: int) -> tuple[int, int, int]:
-    """TensorRT's 101600 -> (10, 16, 0), and its 8602, as it was before version 10, -> (8, 6, 2)."""
-    step = 10_000 if number >= 10_000 else 1000
-    return number // step, number % step // 100, number % 100
-
-
-cudnn_version = tensorrt_version
-"""cuDNN's 90300 -> (9, 3, 0), and its 8907, as it was before version 9, -> (8, 9, 7)."""
-
-
-def ask_module(machine: Machine, module: str, expression: str) -> str | None:
-    """What `expression` prints after `import module`, in a process of its own because broken libraries can
-    end one.
+def query_module(machine: Machine, module: str, expression: str) -> str | None:
+    """What `expression` prints after `import module`, in a process of its own: broken libraries can end one.
 
     None where there is no such module; RuntimeError with the reason where it does not load.
     """
@@ -194,15 +185,27 @@ def ask_module(machine: Machine, module: str, expression: str) -> str | None:
 
 
 def find_tensorrt(machine: Machine) -> str | None:
-    """The version of Python's tensorrt, such as 10.3.0; None and RuntimeError as `ask_module`."""
-    return ask_module(machine, "tensorrt", "tensorrt.__version__")
+    """The version of Python's tensorrt, such as 10.3.0; None and RuntimeError as `query_module`."""
+    return query_module(machine, "tensorrt", "tensorrt.__version__")
 
 
 def system_tensorrt(machine: Machine) -> tuple[int, int, int] | None:
-    """The version of the libnvinfer that the loader finds,
-    as a JetPack or an archive on LD_LIBRARY_PATH installs it."""
-    found = machine.first(TENSORRT_LIBRARIES)
-    return tensorrt_version(found[1].getInferLibVersion()) if found else None
+    """The version of the libnvinfer that the loader finds, from JetPack or an archive on LD_LIBRARY_PATH."""
+    loaded = machine.first(TENSORRT_LIBRARIES)
+    if loaded is None:
+        return None
+    _, library = loaded
+    return tensorrt_version(library.getInferLibVersion())
+
+
+def tensorrt_advice(machine: Machine) -> str:
+    """How to install Python's tensorrt."""
+    if find_jetson(machine):
+        return (
+            "it comes with JetPack: sudo apt install python3-libnvinfer, and make the virtual environment "
+            "with --system-site-packages"
+        )
+    return "pip install 'ltbm[tensorrt]'"
 
 
 @dataclass(frozen=True)
@@ -210,25 +213,24 @@ class Jetson:
     """A Jetson module and its software."""
 
     model: str
-    l4t: tuple[int, ...]  # Jetson Linux, such as (36, 4, 3); empty where it is not told
+    l4t: tuple[int, ...]  # Jetson Linux, such as (36, 4, 3); empty where unknown
 
 
 def find_jetson(machine: Machine) -> Jetson | None:
-    """From /etc/nv_tegra_release (`# R36 (release), REVISION: 4.3, ...`) and the device tree,
-    which containers see too."""
+    """From the device tree and /etc/nv_tegra_release, which containers see too."""
     model = machine.read("proc/device-tree/model")
     release = machine.read("etc/nv_tegra_release")
     if release is None and "Jetson" not in (model or ""):
         return None
-    return Jetson(model or "a Jetson", _l4t(release or ""))
+    return Jetson(model or "a Jetson", _l4t_version(release or ""))
 
 
-def _l4t(release: str) -> tuple[int, ...]:
-    major, _, rest = release.partition("(release), REVISION:")
-    digits = major.strip("# R") + "." + rest.split(",")[0].strip()
-    return (
-        tuple(int(part) for part in digits.split(".")) if rest and digits.replace(".", "").isdigit() else ()
-    )
+def _l4t_version(release: str) -> tuple[int, ...]:
+    """`# R36 (release), REVISION: 4.3, ...` -> (36, 4, 3)."""
+    match = re.match(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)", release)
+    if match is None:
+        return ()
+    return tuple(int(part) for part in f"{match[1]}.{match[2]}".split("."))
 
 
 @dataclass(frozen=True)
@@ -242,23 +244,47 @@ class Memory:
 
 
 def find_memory(machine: Machine) -> Memory | None:
+    """None where the system does not tell."""
     text = machine.read("proc/meminfo")
     if text is None:
         return None
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    total, available = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    limit, used = (machine.read(f"sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit and limit.isdigit() and used and used.isdigit() and int(limit) < total:
-        kinds = dict(line.split() for line in (machine.read("sys/fs/cgroup/memory.stat") or "").splitlines())
-        held = int(used) - int(kinds.get("inactive_file", 0))  # cached files go when memory is asked for
-        total = int(limit)
-        available = min(available, int(limit) - held)
-    swaps = [line.split() for line in (machine.read("proc/swaps") or "").splitlines()[1:]]
-    zram = sum(int(size) * 1024 for name, _, size, *_ in swaps if "zram" in name)
-    return Memory(total, available, sum(int(size) * 1024 for _, _, size, *_ in swaps) - zram, zram)
+    total = int(lines["MemTotal"].split()[0]) * KIB
+    available = int(lines["MemAvailable"].split()[0]) * KIB
+    limit = _number(machine.read("sys/fs/cgroup/memory.max"))
+    used = _number(machine.read("sys/fs/cgroup/memory.current"))
+    if limit is not None and used is not None and limit < total:
+        total = limit
+        available = min(available, limit - used + _reclaimable(machine))
+    swap, zram = _swap_and_zram(machine)
+    return Memory(total, available, swap, zram)
+
+
+def _number(text: str | None) -> int | None:
+    """None for what is not a number: a container without a limit has `max`."""
+    return int(text) if text and text.isdigit() else None
+
+
+def _reclaimable(machine: Machine) -> int:
+    """Bytes that a container uses for cached files, which are dropped when memory is needed."""
+    text = machine.read("sys/fs/cgroup/memory.stat") or ""
+    uses = dict(line.split() for line in text.splitlines())
+    return int(uses.get("inactive_file", 0))
+
+
+def _swap_and_zram(machine: Machine) -> tuple[int, int]:
+    """Bytes of swap on disks, and of swap compressed into memory."""
+    swap = zram = 0
+    for line in (machine.read("proc/swaps") or "").splitlines()[1:]:
+        name, _, kibibytes, *_ = line.split()
+        if "zram" in name:
+            zram += int(kibibytes) * KIB
+        else:
+            swap += int(kibibytes) * KIB
+    return swap, zram
 
 
 def free_disk(folder: Path) -> int:
     """Bytes that this user may still write under `folder`."""
-    room = os.statvfs(folder)
-    return room.f_bavail * room.f_frsize
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

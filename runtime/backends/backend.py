@@ -42,8 +42,7 @@ class EngineOptions:
     threads: on the CPU, all cores for None
     stream: orders the work on a GPU; None on the CPU
     profile: the shapes for ONNX Runtime's TensorRT provider; None for a graph that it does not run
-    stepping: each run follows the one before at once, as the LLM's do;
-        ONNX Runtime's threads on the CPU stay awake
+    stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's CPU threads stay awake
     """
 
     device: str
@@ -59,8 +58,7 @@ class Backend:
 
     devices: what it runs on, the default first, and the decoder flavours there
     require: raises where this installation lacks what a device needs, with the command that brings it
-    files: the files of a bundle for a device and a KV cache type;
-        FileNotFoundError says how to make what is missing
+    files: of a bundle for a device and a KV cache type; FileNotFoundError says how to make what is missing
     open: an engine from its file
     """
 

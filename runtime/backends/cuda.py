@@ -1,5 +1,4 @@
-"""Memory on a CUDA GPU behind the Array interface, one stream for all of it,
-and graphs of what the stream did."""
+"""Arrays on a CUDA GPU, the stream on which all work is done in order, and graphs of that work."""
 
 import ctypes
 import weakref
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 
 try:
-    from cuda.bindings import runtime as cudart  # pyright: ignore[reportMissingImports]  # of an extra
+    # Installed on machines with an NVIDIA GPU only.
+    from cuda.bindings import runtime as cudart  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise ImportError(
         f"arrays on the GPU need cuda-bindings ({error}): pip install 'cuda-bindings==12.*' under CUDA 12 "
@@ -21,54 +21,66 @@ STAGING_BYTES = 4 * 2**20  # pinned host memory through which copies to the devi
 RETIRED_BYTES = 64 * 2**20  # of device memory that may wait to be freed
 
 
-def check(result: tuple) -> Any:
-    """The values of a CUDA call (none, one, or a tuple); MemoryError or RuntimeError if it failed."""
+def check(result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of a CUDA call; MemoryError or RuntimeError if it failed."""
     error, *values = result
-    if error != cudart.cudaError_t.cudaSuccess:
-        _, text = cudart.cudaGetErrorString(error)
-        text = text.decode() if isinstance(text, bytes) else text
-        if error == cudart.cudaError_t.cudaErrorMemoryAllocation:
-            raise MemoryError(
-                f"the GPU has no memory left ({text}): end other programs, keep fewer audio tokens, or open "
-                "with low_memory"
-            )
-        raise RuntimeError(f"CUDA call failed: {text}; `ltbm doctor` says what this machine lacks")
-    return values[0] if len(values) == 1 else tuple(values) or None
+    if error == cudart.cudaError_t.cudaSuccess:
+        return tuple(values)
+    text = _error_text(error)
+    if error == cudart.cudaError_t.cudaErrorMemoryAllocation:
+        raise MemoryError(
+            f"the GPU has no memory left ({text}): end other programs, keep fewer audio tokens, "
+            "or open with low_memory"
+        )
+    raise RuntimeError(f"CUDA call failed: {text}; `ltbm doctor` says what this machine lacks")
+
+
+def check_value(result: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call that gives one: an address, a handle or an object."""
+    (value,) = check(result)
+    return value
+
+
+def _error_text(error) -> str:
+    _, text = cudart.cudaGetErrorString(error)
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def free_memory() -> int:
     """Bytes free on the device."""
-    return check(cudart.cudaMemGetInfo())[0]
+    free, _ = check(cudart.cudaMemGetInfo())
+    return free
 
 
 class Stream:
     """The order in which everything on the GPU happens, and the source of its memory.
 
-    Copies from the host pass through pinned memory of its own,
-    so the caller may change or free the source at once.
-    Memory that nobody holds any more is used again, or freed when someone waits anyhow:
-    cudaFree would wait for all work.
+    Copies from the host pass through pinned memory of its own, so the caller may change or free the source
+    at once. Memory without a holder is used again, or freed when the host waits:
+    cudaFree waits for all work.
     """
 
     def __init__(self):
-        self.handle = int(check(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)))
+        self.handle = int(check_value(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)))
         weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
-        pointer = int(check(cudart.cudaHostAlloc(STAGING_BYTES, cudart.cudaHostAllocDefault)))
-        weakref.finalize(self, cudart.cudaFreeHost, pointer)
-        self._staging = np.ctypeslib.as_array((ctypes.c_uint8 * STAGING_BYTES).from_address(pointer))
-        self._staged = 0  # bytes of it that copies still read
+        pinned = int(check_value(cudart.cudaHostAlloc(STAGING_BYTES, cudart.cudaHostAllocDefault)))
+        weakref.finalize(self, cudart.cudaFreeHost, pinned)
+        self._staging = np.ctypeslib.as_array((ctypes.c_uint8 * STAGING_BYTES).from_address(pinned))
+        self._staged = 0  # bytes of it that copies not yet done may still read
         self._retired: list[tuple[int, int]] = []  # (bytes, pointer)
         weakref.finalize(self, _free, self._retired)
 
     def synchronize(self) -> None:
-        """Wait until all that was asked for is done."""
+        """Wait until all work on the stream is done."""
         check(cudart.cudaStreamSynchronize(self.handle))
         self._staged = 0
         _free(self._retired)
 
     def empty(self, shape: tuple[int, ...], dtype) -> "CudaArray":
+        """An array whose values are not set."""
         dtype = np.dtype(dtype)
-        return CudaArray(self, Memory(self, prod(shape) * dtype.itemsize), 0, tuple(map(int, shape)), dtype)
+        memory = Memory(self, prod(shape) * dtype.itemsize)
+        return CudaArray(self, memory, 0, tuple(map(int, shape)), dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype) -> "CudaArray":
         array = self.empty(shape, dtype)
@@ -77,21 +89,21 @@ class Stream:
         return array
 
     def allocate(self, nbytes: int) -> int:
-        """The address of so many bytes: retired ones of that size, or new ones."""
+        """The address of `nbytes` bytes: retired ones of that size, or new ones."""
         for index, (size, pointer) in enumerate(self._retired):
             if size == nbytes:
                 del self._retired[index]
                 return pointer
         try:
-            return int(check(cudart.cudaMalloc(nbytes)))
+            return int(check_value(cudart.cudaMalloc(nbytes)))
         except MemoryError:
             if not self._retired:
                 raise
         self.synchronize()
-        return int(check(cudart.cudaMalloc(nbytes)))
+        return int(check_value(cudart.cudaMalloc(nbytes)))
 
     def retire(self, nbytes: int, pointer: int) -> None:
-        """Work that was asked for may still use these bytes; what is asked for from now on comes after it."""
+        """Keep bytes for later: work on the stream may still use them, and new work comes after it."""
         self._retired.append((nbytes, pointer))
         if sum(size for size, _ in self._retired) > RETIRED_BYTES:
             _free(self._retired)
@@ -105,36 +117,30 @@ class Stream:
     def write(self, pointer: int, source: np.ndarray) -> None:
         """Copy a host array to a device address."""
         data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+        to_device = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         for start in range(0, len(data), STAGING_BYTES):
-            part = data[start : start + STAGING_BYTES]
-            if self._staged + len(part) > STAGING_BYTES:
-                self.synchronize()
-            staged = self._staging[self._staged : self._staged + len(part)]
-            staged[:] = part
-            self._staged += len(part)
-            check(
-                cudart.cudaMemcpyAsync(
-                    pointer + start,
-                    staged.ctypes.data,
-                    len(part),
-                    cudart.cudaMemcpyKind.cudaMemcpyHostToDevice,
-                    self.handle,
-                )
-            )
+            part = self._stage(data[start : start + STAGING_BYTES])
+            to = pointer + start
+            check(cudart.cudaMemcpyAsync(to, part.ctypes.data, len(part), to_device, self.handle))
+
+    def _stage(self, data: np.ndarray) -> np.ndarray:
+        """A copy of bytes in pinned memory, waiting for room there."""
+        if self._staged + len(data) > STAGING_BYTES:
+            self.synchronize()
+        staged = self._staging[self._staged : self._staged + len(data)]
+        staged[:] = data
+        self._staged += len(data)
+        return staged
 
     def capture(self, work: Callable[[], None]) -> "Graph":
-        """What `work` asks of the stream, as a graph, without doing it;
-        RuntimeError if something in it cannot be captured."""
-        check(
-            cudart.cudaStreamBeginCapture(
-                self.handle, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            )
-        )
+        """What `work` puts on the stream, as a graph, without doing it; RuntimeError where that fails."""
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(cudart.cudaStreamBeginCapture(self.handle, mode))
         try:
             work()
         finally:
-            ended = cudart.cudaStreamEndCapture(self.handle)  # leaves capture mode, whatever happened
-        return Graph(self, check(ended))
+            result = cudart.cudaStreamEndCapture(self.handle)  # leaves capture mode, whatever happened
+        return Graph(self, check_value(result))
 
 
 class Graph:
@@ -143,7 +149,7 @@ class Graph:
     def __init__(self, stream: Stream, captured):
         self._stream = stream
         try:
-            self._executable = check(cudart.cudaGraphInstantiate(captured, 0))
+            self._executable = check_value(cudart.cudaGraphInstantiate(captured, 0))
         finally:
             check(cudart.cudaGraphDestroy(captured))
         weakref.finalize(self, cudart.cudaGraphExecDestroy, self._executable)
@@ -164,8 +170,7 @@ class Memory:
 class CudaArray:
     """An array on the device: what the stages use of numpy's interface (`ltbm.runtime.engine.Array`).
 
-    Items along the first axis are contiguous and `pitch` bytes apart;
-    everything happens in the order of the stream.
+    Items along the first axis are contiguous and `pitch` bytes apart. All work is in the order of the stream.
     """
 
     def __init__(
@@ -178,12 +183,12 @@ class CudaArray:
         pitch: int | None = None,
     ):
         self.stream = stream
-        self._memory = memory
-        self._offset = offset
         self.shape = shape
         self.dtype = dtype
         self.item_bytes = prod(shape[1:]) * dtype.itemsize
         self.pitch = self.item_bytes if pitch is None else pitch
+        self._memory = memory
+        self._offset = offset  # bytes
 
     @property
     def pointer(self) -> int:
@@ -197,99 +202,102 @@ class CudaArray:
     def contiguous(self) -> bool:
         return self.pitch == self.item_bytes or self.shape[0] <= 1
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def reshape(self, *shape: int) -> "CudaArray":
         if not self.contiguous:
             raise ValueError(
                 f"an array of pitch {self.pitch} cannot be reshaped from {self.shape} to {shape}"
             )
-        full = _full_shape(shape, prod(self.shape))
-        if prod(full) != prod(self.shape):
-            raise ValueError(f"{self.shape} has not as many values as {full}")
-        return CudaArray(self.stream, self._memory, self._offset, full, self.dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
+        total = prod(self.shape)
+        known = prod(n for n in shape if n != -1)
+        rest = total // known if known else 0
+        shape = tuple(rest if n == -1 else int(n) for n in shape)
+        if prod(shape) != total:
+            raise ValueError(f"{self.shape} has not as many values as {shape}")
+        return CudaArray(self.stream, self._memory, self._offset, shape, self.dtype)
 
     def __getitem__(self, key) -> "CudaArray":
         """A view: an index or a slice along the first axis, or a slice of the first and one of the second."""
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if isinstance(first, (int, np.integer)) and not rest:
-            index = int(first)
-            start, _ = _bounds(slice(index, index + 1 or None), self.shape[0])
+        if isinstance(key, (int, np.integer)):
+            start, _ = _bounds(slice(key, key + 1 or None), self.shape[0])
             offset = self._offset + start * self.pitch
             return CudaArray(self.stream, self._memory, offset, self.shape[1:], self.dtype)
-        start, count = _bounds(first, self.shape[0])
+        slices = list(key) if isinstance(key, tuple) else [key]
+        if len(slices) not in (1, 2):
+            raise IndexError(f"{key!r}: arrays on the device take slices along the first two axes")
+        start, count = _bounds(slices[0], self.shape[0])
         offset = self._offset + start * self.pitch
         shape = (count, *self.shape[1:])
-        for part in rest:
-            start, count = _bounds(part, self.shape[1])
+        if len(slices) == 2:
+            start, count = _bounds(slices[1], self.shape[1])
             offset += start * prod(self.shape[2:]) * self.dtype.itemsize
             shape = (shape[0], count, *shape[2:])
         return CudaArray(self.stream, self._memory, offset, shape, self.dtype, self.pitch)
 
     def __setitem__(self, key, value) -> None:
         """Copy from the device or the host, whose values are cast as numpy casts them."""
-        target = self[key]
-        if not isinstance(value, CudaArray) or value.dtype != target.dtype:  # the device has no casting copy
-            host = np.broadcast_to(np.asarray(value), target.shape)
-            target._write(host.astype(target.dtype, casting="same_kind", copy=False))
-        elif value.shape != target.shape:
-            raise ValueError(f"an array of {value.shape} does not fit into one of {target.shape}")
+        view = self[key]
+        if not isinstance(value, CudaArray) or value.dtype != view.dtype:  # the device has no casting copy
+            values = np.broadcast_to(np.asarray(value), view.shape)
+            view._write(values.astype(view.dtype, casting="same_kind", copy=False))
+        elif value.shape != view.shape:
+            raise ValueError(f"an array of {value.shape} does not fit into one of {view.shape}")
         else:
-            kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-            _copy(target.pointer, target, value.pointer, value, kind)
+            to_device = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+            _copy(view.pointer, view.pitch, value, to_device)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """The values on the host, once the device has computed them."""
         host = np.empty(self.shape, self.dtype)
-        _copy(host.ctypes.data, None, self.pointer, self, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+        _copy(host.ctypes.data, self.item_bytes, self, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
         self.stream.synchronize()
         return host if dtype is None else host.astype(dtype, copy=False)
 
     def _write(self, source: np.ndarray) -> None:
         if self.contiguous:
             return self.stream.write(self.pointer, source)
-        for row, values in enumerate(source):
-            self[row]._write(values)
+        for index, values in enumerate(source):
+            self[index]._write(values)
 
 
-def _full_shape(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
-    """`shape` with -1 replaced by what is left of `total` values."""
-    known = prod(n for n in shape if n != -1)
-    left = total // known if known else 0
-    return tuple(left if n == -1 else int(n) for n in shape)
-
-
-def _copy(to: int, target: CudaArray | None, source: int, array: CudaArray, kind) -> None:
-    """Copy `array` from the address `source` to `to`, laid out as `target`, or without gaps for None."""
-    if not array.nbytes:
+def _copy(to: int, to_pitch: int, source: CudaArray, kind) -> None:
+    """Copy an array to the address `to`, where its items are to lie `to_pitch` bytes apart."""
+    if not source.nbytes:
         return
-    handle = array.stream.handle
-    without_gaps = target is None or target.contiguous
-    if without_gaps and array.contiguous:
-        check(cudart.cudaMemcpyAsync(to, source, array.nbytes, kind, handle))
-        return
-    pitched = array if target is None or not array.contiguous else target
-    width = pitched.item_bytes
-    target_pitch = width if target is None or target.contiguous else target.pitch
-    source_pitch = width if array.contiguous else array.pitch
-    rows = pitched.shape[0]
-    check(cudart.cudaMemcpy2DAsync(to, target_pitch, source, source_pitch, width, rows, kind, handle))
+    handle = source.stream.handle
+    width = source.item_bytes
+    rows = source.shape[0] if source.shape else 1
+    if rows == 1 or source.pitch == to_pitch == width:
+        check(cudart.cudaMemcpyAsync(to, source.pointer, source.nbytes, kind, handle))
+    else:
+        check(cudart.cudaMemcpy2DAsync(to, to_pitch, source.pointer, source.pitch, width, rows, kind, handle))
 
 
-def _bounds(part: Any, length: int) -> tuple[int, int]:
+def _bounds(part, length: int) -> tuple[int, int]:
     """(start, count) of a slice; IndexError for what numpy would not take or would cut silently."""
     if not isinstance(part, slice) or part.step not in (None, 1):
         raise IndexError(f"{part!r}: arrays on the device take slices of step 1 along the first two axes")
-    start = 0 if part.start is None else part.start + length * (part.start < 0)
-    stop = length if part.stop is None else part.stop + length * (part.stop < 0)
+    start = _from_start(part.start, length, default=0)
+    stop = _from_start(part.stop, length, default=length)
     if not 0 <= start <= stop <= length:
         raise IndexError(f"{part.start}:{part.stop} is outside 0 to {length}")
-    return int(start), int(stop - start)
+    return start, stop - start
+
+
+def _from_start(index: int | None, length: int, default: int) -> int:
+    """An end of a slice counted from the start."""
+    if index is None:
+        return default
+    return int(index + length if index < 0 else index)
 
 
 def _free(retired: list[tuple[int, int]]) -> None:
-    """Give all of it back. What cudaFree returns is not looked at: it repeats errors of earlier calls,
-    and nobody could be told."""
+    """Give all of it back.
+
+    The results of cudaFree are not checked: it repeats errors of earlier calls, which were raised there.
+    """
     while retired:
-        cudart.cudaFree(retired.pop()[1])
+        _, pointer = retired.pop()
+        cudart.cudaFree(pointer)

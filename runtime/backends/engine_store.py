@@ -1,21 +1,23 @@
-"""TensorRT engines of a bundle: `engines/<key>/`, each folder with an engines.json that says what they are
-good for."""
+"""TensorRT engines of a bundle: folders `engines/<key>/`, each with an engines.json that describes it."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from ..bundle import Bundle
 from ..files import file_sha256, write_whole
-from .shape_ranges import GROWING, Limits
+from .flavours import tensorrt_flavour
+from .shape_ranges import Limits, OptimisationProfile
 
-FOLDER, RECORD, FORMAT = "engines", "engines.json", 2
+FOLDER = "engines"  # of a bundle
+RECORD = "engines.json"
+FORMAT = 2  # of the record; 1 counted audio in windows
 STAGES = ("encoder", "merge", "decoder")
-IN_PLACE_SINCE = (10, 15)  # TensorRT's KVCacheUpdate, which `std24` needs
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Target:
     @property
     def flavour(self) -> str:
         """The decoder graph for this TensorRT."""
-        return "std24" if version_tuple(self.tensorrt) >= IN_PLACE_SINCE else GROWING
+        return tensorrt_flavour(self.tensorrt)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Key:
         graphs = {stage: _stage_hash(bundle, stage, target.flavour) for stage in STAGES}
         return cls(target, graphs, target.flavour, str(bundle.manifest.precision), limits)
 
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Key":
+        target = Target(**raw["target"])
+        limits = Limits(**raw["limits"])
+        return cls(target, raw["graphs"], raw["flavour"], raw["precision"], limits)
+
     @property
     def digest(self) -> str:
         """The folder's name."""
@@ -61,7 +69,12 @@ class StageRecord:
     sha256: str
     size: int  # bytes
     seconds: float  # that its build took
-    profiles: list[dict] = field(default_factory=list)  # name, shapes, values as `shape_ranges.Profile`
+    profiles: Sequence[OptimisationProfile] = ()
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "StageRecord":
+        profiles = [OptimisationProfile.from_json(profile) for profile in raw["profiles"]]
+        return cls(raw["sha256"], raw["size"], raw["seconds"], profiles)
 
 
 @dataclass(frozen=True)
@@ -77,37 +90,39 @@ class EngineFolder:
         return self.path / f"{stage}.engine"
 
     def damage(self) -> list[str]:
-        """What is missing or cut."""
-        lost = [f"no {stage} engine" for stage in STAGES if stage not in self.stages]
-        return lost + [
-            f"{self.file(stage).name} is missing or has another size"
-            for stage, record in self.stages.items()
-            if not self.file(stage).is_file() or self.file(stage).stat().st_size != record.size
-        ]
+        """What is missing or cut, in words."""
+        words = [f"no {stage} engine" for stage in STAGES if stage not in self.stages]
+        for stage, record in self.stages.items():
+            file = self.file(stage)
+            if not file.is_file() or file.stat().st_size != record.size:
+                words.append(f"{file.name} is missing or has another size")
+        return words
 
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """10.15.1.29 -> (10, 15)."""
-    return tuple(int(part) for part in version.split(".")[:2])
+    def to_json(self) -> str:
+        stages = {stage: asdict(record) for stage, record in self.stages.items()}
+        facts = {"format": FORMAT, "key": asdict(self.key), "built": self.built, "stages": stages}
+        return json.dumps(facts, indent=1)
 
 
 def graph_file(stage: str, flavour: str) -> str:
     """The ONNX file that a stage's engine is built from."""
-    return {"encoder": "encoder.onnx", "merge": "merge.trt.onnx", "decoder": f"decoder.{flavour}.onnx"}[stage]
+    files = {"encoder": "encoder.onnx", "merge": "merge.trt.onnx", "decoder": f"decoder.{flavour}.onnx"}
+    return files[stage]
 
 
 def _stage_hash(bundle: Bundle, stage: str, flavour: str) -> str:
-    files = graph_file(stage, flavour), f"{stage}.weights"
-    for name in files:
+    digest = hashlib.sha256()
+    for name in (graph_file(stage, flavour), f"{stage}.weights"):
         bundle.file(name)  # says what the bundle lacks
-    return hashlib.sha256("".join(bundle.manifest.files[name].sha256 for name in files).encode()).hexdigest()
+        digest.update(bundle.manifest.files[name].sha256.encode())
+    return digest.hexdigest()
 
 
 def this_target() -> Target:
     """Of this machine; ImportError, FileNotFoundError or RuntimeError say what it lacks."""
     from ...plugins import library
     from ..machine import Machine, find_gpu
-    from .trt import trt
+    from .trt_library import trt
 
     gpu = find_gpu(Machine())
     if gpu is None:
@@ -115,112 +130,119 @@ def this_target() -> Target:
             "no NVIDIA GPU or driver is found here; engines are built and run on the GPU they are for. "
             "`ltbm doctor` says more"
         )
-    return Target(
-        trt.__version__,
-        "{}.{}".format(*gpu.capability),
-        gpu.name,
-        file_sha256(library.require_tensorrt_library()),
-    )
+    plugin = file_sha256(library.require_tensorrt_library())
+    return Target(trt.__version__, gpu.compute_capability, gpu.name, plugin)
 
 
 def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
-    """The newest engines of this bundle for `target`; FileNotFoundError says why none of those there is
-    loaded."""
-    reasons = {}
+    """The newest engines of a bundle for `target`; FileNotFoundError says why those there are not loaded."""
+    refused = []
     for folder in stored(bundle):
-        reasons[folder.path.name] = unusable(folder, bundle, target)
-        if not reasons[folder.path.name]:
+        reasons = unusable(folder, bundle, target)
+        if not reasons:
             return folder
-    found = "; ".join(f"{name}: {', '.join(why)}" for name, why in reasons.items())
-    raise FileNotFoundError(
-        f"no TensorRT engines of {bundle.path} for this machine: run `ltbm build {bundle.path}`"
-        + (f" --refresh. Not loaded are {found}" if found else "")
-    )
+        refused.append(f"{folder.path.name}: {', '.join(reasons)}")
+    refused += [f"{path.name}: {reason}" for path, reason in unreadable(bundle).items()]
+    message = f"no TensorRT engines of {bundle.path} for this machine: run `ltbm build {bundle.path}`"
+    if refused:
+        message += f" --refresh. Not loaded are {'; '.join(refused)}"
+    raise FileNotFoundError(message)
 
 
 def unusable(folder: EngineFolder, bundle: Bundle, target: Target) -> list[str]:
-    """Why `folder` must not be loaded; empty if it may."""
+    """Why `folder` must not be loaded, in words; empty if it may."""
     return differences(folder, bundle, target) + folder.damage()
 
 
 def differences(folder: EngineFolder, bundle: Bundle, target: Target) -> list[str]:
-    """What `folder` was built for that is not so here."""
-    here, there = (_flat(key) for key in (Key.of(bundle, target, folder.key.limits), folder.key))
-    return [
-        f"built for {name} {_short(there.get(name))}, here it is {_short(value)}"
-        for name, value in here.items()
-        if there.get(name) != value
-    ]
+    """What `folder` was built for that is not so here, in words."""
+    here = _flat(Key.of(bundle, target, folder.key.limits))
+    there = _flat(folder.key)
+    words = []
+    for name, value in here.items():
+        if there.get(name) != value:
+            words.append(f"built for {name} {_short(there.get(name))}, here it is {_short(value)}")
+    return words
 
 
 def stored(bundle: Bundle) -> Iterator[EngineFolder]:
     """Every folder of engines whose record can be read, newest first."""
-    records = []
-    for where in (bundle.path / FOLDER).glob(f"*/{RECORD}"):
-        folder = _read(where)
-        if folder:
-            records.append(folder)
-    yield from sorted(records, key=lambda folder: folder.built, reverse=True)
+    folders = []
+    for record in _records(bundle):
+        folder = _read(record)
+        if isinstance(folder, EngineFolder):
+            folders.append(folder)
+    yield from sorted(folders, key=lambda folder: folder.built, reverse=True)
 
 
-def store(bundle: Bundle, key: Key, stage: str, plan, seconds: float, profiles: list[dict]) -> EngineFolder:
-    """Write one engine and then its record; a killed build leaves what was there before."""
+def unreadable(bundle: Bundle) -> dict[Path, str]:
+    """Folder -> why its record cannot be read, for those that no machine loads any more."""
+    reasons = {}
+    for record in _records(bundle):
+        reason = _read(record)
+        if isinstance(reason, str):
+            reasons[record.parent] = reason
+    return reasons
+
+
+def store(
+    bundle: Bundle, key: Key, stage: str, plan, seconds: float, profiles: Sequence[OptimisationProfile]
+) -> EngineFolder:
+    """Write one engine and then its record; a killed build leaves what was there before.
+
+    plan: the engine's bytes
+    """
     path = bundle.path / FOLDER / key.digest
     path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / f"{stage}.engine", plan)
-    record = StageRecord(
-        file_sha256(path / f"{stage}.engine"), (path / f"{stage}.engine").stat().st_size, seconds, profiles
-    )
+    file = path / f"{stage}.engine"
+    write_whole(file, plan)
     former = _read(path / RECORD)
-    stages = (dict(former.stages) if former else {}) | {stage: record}
-    folder = EngineFolder(path, key, datetime.now(timezone.utc).isoformat(timespec="microseconds"), stages)
-    facts = {
-        "format": FORMAT,
-        "key": asdict(key),
-        "built": folder.built,
-        "stages": {name: asdict(one) for name, one in stages.items()},
-    }
-    write_whole(path / RECORD, json.dumps(facts, indent=1).encode())
+    stages = dict(former.stages) if isinstance(former, EngineFolder) else {}
+    stages[stage] = StageRecord(file_sha256(file), file.stat().st_size, seconds, tuple(profiles))
+    built = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    folder = EngineFolder(path, key, built, stages)
+    write_whole(path / RECORD, folder.to_json().encode())
     return folder
 
 
 def remove_stale(bundle: Bundle, target: Target) -> list[str]:
-    """Delete the folders that this machine built and can no longer load; their names.
-    Those of other GPUs stay."""
-    stale = [
-        folder
-        for folder in stored(bundle)
-        if folder.key.target.gpu == target.gpu and unusable(folder, bundle, target)
-    ]
-    for folder in stale:
-        shutil.rmtree(folder.path)
-    return [folder.path.name for folder in stale]
+    """Delete the folders that this GPU built and can no longer load, not those of other GPUs; their names."""
+    removed = []
+    for folder in stored(bundle):
+        if folder.key.target.gpu == target.gpu and unusable(folder, bundle, target):
+            shutil.rmtree(folder.path)
+            removed.append(folder.path.name)
+    return removed
 
 
-def _read(where: Path) -> EngineFolder | None:
-    """None for a record that is absent, broken or of another format:
-    engines that nobody can judge are not there."""
+def _records(bundle: Bundle) -> list[Path]:
+    return sorted((bundle.path / FOLDER).glob(f"*/{RECORD}"))
+
+
+def _read(record: Path) -> EngineFolder | str:
+    """The folder of a record, or why its engines cannot be loaded by any machine."""
     try:
-        raw = json.loads(where.read_text(encoding="utf-8"))
+        raw = json.loads(record.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
-            return None
-        target = Target(**raw["key"]["target"])
-        limits = Limits(**raw["key"]["limits"])
-        key = Key(**raw["key"] | {"target": target, "limits": limits})
-        stages = {name: StageRecord(**record) for name, record in raw["stages"].items()}
-        return EngineFolder(where.parent, key, raw["built"], stages)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+            return f"{RECORD} has format {raw['format']}, this ltbm reads {FORMAT}: delete the folder"
+        key = Key.from_json(raw["key"])
+        stages = {stage: StageRecord.from_json(one) for stage, one in raw["stages"].items()}
+        return EngineFolder(record.parent, key, raw["built"], stages)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{RECORD} cannot be read: delete the folder"
 
 
 def _flat(key: Key) -> dict[str, str]:
     """Field -> value, as a user reads them."""
-    flat = {field.name.replace("_", " "): getattr(key.target, field.name) for field in fields(key.target)}
-    flat |= {f"the {stage} graph": value for stage, value in key.graphs.items()}
-    return flat | {"flavour": key.flavour, "precision": key.precision}
+    facts = {part.name.replace("_", " "): getattr(key.target, part.name) for part in fields(key.target)}
+    for stage, digest in key.graphs.items():
+        facts[f"the {stage} graph"] = digest
+    facts["flavour"] = key.flavour
+    facts["precision"] = key.precision
+    return facts
 
 
-def _short(value) -> str:
+def _short(value: str | None) -> str:
     """Hashes by their first digits."""
     text = str(value)
     return text[:12] if len(text) == 64 else text

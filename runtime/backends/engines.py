@@ -17,8 +17,8 @@ class Engines:
     """Opens the engine of a stage when it is first needed and keeps it.
 
     open_stage: opens a stage's engine from its file
-    in_turn: the engines for audio are closed before the LLM is loaded, and the LLM before them;
-        what was made with an engine that goes, the KV cache for one, must not be used any more
+    in_turn: the engines for audio are closed before the LLM is loaded, and the LLM before them; what was made
+        with a closed engine, such as the KV cache, must not be used any more
     """
 
     def __init__(self, files: EngineFiles, open_stage: Callable[[str, Path], Engine], in_turn: bool):
@@ -58,8 +58,7 @@ def open_engines(
     in_turn: bool = False,
     kv_cache: str | None = None,
 ) -> Engines:
-    """The engines of a bundle on one device, loaded unless they take turns;
-    `Session.open` says what is raised."""
+    """The engines of a bundle on one device, loaded unless in turn; `Session.open` lists the errors."""
     device = check_device(backend, device)
     chosen = find_backend(backend)
     files = chosen.files(bundle, device, kv_cache)
@@ -78,8 +77,7 @@ def open_engines(
 def _provider_profile(
     manifest: Manifest, device: str, stage: str, flavour: str
 ) -> OptimisationProfile | None:
-    """Shapes for which ONNX Runtime's TensorRT builds once, so that no request builds;
-    the merge stays on CUDA."""
+    """Shapes for which ONNX Runtime's TensorRT builds once, so that no request does; merge stays on CUDA."""
     if device != "tensorrt" or stage == "merge":
         return None
     return optimisation_profiles(manifest, stage, flavour, Limits.of(manifest))[0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ..bundle import Bundle
 from ..engine import Engine
 from .backend import Backend, DecoderFlavours, EngineFiles, EngineOptions
+from .flavours import GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED
 
 if TYPE_CHECKING:
     from .cuda import Stream
@@ -27,8 +28,7 @@ def open_engine(
 
 
 def open_stream(backend: Backend, device: str) -> "Stream | None":
-    """The stream for all work on a GPU; None on the CPU.
-    What the backend lacks is said before what CUDA lacks."""
+    """The stream for all work on a GPU, None on the CPU; what the backend lacks is checked before CUDA."""
     if device == "cpu":
         return None
     backend.require(device)
@@ -53,8 +53,7 @@ def check_device(backend: str, device: str | None) -> str:
 
 
 def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache: str | None = None) -> str:
-    """Which of a bundle's decoder graphs runs on `device`; ValueError for a backend,
-    device or cache not known there.
+    """Which decoder graph of a bundle runs on `device`; ValueError for an unknown backend, device or cache.
 
     kv_cache: None, of the type of the activations, or int8
     """
@@ -62,8 +61,8 @@ def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache
     if kv_cache is not None:
         if kv_cache != "int8" or flavours.int8_kv is None:
             raise ValueError(
-                f"a KV cache of {kv_cache} is not available on {backend} {device}; int8 is, on onnxruntime "
-                "cpu"
+                f"a KV cache of {kv_cache} is not available on {backend} {device}; "
+                "int8 is available on onnxruntime cpu"
             )
         return flavours.int8_kv
     return flavours.quantised if quantised and flavours.quantised else flavours.float
@@ -85,9 +84,9 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
     precision = bundle.manifest.precision
     if reason := precision.obstacle(device):
         raise ValueError(
-            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; export one "
-            "that does "
-            "(ltbm export CHECKPOINT BUNDLE --precision int4), or give another --device or --backend"
+            f"bundle {bundle.path} ({precision}) does not run on the {device.upper()}: {reason}; "
+            "export one that does (ltbm export CHECKPOINT BUNDLE --precision int4), "
+            "or give another --device or --backend"
         )
     flavour = decoder_flavour("onnxruntime", device, precision.for_onnxruntime, kv_cache)
     if kv_cache:
@@ -107,8 +106,8 @@ def _require_int8_kv(bundle: Bundle, flavour: str) -> None:
     check_int8_kv()
 
 
-def _require_nothing(device: str) -> None:
-    """TensorRT says by itself what it lacks when it is imported."""
+def _require_tensorrt(device: str) -> None:
+    from .trt_library import trt  # noqa: F401  raises where TensorRT is missing
 
 
 def _open_tensorrt(path: Path, options: EngineOptions) -> Engine:
@@ -127,25 +126,25 @@ def _tensorrt_files(bundle: Bundle, device: str, kv_cache: str | None) -> Engine
     return EngineFiles(engines.key.flavour, {stage: engines.file(stage) for stage in STAGES})
 
 
-BACKENDS = {
-    backend.name: backend
-    for backend in (
-        Backend(
-            "onnxruntime",
-            {
-                "cpu": DecoderFlavours("gqa", int8_kv="gqa8"),
-                "cuda": DecoderFlavours("std24", quantised="ort24"),
-                "tensorrt": DecoderFlavours("concat20"),
-            },
-            _require_onnxruntime,
-            _onnx_files,
-            _open_onnxruntime,
-        ),
-        Backend(
-            "tensorrt", {"cuda": DecoderFlavours("std24")}, _require_nothing, _tensorrt_files, _open_tensorrt
-        ),
-    )
-}
-"""ONNX Runtime's GroupQueryAttention refuses the key bias on CUDA.
-Its TensorRT provider knows no cache in place, nor does TensorRT itself before 10.15,
-whose engines are then of concat20 (`engine_store`)."""
+_ONNXRUNTIME = Backend(
+    "onnxruntime",
+    {
+        "cpu": DecoderFlavours(GQA, int8_kv=GQA_INT8_KV),
+        # GroupQueryAttention takes no key bias there
+        "cuda": DecoderFlavours(STANDARD, quantised=STANDARD_QUANTISED),
+        # this provider updates no cache in place
+        "tensorrt": DecoderFlavours(GROWING),
+    },
+    _require_onnxruntime,
+    _onnx_files,
+    _open_onnxruntime,
+)
+_TENSORRT = Backend(
+    "tensorrt",
+    # of TensorRT from 10.15 on: engines record theirs (`tensorrt_flavour`)
+    {"cuda": DecoderFlavours(STANDARD)},
+    _require_tensorrt,
+    _tensorrt_files,
+    _open_tensorrt,
+)
+BACKENDS = {backend.name: backend for backend in (_ONNXRUNTIME, _TENSORRT)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,9 @@ except ImportError:
 
 from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
+from ..versions import dots, version_tuple
 from .backend import EngineOptions
-from .engine_store import FOLDER, version_tuple
+from .engine_store import FOLDER
 from .shape_ranges import OptimisationProfile
 
 PROVIDERS = {
@@ -34,48 +34,45 @@ NUMPY_TYPES = {
     "tensor(int64)": np.int64,
 }
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+STEPPING_SPIN_US = 1000
+"""How long threads of a stepping engine stay awake after a run, four times the host's share of a step."""
 INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
 
 
 class OrtEngine:
-    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`;
-    on a GPU all its work is on the options' stream."""
+    """A graph on ONNX Runtime, on `cpu`, `cuda` or `tensorrt`; on a GPU its work is on the given stream."""
 
     def __init__(self, path: Path, options: EngineOptions):
         self.device = options.device
         self._stream = options.stream
-        providers = _providers(path, options)
-        self._session: Any = onnxruntime.InferenceSession(
-            str(path),
-            _session_options(options),
-            providers=[name for name, _ in providers],
-            provider_options=[provider_options for _, provider_options in providers],
-        )
-        if self._session.get_providers()[0] != providers[0][0]:
-            raise RuntimeError(
-                f"onnxruntime could not start {providers[0][0]} and fell back to "
-                f"{self._session.get_providers()[0]}; `ltbm doctor` says which library is missing"
-            )
+        session = _open_session(path, options)
+        self._session: onnxruntime.InferenceSession | None = session
         self._run_options = onnxruntime.RunOptions()
-        if self._stream:  # the next stage is behind this one on the stream: nobody needs to wait
+        if self._stream:  # the next stage follows on the stream: the host need not wait
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self.inputs = {value.name: _spec(value) for value in self._session.get_inputs()}
-        self.outputs = {value.name: _spec(value) for value in self._session.get_outputs()}
+        self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
+        self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_arrays(self.inputs, inputs)
-        values = self._session.run(list(self.outputs), dict(inputs))
-        return dict(zip(self.outputs, map(np.asarray, values)))
+        values = self._open().run(list(self.outputs), dict(inputs))
+        return {name: np.asarray(value) for name, value in zip(self.outputs, values)}
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self._stream.zeros(shape, dtype) if self._stream else np.zeros(shape, dtype)
 
     def bind(self, arrays: Mapping[str, Array]) -> "OrtBinding":
         check_arrays(self.inputs | self.outputs, arrays)
-        return OrtBinding(self._session, self._run_options, self.inputs, arrays)
+        return OrtBinding(self._open(), self._run_options, self.inputs, arrays)
 
     def close(self) -> None:
         self._session = None
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        """The session; RuntimeError once the engine is closed."""
+        if self._session is None:
+            raise RuntimeError("this ONNX Runtime engine is closed: open the session again")
+        return self._session
 
 
 class OrtBinding:
@@ -87,28 +84,41 @@ class OrtBinding:
         self._arrays = arrays
         self._io = session.io_binding()
         for name, array in arrays.items():
+            if not is_contiguous(array):
+                raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
             bind = self._io.bind_input if name in inputs else self._io.bind_output
-            bind(name, *_place(name, array), _element_type(array.dtype), array.shape, address_of(array))
+            bind(name, _device_of(array), 0, _element_type(array.dtype), array.shape, address_of(array))
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._io, self._run_options)
 
 
-def _place(name: str, array: Array) -> tuple[str, int]:
-    """Where an array lies, as ONNX Runtime names it: a session on a GPU reads arrays of the host when they
-    are bound."""
-    if not is_contiguous(array):
-        raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
-    return ("cpu" if isinstance(array, np.ndarray) else "cuda"), 0
+def _device_of(array: Array) -> str:
+    """ONNX Runtime's name of where an array is; sessions on a GPU read arrays of the host when bound."""
+    return "cpu" if isinstance(array, np.ndarray) else "cuda"
 
 
 def _element_type(dtype: np.dtype):
     return ONNX_BFLOAT16 if dtype == BFLOAT16 else dtype.type
 
 
-STEPPING_SPIN_US = 1000
-"""How long the threads of an engine that steps stay awake after a run:
-the host's share of a step is a quarter of that."""
+def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
+    """RuntimeError where the first provider did not start and onnxruntime took another."""
+    providers = _providers(path, options)
+    names = [name for name, _ in providers]
+    session = onnxruntime.InferenceSession(
+        str(path),
+        _session_options(options),
+        providers=names,
+        provider_options=[provider_options for _, provider_options in providers],
+    )
+    started = session.get_providers()[0]
+    if started != names[0]:
+        raise RuntimeError(
+            f"onnxruntime could not start {names[0]} and fell back to {started}; "
+            "`ltbm doctor` says which library is missing"
+        )
+    return session
 
 
 def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
@@ -117,11 +127,10 @@ def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
         library.register(options)
     if engine.stepping:  # waking a thread takes 0.05 ms
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(STEPPING_SPIN_US))
-    # threads that spin take the cores from the next stage: on 2 cores that costs a fifth to half of TTFT
-    else:
+    else:  # threads that spin take the cores from the next stage: a fifth to half of TTFT on 2 cores
         options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False  # every clip has its own shapes: patterns would keep activations twice
-    options.log_severity_level = 3  # errors only: warnings about unused initializers are no news to a user
+    options.log_severity_level = 3  # errors only: a user can do nothing about unused initializers
     if engine.threads is not None:
         options.intra_op_num_threads = engine.threads
     return options
@@ -142,45 +151,51 @@ def _providers(path: Path, options: EngineOptions) -> list[tuple[str, dict]]:
 
 def check_int8_kv() -> None:
     """RuntimeError if this onnxruntime has no int8 KV cache."""
-    if version_tuple(onnxruntime.__version__)[:2] < INT8_KV_SINCE:
+    if version_tuple(onnxruntime.__version__) < INT8_KV_SINCE:
         raise RuntimeError(
-            f"an int8 KV cache needs onnxruntime {'.'.join(map(str, INT8_KV_SINCE))} or newer, this is "
+            f"an int8 KV cache needs onnxruntime {dots(INT8_KV_SINCE)} or newer, this is "
             f"{onnxruntime.__version__}: pip install --upgrade onnxruntime"
         )
 
 
 def check_provider(device: str) -> None:
-    """ValueError for a device not known, RuntimeError with the pip command where this onnxruntime was built
-    without it."""
+    """ValueError for an unknown device, RuntimeError where this onnxruntime was built without it."""
     if device not in PROVIDERS:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(
-            f"this onnxruntime has no {PROVIDERS[device]}: pip uninstall onnxruntime && pip install "
-            "'ltbm[gpu]'"
+            f"this onnxruntime has no {PROVIDERS[device]}: "
+            "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
         )
 
 
 def tensorrt_options(path: Path, profile: OptimisationProfile) -> dict[str, str]:
-    """For ONNX Runtime's TensorRT provider: the bundle keeps its engines, and the shapes are fixed,
-    so that only the first opening builds."""
+    """For ONNX Runtime's TensorRT provider.
+
+    The bundle keeps its engines, and the shapes are fixed, so that only the first opening builds.
+    """
     cache = path.parent / FOLDER / f"onnxruntime-{onnxruntime.__version__}"
     cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
-    ranges = {
-        which: ",".join(
-            f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in profile.shapes.items()
-        )
-        for place, which in enumerate(("min", "opt", "max"))
-    }
     return {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(cache),
         "trt_engine_cache_prefix": path.stem,
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(cache),
-    } | {f"trt_profile_{which}_shapes": shapes for which, shapes in ranges.items()}
+        "trt_profile_min_shapes": _shapes_text(profile, 0),
+        "trt_profile_opt_shapes": _shapes_text(profile, 1),
+        "trt_profile_max_shapes": _shapes_text(profile, 2),
+    }
 
 
-def _spec(value) -> TensorSpec:
-    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+def _shapes_text(profile: OptimisationProfile, index: int) -> str:
+    """One shape of every range, as `input:1x128x4,...`."""
+    texts = []
+    for name, shapes in profile.shapes.items():
+        texts.append(f"{name}:{'x'.join(map(str, shapes[index]))}")
+    return ",".join(texts)
+
+
+def _tensor_spec(value) -> TensorSpec:
+    shape = tuple(n if isinstance(n, int) else None for n in value.shape)
     return TensorSpec(value.name, np.dtype(NUMPY_TYPES[value.type]), shape)

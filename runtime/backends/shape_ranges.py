@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..bundle import Manifest
+from ..bundle import DecoderSpec, Manifest
 from ..stages.encoder import MAX_BATCH
 from ..stages.features import ENCODER_STRIDE, token_length
 from ..stages.kv_cache import BUCKET, bucket
+from .flavours import GROWING
 
 DEFAULT_SEGMENTS = 4  # of audio, where the model takes so many: 120 s at level full
 TEXT_TOKENS = 1024  # of prompt and answer beside the audio
-GROWING = "concat20"  # the decoder flavour without a cache in place
 
-Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # smallest, most usual and largest
+Shape = tuple[int, ...]
+Range = tuple[Shape, Shape, Shape]  # smallest, most usual and largest
+Counts = tuple[int, int, int]  # the same of one dimension
 ONE_ROW: Range = ((1,), (1,), (1,))
 
 
@@ -57,60 +60,115 @@ class OptimisationProfile:
     shapes: Mapping[str, Range]
     values: Mapping[str, Range] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "OptimisationProfile":
+        """The inverse of dataclasses.asdict and json; KeyError, TypeError or ValueError for anything else."""
+        shapes = {name: _read_range(shapes) for name, shapes in raw["shapes"].items()}
+        values = {name: _read_range(values) for name, values in raw["values"].items()}
+        return cls(raw["name"], shapes, values)
+
+
+def _read_range(raw: list[list[int]]) -> Range:
+    least, usual, most = raw
+    return tuple(least), tuple(usual), tuple(most)
+
 
 def optimisation_profiles(
     manifest: Manifest, stage: str, flavour: str, limits: Limits
 ) -> list[OptimisationProfile]:
-    """The profiles of `encoder`, `merge` or `decoder` (its flavour given): one,
-    or for the decoder prefill and decode."""
-    if stage == "decoder":
-        return [_decoder(manifest, flavour, limits, prefill) for prefill in (True, False)]
-    frames = manifest.audio.segment_frames
-    rows = min(limits.max_audio_segments, MAX_BATCH)
-    tokens = frames // ENCODER_STRIDE
-    by_row: Range = ((1,), (1,), (rows,))
+    """The profiles of `encoder`, `merge` or `decoder`: one, or for the decoder prefill and decode."""
     if stage == "encoder":
-        mels = manifest.audio.n_mels
-        features = ((1, mels, ENCODER_STRIDE), (1, mels, frames), (rows, mels, frames))
-        return [OptimisationProfile(stage, {"input_features": features, "frame_lengths": by_row})]
+        return [_encoder(manifest, limits)]
+    if stage == "merge":
+        return [_merge(manifest, limits)]
+    return [_prefill(manifest, flavour, limits), _decode(manifest, flavour, limits)]
+
+
+def _encoder(manifest: Manifest, limits: Limits) -> OptimisationProfile:
+    frames = manifest.audio.segment_frames
+    mels = manifest.audio.n_mels
+    rows = _max_rows(limits)
+    features = ((1, mels, ENCODER_STRIDE), (1, mels, frames), (rows, mels, frames))
+    return OptimisationProfile("encoder", {"input_features": features, "frame_lengths": _per_row(rows)})
+
+
+def _merge(manifest: Manifest, limits: Limits) -> OptimisationProfile:
+    tokens = manifest.audio.segment_frames // ENCODER_STRIDE
     width = manifest.audio.encoder_width
-    embeds = ((1, 1, width), (1, tokens, width), (rows, tokens, width))
-    return [
-        OptimisationProfile(
-            stage,
-            {"audio_embeds": embeds, "lengths": by_row, "targets": by_row, "first_position": by_row},
-            {"keep": ((1,), (max(1, tokens // 2),), (tokens,))},
-        )
-    ]
-
-
-def _decoder(manifest: Manifest, flavour: str, limits: Limits, prefill: bool) -> OptimisationProfile:
-    """One sequence. A growing cache holds the tokens before (none at prefill),
-    one in place all its capacity."""
-    d = manifest.decoder
-    most = limits.max_context
-    usual = min(most, bucket(token_length(manifest.audio.segment_frames) // 2 + BUCKET))
-    new = (1, usual, most) if prefill else (1, 1, 1)
-    if flavour == GROWING:
-        cached = (0, 0, most - 1) if prefill else (1, usual - 1, most - 1)
-        keys = (1, usual, most) if prefill else (2, usual, most)
-    else:
-        cached = keys = (BUCKET, bucket(usual + 1) if usual < most else most, most)
+    rows = _max_rows(limits)
     shapes: dict[str, Range] = {
-        "inputs_embeds": _range(new, lambda n: (1, n, d.hidden_size)),
+        "audio_embeds": ((1, 1, width), (1, tokens, width), (rows, tokens, width)),
+        "lengths": _per_row(rows),
+        "targets": _per_row(rows),
+        "first_position": _per_row(rows),
+    }
+    keep: Range = ((1,), (max(1, tokens // 2),), (tokens,))
+    return OptimisationProfile("merge", shapes, {"keep": keep})
+
+
+def _prefill(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationProfile:
+    """Many tokens at once. A growing cache is empty before."""
+    most = limits.max_context
+    usual = _usual_context(manifest, limits)
+    new = (1, usual, most)
+    if flavour == GROWING:
+        shapes = _decoder_shapes(manifest.decoder, new, cached=(0, 0, most - 1), keys=new)
+    else:
+        shapes = _in_place_shapes(manifest.decoder, new, usual, most)
+    return OptimisationProfile("prefill", shapes)
+
+
+def _decode(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationProfile:
+    """One token. A growing cache holds the tokens before it."""
+    most = limits.max_context
+    usual = _usual_context(manifest, limits)
+    new = (1, 1, 1)
+    if flavour == GROWING:
+        cached = (1, usual - 1, most - 1)
+        shapes = _decoder_shapes(manifest.decoder, new, cached, keys=(2, usual, most))
+    else:
+        shapes = _in_place_shapes(manifest.decoder, new, usual, most)
+    return OptimisationProfile("decode", shapes)
+
+
+def _in_place_shapes(spec: DecoderSpec, new: Counts, usual: int, most: int) -> dict[str, Range]:
+    """A cache updated in place has its whole capacity, in buckets; `past_len` says how much is written."""
+    capacity = (BUCKET, bucket(usual + 1) if usual < most else most, most)
+    return _decoder_shapes(spec, new, cached=capacity, keys=capacity) | {"past_len": ONE_ROW}
+
+
+def _decoder_shapes(spec: DecoderSpec, new: Counts, cached: Counts, keys: Counts) -> dict[str, Range]:
+    """Inputs of one sequence, by how many tokens are new, are in the cache, and may be attended to."""
+    shapes = {
+        "inputs_embeds": _range(new, lambda n: (1, n, spec.hidden_size)),
         "position_ids": _range(new, lambda n: (1, n)),
         "key_bias": _range(keys, lambda n: (1, n)),
         "last_index": ONE_ROW,
     }
-    if flavour != GROWING:
-        shapes["past_len"] = ONE_ROW
-    past = _range(cached, lambda n: (1, d.kv_heads, n, d.head_dim))
-    for layer in range(d.layers):
-        shapes |= {f"past.{layer}.key": past, f"past.{layer}.value": past}
-    return OptimisationProfile("prefill" if prefill else "decode", shapes)
+    past = _range(cached, lambda n: (1, spec.kv_heads, n, spec.head_dim))
+    for layer in range(spec.layers):
+        shapes[f"past.{layer}.key"] = past
+        shapes[f"past.{layer}.value"] = past
+    return shapes
 
 
-def _range(lengths: tuple[int, int, int], shape: Callable[[int], tuple[int, ...]]) -> Range:
-    """The shapes for the smallest, the most usual and the largest length."""
-    least, usual, most = lengths
+def _range(counts: Counts, shape: Callable[[int], Shape]) -> Range:
+    """The shapes with the least, usual and most of one dimension."""
+    least, usual, most = counts
     return shape(least), shape(usual), shape(most)
+
+
+def _usual_context(manifest: Manifest, limits: Limits) -> int:
+    """Tokens of a usual request: one segment at half its tokens, and a short prompt."""
+    audio_tokens = token_length(manifest.audio.segment_frames) // 2
+    return min(limits.max_context, bucket(audio_tokens + BUCKET))
+
+
+def _max_rows(limits: Limits) -> int:
+    """Segments that are encoded and merged at once."""
+    return min(limits.max_audio_segments, MAX_BATCH)
+
+
+def _per_row(rows: int) -> Range:
+    """An input with one value for each segment."""
+    return (1,), (1,), (rows,)

@@ -1,31 +1,18 @@
-"""The TensorRT backend: a serialised engine, its optimisation profiles,
-and bindings to arrays by their addresses."""
+"""The TensorRT backend: an engine, its optimisation profiles, and arrays bound by their addresses."""
 
 import mmap
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-try:
-    import tensorrt as trt  # pyright: ignore[reportMissingImports]  # of JetPack or an extra
-except (ImportError, OSError) as error:
-    from ..machine import Machine, find_jetson
-
-    how = (
-        "it comes with JetPack: sudo apt install python3-libnvinfer, and make the virtual environment with "
-        "--system-site-packages"
-        if find_jetson(Machine())
-        else "pip install 'ltbm[tensorrt]'"
-    )
-    raise ImportError(f"the tensorrt backend needs TensorRT ({error}): {how}") from None
-
 from ...plugins import library
-from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays
+from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from .cuda import CudaArray, Graph, Stream
+from .trt_library import process_logger, trt
 
 NUMPY_TYPES = {
     "FLOAT": np.float32,
@@ -37,75 +24,61 @@ NUMPY_TYPES = {
     "UINT8": np.uint8,
     "BOOL": np.bool_,
 }
-MESSAGES_KEPT = 5
 ALIGNMENT = 256  # bytes; TensorRT reads and writes nothing that begins elsewhere
 
-
-class Logger(trt.ILogger):
-    """Keeps TensorRT's last errors, which its calls do not return; warnings and errors go on to `report`,
-    if there is one."""
-
-    def __init__(self):
-        trt.ILogger.__init__(self)
-        self.errors: list[str] = []
-        self.report: Callable[[str], None] | None = None
-
-    def log(self, severity, message: str) -> None:
-        error = severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
-        if error:
-            self.errors = [*self.errors, message][-MESSAGES_KEPT:]
-        if self.report and (error or severity == trt.ILogger.WARNING):
-            self.report(f"TensorRT: {message}")
-
-    def take_errors(self) -> str:
-        """The errors since the last call, for the end of a message."""
-        errors = self.errors
-        self.errors = []
-        return "; TensorRT says: " + " | ".join(errors) if errors else ""
+ShapeRange = list[tuple[int, ...]]  # smallest, most usual and largest shape of one input
 
 
-@cache
-def process_logger() -> Logger:
-    """The one logger of this process: TensorRT goes on using the first it was given,
-    which must therefore stay."""
-    return Logger()
+@dataclass
+class LoadedEngine:
+    """What TensorRT holds of an engine from its loading to its close.
+
+    runtime, engine: trt.Runtime and trt.ICudaEngine
+    scratch: device memory that all contexts share, which never run side by side
+    contexts: one trt.IExecutionContext per optimisation profile
+    """
+
+    runtime: Any
+    engine: Any
+    scratch: CudaArray
+    contexts: list[Any]
 
 
 class TensorRTEngine:
-    """An engine that `ltbm build` wrote, on the GPU it was built on; all its work is on `stream`."""
+    """An engine that `ltbm build` wrote, on the GPU it was built on; all its work is on `stream`.
+
+    on_host: the inputs whose values are shapes, which TensorRT reads on the host
+    """
 
     def __init__(self, path: Path, stream: Stream):
         self.stream = stream
         self._logger = process_logger()
-        self._runtime: Any = trt.Runtime(self._logger)
+        runtime = trt.Runtime(self._logger)
         if path.stem == "merge":
-            library.load_tensorrt_plugin(self._runtime.get_plugin_registry())
-        self._engine: Any = self._deserialise(path)
-        self.inputs = self._specs(trt.TensorIOMode.INPUT)
-        self.outputs = self._specs(trt.TensorIOMode.OUTPUT)
-        engine = self._engine
-        self.on_host = {
-            name for name in self.inputs if engine.get_tensor_location(name) == trt.TensorLocation.HOST
-        }
-        self._aliases = self._find_aliases()
-        scratch_bytes = max(engine.device_memory_size_v2, 1)
-        self._scratch = stream.empty(
-            (scratch_bytes,), np.uint8
-        )  # one for all: contexts never run side by side
-        self._profile_contexts = [
-            ProfileContext(self, index, self._scratch) for index in range(engine.num_optimization_profiles)
-        ]
+            library.load_tensorrt_plugin(runtime.get_plugin_registry())
+        engine = self._deserialise(runtime, path)
+        self.inputs = _tensor_specs(engine, trt.TensorIOMode.INPUT)
+        self.outputs = _tensor_specs(engine, trt.TensorIOMode.OUTPUT)
+        self.on_host = _host_inputs(engine, self.inputs)
+        self._aliases = _find_aliases(engine, self.outputs)
+        scratch = stream.empty((max(engine.device_memory_size_v2, 1),), np.uint8)
+        indices = range(engine.num_optimization_profiles)
+        contexts = [self._create_context(engine, scratch, index) for index in indices]
+        self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts)
+        ranges = [_shape_ranges(engine, index) for index in indices]
+        self._profile_contexts = [ProfileContext(self, index, ranges[index]) for index in indices]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_arrays(self.inputs, inputs)
-        uploaded = self._uploaded(inputs)  # copies: a cache updated in place leaves the caller's as it was
+        arrays = self._readable(inputs)  # copies: a cache updated in place leaves the caller's as it was
+        shapes = self._profile_for(arrays).output_shapes(arrays)
         outputs: dict[str, Array] = {}
-        for name, shape in self._context_for(uploaded).output_shapes(uploaded).items():
+        for name, shape in shapes.items():
             if name in self._aliases:
-                outputs[name] = uploaded[self._aliases[name]]
+                outputs[name] = arrays[self._aliases[name]]
             else:
                 outputs[name] = self.zeros(shape, self.outputs[name].dtype)
-        self.bind(uploaded | outputs).run()
+        self.bind(arrays | outputs).run()
         return {name: np.asarray(array) for name, array in outputs.items()}
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
@@ -113,7 +86,55 @@ class TensorRTEngine:
 
     def bind(self, arrays: Mapping[str, Array]) -> "TensorRTBinding":
         check_arrays(self.inputs | self.outputs, arrays)
-        if host := [name for name in self.outputs if not isinstance(arrays[name], CudaArray)]:
+        self._check_outputs(arrays)
+        return TensorRTBinding(self, self._profile_for(arrays), self._readable(arrays))
+
+    def close(self) -> None:
+        """Free all of it. Bindings that are still held raise RuntimeError when they run."""
+        for profile_context in self._profile_contexts:
+            profile_context.bound = None
+        self._profile_contexts = []
+        loaded = self._loaded
+        self._loaded = None
+        if loaded is not None:  # contexts go before the engine, and the engine before the runtime
+            loaded.contexts.clear()
+            del loaded.engine
+            del loaded.runtime
+
+    def context(self, index: int) -> Any:
+        """The execution context of one optimisation profile; RuntimeError once the engine is closed."""
+        return self._open().contexts[index]
+
+    def failure(self, what: str) -> RuntimeError:
+        """The error to raise, with what TensorRT logged."""
+        return RuntimeError(f"{what}{self._logger.take_errors()}")
+
+    def _open(self) -> LoadedEngine:
+        if self._loaded is None:
+            raise RuntimeError("this TensorRT engine is closed: open the session again")
+        return self._loaded
+
+    def _deserialise(self, runtime, path: Path):
+        """Mapped, so that the file is not in memory twice; on Jetson that decides whether a model fits."""
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+            engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self.failure(f"TensorRT does not load {path}: run `ltbm build --refresh` on this machine")
+        return engine
+
+    def _create_context(self, engine, scratch: CudaArray, index: int):
+        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise self.failure("TensorRT made no execution context")
+        context.set_device_memory(scratch.pointer, scratch.nbytes)
+        if not context.set_optimization_profile_async(index, self.stream.handle):
+            raise self.failure(f"TensorRT refused the optimisation profile {index}")
+        return context
+
+    def _check_outputs(self, arrays: Mapping[str, Array]) -> None:
+        """ValueError for outputs on the host, and for two arrays where one tensor is updated in place."""
+        host = [name for name in self.outputs if not isinstance(arrays[name], CudaArray)]
+        if host:
             raise ValueError(
                 f"engine tensors {', '.join(host)} are outputs on the host: bind arrays that `zeros` gave"
             )
@@ -122,125 +143,75 @@ class TensorRTEngine:
                 raise ValueError(
                     f"engine tensors {past} and {present} are updated in place: bind one array to both"
                 )
-        return TensorRTBinding(self, self._context_for(arrays), self._uploaded(arrays))
 
-    def close(self) -> None:
-        """Contexts go before the engine and the engine before the runtime;
-        bindings that are still held do not run any more."""
-        for profile_context in self._profile_contexts:
-            profile_context.close()
-        self._profile_contexts.clear()
-        del self._scratch
-        self._engine = None
-        self._runtime = None
-
-    def failure(self, what: str) -> RuntimeError:
-        return RuntimeError(f"{what}{self._logger.take_errors()}")
-
-    def _deserialise(self, path: Path):
-        """Mapped, so that the file is not in memory twice; on Jetson that decides whether a model fits."""
-        runtime = self._runtime
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-            engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise self.failure(f"TensorRT does not load {path}: run `ltbm build --refresh` on this machine")
-        return engine
-
-    def _specs(self, mode) -> dict[str, TensorSpec]:
-        engine = self._engine
-        specs = {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            if engine.get_tensor_mode(name) == mode:
-                dtype = np.dtype(NUMPY_TYPES[engine.get_tensor_dtype(name).name])
-                shape = tuple(None if n < 0 else n for n in engine.get_tensor_shape(name))
-                specs[name] = TensorSpec(name, dtype, shape)
-        return specs
-
-    def _find_aliases(self) -> dict[str, str]:
-        """Output -> the input whose memory it shares; TensorRT has none before 10.15."""
-        aliased_input = getattr(self._engine, "get_aliased_input_tensor", None)
-        if aliased_input is None:
-            return {}
-        inputs = {name: aliased_input(name) for name in self.outputs}
-        return {output: name for output, name in inputs.items() if name}
-
-    def _context_for(self, arrays: Mapping[str, Array]) -> "ProfileContext":
-        """The last optimisation profile that the inputs fit: decode before prefill."""
+    def _profile_for(self, arrays: Mapping[str, Array]) -> "ProfileContext":
+        """The last profile that takes the inputs: decode before prefill."""
+        self._open()
         for profile_context in reversed(self._profile_contexts):
             if not profile_context.misfits(arrays):
                 return profile_context
-        misfits = "; ".join(self._profile_contexts[0].misfits(arrays))
         raise ValueError(
-            f"{misfits}: build engines for more with `ltbm build --max-context`, or --max-audio-segments"
+            f"{'; '.join(self._profile_contexts[0].misfits(arrays))}: build engines for more with "
+            "`ltbm build --max-context`, or --max-audio-segments"
         )
 
-    def _uploaded(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Each array where TensorRT reads it: shapes on the host, all else on the device, without gaps."""
-        uploaded: dict[str, Array] = {}
+    def _readable(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Each array where TensorRT reads it: shapes on the host, all else on the device."""
+        readable: dict[str, Array] = {}
         for name, array in arrays.items():
             if name in self.on_host:
-                uploaded[name] = np.array(array, order="C")
+                array = np.array(array, order="C")
             elif not isinstance(array, CudaArray):
-                uploaded[name] = self.stream.upload(np.asarray(array))
-            elif not array.contiguous:
+                array = self.stream.upload(np.asarray(array))
+            elif not is_contiguous(array):
                 raise ValueError(f"engine tensor {name} is not contiguous: bind a copy")
-            else:
-                uploaded[name] = array
-        return uploaded
+            readable[name] = array
+        return readable
 
 
 class ProfileContext:
-    """One optimisation profile with the execution context that keeps to it.
+    """One optimisation profile with its execution context.
 
-    holder: the mark of the binding whose shapes and addresses the context has; None for nobody's
+    ranges: of every input with dimensions that vary
+    bound: the key of the binding whose shapes and addresses the context has; None for no binding's
     """
 
-    def __init__(self, owner: TensorRTEngine, index: int, scratch: CudaArray):
-        self._owner = owner
+    def __init__(self, owner: TensorRTEngine, index: int, ranges: Mapping[str, ShapeRange]):
         self.stream = owner.stream
-        engine = owner._engine
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if context is None:
-            raise owner.failure("TensorRT made no execution context")
-        context.set_device_memory(scratch.pointer, scratch.nbytes)
-        if not context.set_optimization_profile_async(index, self.stream.handle):
-            raise owner.failure(f"TensorRT took no optimisation profile {index}")
-        varying = [name for name, spec in owner.inputs.items() if None in spec.shape]
-        self._ranges = {}
-        for name in varying:
-            least, _, most = engine.get_tensor_profile_shape(name, index)
-            self._ranges[name] = (tuple(least), tuple(most))
-        self._context: Any = context
-        self.holder: object = None
+        self.bound: object | None = None
+        self._owner = owner
+        self._index = index
+        self._ranges = ranges
 
     def misfits(self, arrays: Mapping[str, Array]) -> list[str]:
         """The inputs outside the profile, in words."""
-        misfits = []
-        for name, (least, most) in self._ranges.items():
+        words = []
+        for name, (least, _, most) in self._ranges.items():
             shape = arrays[name].shape
-            if not all(low <= n <= high for low, n, high in zip(least, shape, most)):
-                misfits.append(f"{name} is {_by(shape)}, the engine takes {_by(least)} to {_by(most)}")
-        return misfits
+            if not _within(least, shape, most):
+                words.append(f"{name} is {_by(shape)}, the engine takes {_by(least)} to {_by(most)}")
+        return words
 
     def output_shapes(self, arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-        """Of every output, given the inputs; takes the context."""
-        context = self._context
-        self.holder = None
+        """Of every output, given the inputs; the context then has no binding's shapes and addresses."""
+        self.bound = None
+        context = self._context()
         for name in self._owner.inputs:
-            shape = tuple(arrays[name].shape)
-            self._check(context.set_input_shape(name, shape), f"the shape of {name}, {_by(shape)}")
-            address = address_of(arrays[name])
-            self._check(context.set_tensor_address(name, address), f"the address of {name}")
+            array = arrays[name]
+            accepted = context.set_input_shape(name, tuple(array.shape))
+            self._check(accepted, f"the shape of {name}, {_by(array.shape)}")
+            self._check(context.set_tensor_address(name, address_of(array)), f"the address of {name}")
         unknown = context.infer_shapes()
         if unknown:
             raise self._owner.failure(f"TensorRT needs more inputs to know its shapes: {', '.join(unknown)}")
         return {name: tuple(context.get_tensor_shape(name)) for name in self._owner.outputs}
 
-    def take(self, mark: object, arrays: Mapping[str, Array]) -> None:
-        """Give the context a binding's shapes and addresses. The mark stands for the binding,
-        whose arrays may go before the next takes it."""
-        context = self._context
+    def set_arrays(self, key: object, arrays: Mapping[str, Array]) -> None:
+        """Give the context a binding's shapes and addresses.
+
+        key: stands for the binding, whose arrays may be freed before the next binding is set
+        """
+        context = self._context()
         for name, shape in self.output_shapes(arrays).items():
             array = arrays[name]
             if tuple(array.shape) != shape:
@@ -248,18 +219,19 @@ class ProfileContext:
                     f"engine tensor {name} is {_by(array.shape)}, these inputs give {_by(shape)}"
                 )
             self._check(context.set_tensor_address(name, address_of(array)), f"the address of {name}")
-        self.holder = mark
+        self.bound = key
 
     def enqueue(self) -> None:
-        context = self._context
+        """Put one run on the stream."""
+        context = self._context()
         self._check(context.execute_async_v3(self.stream.handle), "the run")
 
-    def close(self) -> None:
-        self._context = self.holder = None
+    def _context(self):
+        return self._owner.context(self._index)
 
     def _check(self, accepted: bool, what: str) -> None:
         if not accepted:
-            self.holder = None
+            self.bound = None
             raise self._owner.failure(f"TensorRT refused {what}")
 
 
@@ -269,39 +241,43 @@ class TensorRTBinding:
     def __init__(self, owner: TensorRTEngine, profile_context: ProfileContext, arrays: Mapping[str, Array]):
         self._profile_context = profile_context
         self._arrays = dict(arrays)
+        self._key = object()
         self._graph: Graph | None = None
         self._capturable = True
-        self._mark = object()
-        self._copies_before: list[tuple[Array, Array]] = []  # (to, source), around a run
+        self._copies_before: list[tuple[Array, Array]] = []  # (to, from)
         self._copies_after: list[tuple[Array, Array]] = []
         for name, array in arrays.items():
-            if address_of(array) % ALIGNMENT and name not in owner.on_host:
-                self._copy_aligned(name, array, owner)
+            if name not in owner.on_host and address_of(array) % ALIGNMENT:
+                self._align(name, array, is_input=name in owner.inputs)
 
-    def _copy_aligned(self, name: str, array: Array, owner: TensorRTEngine) -> None:
-        """Give TensorRT a copy of `array` at an address that it takes."""
+    def _align(self, name: str, array: Array, is_input: bool) -> None:
+        """Bind an aligned array in place of one that is not, and copy between the two."""
         aligned = self._profile_context.stream.empty(array.shape, array.dtype)
         self._arrays[name] = aligned
-        if name in owner.inputs:
+        if is_input:
             self._copies_before.append((aligned, array))
-        if name in owner.outputs:
+        else:
             self._copies_after.append((array, aligned))
 
     def run(self) -> None:
         for to, source in self._copies_before:
             to[:] = source
-        self._run()
+        self._enqueue()
         for to, source in self._copies_after:
             to[:] = source
 
-    def _run(self) -> None:
-        if self._profile_context.holder is not self._mark:
+    def _enqueue(self) -> None:
+        if self._profile_context.bound is not self._key:
             self._graph = None  # it belongs to the shapes that the context had
-            self._profile_context.take(self._mark, self._arrays)
-            return self._profile_context.enqueue()
+            self._profile_context.set_arrays(self._key, self._arrays)
+            self._profile_context.enqueue()
+            return
         if self._graph is None and self._capturable:
             self._graph = self._capture()
-        return self._graph.launch() if self._graph else self._profile_context.enqueue()
+        if self._graph is None:
+            self._profile_context.enqueue()
+        else:
+            self._graph.launch()
 
     def _capture(self) -> Graph | None:
         try:
@@ -316,5 +292,43 @@ class TensorRTBinding:
             return None
 
 
-def _by(shape) -> str:
+def _tensor_specs(engine, mode) -> dict[str, TensorSpec]:
+    """The inputs or the outputs."""
+    specs = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        if engine.get_tensor_mode(name) == mode:
+            dtype = np.dtype(NUMPY_TYPES[engine.get_tensor_dtype(name).name])
+            shape = tuple(None if n < 0 else n for n in engine.get_tensor_shape(name))
+            specs[name] = TensorSpec(name, dtype, shape)
+    return specs
+
+
+def _host_inputs(engine, names: Mapping[str, TensorSpec]) -> set[str]:
+    return {name for name in names if engine.get_tensor_location(name) == trt.TensorLocation.HOST}
+
+
+def _find_aliases(engine, outputs: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """Output -> the input whose memory it shares; TensorRT has none before 10.15."""
+    aliased_input = getattr(engine, "get_aliased_input_tensor", None)
+    if aliased_input is None:
+        return {}
+    aliases = {name: aliased_input(name) for name in outputs}
+    return {output: past for output, past in aliases.items() if past}
+
+
+def _shape_ranges(engine, index: int) -> dict[str, ShapeRange]:
+    """Of every input with dimensions that vary, in one optimisation profile."""
+    ranges = {}
+    for name, spec in _tensor_specs(engine, trt.TensorIOMode.INPUT).items():
+        if None in spec.shape:
+            ranges[name] = [tuple(shape) for shape in engine.get_tensor_profile_shape(name, index)]
+    return ranges
+
+
+def _within(least: Sequence[int], shape: Sequence[int], most: Sequence[int]) -> bool:
+    return all(low <= n <= high for low, n, high in zip(least, shape, most))
+
+
+def _by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "a scalar"

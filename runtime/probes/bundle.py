@@ -1,19 +1,18 @@
-"""Probes of a bundle on this machine: its files, which decoder runs where, whether it fits,
-its TensorRT engines."""
+"""Probes of a bundle on this machine: its files, its decoders, whether it fits, and its TensorRT engines."""
 
 from pathlib import Path
 
 from ...plugins import library
-from ..backends.engine_store import IN_PLACE_SINCE, EngineFolder, Target, stored, unusable, version_tuple
+from ..backends.engine_store import EngineFolder, Target, stored, unreadable, unusable
+from ..backends.flavours import tensorrt_flavour
 from ..backends.opening import BACKENDS, decoder_flavour
-from ..backends.shape_ranges import GROWING
 from ..bundle import Bundle
 from ..files import file_sha256
 from ..machine import free_disk
 from ..stages.features import token_length
-from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
+from .facts import OK, PROBLEM, WARNING, Facts, Finding, mib
 
-TEXT_TOKENS = 256  # of prompt and answer, counted into the cache
+SHORT_TEXT_TOKENS = 256  # of a short prompt and answer, counted into the cache
 
 
 def bundle(facts: Facts, path: str) -> list[Finding]:
@@ -26,28 +25,13 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
     return [whole, *_flavours(facts, opened), _fits(facts, opened), _disk(opened), *_engines(facts, opened)]
 
 
-def _wanted_flavours(opened: Bundle) -> dict[tuple[str, str], str]:
-    """(backend, device) -> the decoder flavour that runs there, where the bundle's precision does."""
-    precision = opened.manifest.precision
-    wanted = {}
-    for backend in BACKENDS.values():
-        for device in backend.devices:
-            if not precision.obstacle(device):
-                wanted[backend.name, device] = decoder_flavour(
-                    backend.name, device, precision.for_onnxruntime
-                )
-    return wanted
-
-
 def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
-    wanted = _wanted_flavours(opened)
-    if facts.tensorrt and version_tuple(facts.tensorrt) < IN_PLACE_SINCE:
-        wanted["tensorrt", "cuda"] = GROWING
+    """Which decoder each backend runs, and which the bundle lacks."""
     runs = []
     missing = []
-    for (backend, device), flavour in wanted.items():
-        there = flavour in opened.manifest.flavours
-        (runs if there else missing).append(f"{flavour} for {backend} on {device}")
+    for use, flavour in _flavours_by_use(facts, opened).items():
+        words = runs if flavour in opened.manifest.flavours else missing
+        words.append(f"{flavour} for {use}")
     findings = []
     if runs:
         findings.append(Finding("decoder", OK, ", ".join(runs)))
@@ -57,79 +41,88 @@ def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
     return findings
 
 
+def _flavours_by_use(facts: Facts, opened: Bundle) -> dict[str, str]:
+    """Backend and device, in words -> the decoder flavour, where the bundle's precision runs."""
+    precision = opened.manifest.precision
+    flavours = {}
+    for backend in BACKENDS.values():
+        for device in backend.devices:
+            if precision.obstacle(device):
+                continue
+            flavour = decoder_flavour(backend.name, device, precision.for_onnxruntime)
+            if backend.name == "tensorrt" and facts.tensorrt:
+                flavour = tensorrt_flavour(facts.tensorrt)
+            flavours[f"{backend.name} on {device}"] = flavour
+    return flavours
+
+
 def _fits(facts: Facts, opened: Bundle) -> Finding:
     """Weights and the cache of one full segment; activations come on top, embeddings stay on disk."""
     if facts.memory is None:
         return Finding("fits", WARNING, "unknown: this machine does not tell its memory")
-    stages = opened.stage_bytes()
-    audio = opened.manifest.audio
-    weights = sum(stages.get(name, 0) for name in ("encoder", "merge", "decoder"))
-    cache = opened.manifest.decoder.kv_bytes(
-        token_length(audio.segment_frames) + TEXT_TOKENS, opened.manifest.precision.kv_itemsize
-    )
-    text = f"weights {_mib(weights)} and {_mib(cache)} of KV cache (one segment, level full)"
+    weights = _weight_bytes(opened)
+    cache = _cache_bytes(opened)
+    needed = weights + cache
+    text = f"weights {mib(weights)} and {mib(cache)} of KV cache (one segment, level full)"
     total = facts.memory.total
     available = facts.memory.available
-    if weights + cache > total:
-        return Finding(
-            "fits",
-            PROBLEM,
-            f"{text} are more than this machine's {_mib(total)}: export with int8 or int4 weights",
-        )
-    if weights + cache > available:
-        return Finding(
-            "fits",
-            WARNING,
-            f"{text} are more than the {_mib(available)} available: end other programs, or export with int4 "
-            "weights",
-        )
-    if facts.gpu and weights + cache > facts.gpu.memory:
-        return Finding(
-            "fits",
-            WARNING,
-            f"{text} are more than the GPU's {_mib(facts.gpu.memory)}: run on the CPU, or export with int4 "
-            "weights",
-        )
-    return Finding("fits", OK, f"{text}, of {_mib(available)} available")
+    if needed > total:
+        advice = "export with int8 or int4 weights"
+        return Finding("fits", PROBLEM, f"{text} are more than this machine's {mib(total)}: {advice}")
+    if needed > available:
+        advice = "end other programs, or export with int4 weights"
+        return Finding("fits", WARNING, f"{text} are more than the {mib(available)} available: {advice}")
+    if facts.gpu and needed > facts.gpu.memory:
+        advice = "run on the CPU, or export with int4 weights"
+        return Finding("fits", WARNING, f"{text} are more than the GPU's {mib(facts.gpu.memory)}: {advice}")
+    return Finding("fits", OK, f"{text}, of {mib(available)} available")
+
+
+def _weight_bytes(opened: Bundle) -> int:
+    stages = opened.stage_bytes()
+    return sum(stages.get(stage, 0) for stage in ("encoder", "merge", "decoder"))
+
+
+def _cache_bytes(opened: Bundle) -> int:
+    manifest = opened.manifest
+    tokens = token_length(manifest.audio.segment_frames) + SHORT_TEXT_TOKENS
+    return manifest.decoder.kv_bytes(tokens, manifest.precision.kv_itemsize)
 
 
 def _disk(opened: Bundle) -> Finding:
     """Engines hold the weights once more."""
     free = free_disk(opened.path)
     needed = sum(opened.stage_bytes().values())
+    text = f"{mib(free)} free under {opened.path}"
     if free < needed:
-        return Finding(
-            "disk",
-            WARNING,
-            f"{_mib(free)} free under {opened.path}: TensorRT engines of this bundle take about "
-            f"{_mib(needed)}",
-        )
-    return Finding("disk", OK, f"{_mib(free)} free under {opened.path}")
+        return Finding("disk", WARNING, f"{text}: TensorRT engines of this bundle take about {mib(needed)}")
+    return Finding("disk", OK, text)
 
 
 def _engines(facts: Facts, opened: Bundle) -> list[Finding]:
     """Those of `ltbm build`: which this machine loads, and why not the others."""
-    build = f"`ltbm build {opened.path}`"
     folders = list(stored(opened))
+    lost = unreadable(opened)
     target = _target(facts)
-    if not folders or target is None:
-        there = (
-            f"{len(folders)} built, which need a GPU, TensorRT and the plugin"
-            if folders
-            else "none, needed only for backend=tensorrt"
-        )
-        return [Finding("engines", WARNING, f"none: {build}") if target else Finding("engines", OK, there)]
-    return [_engine(folder, unusable(folder, opened, target), build) for folder in folders]
+    if target is None:
+        built = len(folders) + len(lost)
+        need = f"{built} built, which need a GPU, TensorRT and the plugin"
+        return [Finding("engines", OK, need if built else "none, needed only for backend=tensorrt")]
+    build = f"`ltbm build {opened.path}`"
+    if not folders and not lost:
+        return [Finding("engines", WARNING, f"none: {build}")]
+    findings = [_engine(folder, unusable(folder, opened, target), build) for folder in folders]
+    for path, reason in lost.items():
+        findings.append(Finding("engines", WARNING, f"{path.name} will not be loaded: {reason}, and {build}"))
+    return findings
 
 
 def _engine(folder: EngineFolder, reasons: list[str], build: str) -> Finding:
+    name = folder.path.name
     if reasons:
-        return Finding(
-            "engines",
-            WARNING,
-            f"{folder.path.name} will not be loaded: {', '.join(reasons)}: {build} --refresh",
-        )
-    return Finding("engines", OK, f"{folder.path.name} of {folder.built[:16]}, for this machine")
+        text = f"{name} will not be loaded: {', '.join(reasons)}: {build} --refresh"
+        return Finding("engines", WARNING, text)
+    return Finding("engines", OK, f"{name} of {folder.built[:16]}, for this machine")
 
 
 def _target(facts: Facts) -> Target | None:
@@ -139,11 +132,7 @@ def _target(facts: Facts) -> Target | None:
     plugin = library.tensorrt_library()
     if plugin is None:
         return None
-    return Target(facts.tensorrt, dots(facts.gpu.capability), facts.gpu.name, file_sha256(plugin))
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"
+    return Target(facts.tensorrt, facts.gpu.compute_capability, facts.gpu.name, file_sha256(plugin))
 
 
 BUNDLE_PROBES = (bundle,)

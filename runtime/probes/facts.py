@@ -6,16 +6,20 @@ from typing import TypeVar
 
 from ..machine import Gpu, Jetson, Machine, Memory, find_gpu, find_jetson, find_memory, find_tensorrt
 
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
+OK = "ok"
+WARNING = "warning"
+PROBLEM = "problem"
 
-
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """status: ok, warning (something slower or missing that only some need)
-    or problem (what is there is broken, or nothing runs)."""
+    """One line of the doctor.
+
+    status: ok, warning (slower, or missing and needed by some uses only) or problem (broken, or nothing runs)
+    text: what is there, and what to do
+    """
 
     subject: str
     status: str
@@ -36,30 +40,29 @@ class Facts:
 
     @classmethod
     def gather(cls, machine: Machine) -> "Facts":
-        gpu, gpu_fault = _answer(find_gpu, machine)
-        tensorrt, tensorrt_fault = _answer(find_tensorrt, machine)
-        return cls(
-            machine, gpu, gpu_fault, tensorrt, tensorrt_fault, find_jetson(machine), find_memory(machine)
-        )
+        gpu, gpu_fault = _try(find_gpu, machine)
+        tensorrt, tensorrt_fault = _try(find_tensorrt, machine)
+        jetson = find_jetson(machine)
+        return cls(machine, gpu, gpu_fault, tensorrt, tensorrt_fault, jetson, find_memory(machine))
 
     def lacks(self, subject: str, use: str, advice: str) -> Finding:
-        """Something absent that only some uses of a GPU need: a warning with advice where there is one."""
+        """Something absent that only some uses of a GPU need: a warning with advice where there is a GPU."""
         if self.gpu:
             return Finding(subject, WARNING, f"none, {use}: {advice}")
         return Finding(subject, OK, f"none, {use}")
 
 
-def _answer(find: Callable[[Machine], Answer | None], machine: Machine) -> tuple[Answer | None, str]:
-    """What `find` gives, or None and why it does not answer."""
+def _try(find: Callable[[Machine], T | None], machine: Machine) -> tuple[T | None, str]:
+    """(what is there, the fault)."""
     try:
         return find(machine), ""
-    except (RuntimeError, AttributeError) as error:  # AttributeError: a library without its usual functions
+    except (RuntimeError, AttributeError) as error:  # AttributeError: a library lacks a function
         return None, str(error)
 
 
-def dots(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.1f} GiB"
 
 
-def gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.0f} MiB"

@@ -1,98 +1,91 @@
-"""Probes of what Python has: onnxruntime and its providers, the native op, sound files,
-what `ltbm export` needs."""
+"""Probes of Python's packages: onnxruntime and its providers, the native op, sound files, `ltbm export`'s."""
 
 import re
 import sys
 
 from ...plugins import library
-from ..backends.engine_store import version_tuple
-from ..machine import CommandResult, ask_module
-from .facts import OK, PROBLEM, WARNING, Facts, Finding, dots
+from ..machine import CommandResult, query_module
+from ..versions import dots, version_tuple
+from .facts import OK, PROBLEM, WARNING, Facts, Finding
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 JETSON_WHEELS = (
-    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI "
-    "Lab) or build it for your GPU"
+    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI Lab) "
+    "or build it for your GPU"
 )
-LISTED = "onnxruntime.__version__, *onnxruntime.get_available_providers()"
+VERSION_AND_PROVIDERS = "onnxruntime.__version__, *onnxruntime.get_available_providers()"
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 REASON = re.compile(r"(?:with error: |CUDA failure )(.+)")
+SOUND_FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 
 
 def onnxruntime(facts: Facts) -> list[Finding]:
     """One line for the package, one for each GPU provider that it lists."""
     installed = facts.machine.versions(ONNXRUNTIMES)
     if len(installed) > 1:
-        return [
-            Finding(
-                "onnxruntime",
-                PROBLEM,
-                f"{' and '.join(installed)} are installed over each other: pip uninstall both, install one",
-            )
-        ]
+        text = f"{' and '.join(installed)} are installed over each other: pip uninstall both, install one"
+        return [Finding("onnxruntime", PROBLEM, text)]
     try:
-        result = ask_module(facts.machine, "onnxruntime", LISTED)
+        printed = query_module(facts.machine, "onnxruntime", VERSION_AND_PROVIDERS)
     except RuntimeError as error:
-        return [
-            Finding(
-                "onnxruntime",
-                PROBLEM,
-                f"does not load ({error}): pip install --force-reinstall "
-                f"{next(iter(installed), 'onnxruntime')}",
-            )
-        ]
-    if result is None:
+        package = next(iter(installed), "onnxruntime")
+        text = f"does not load ({error}): pip install --force-reinstall {package}"
+        return [Finding("onnxruntime", PROBLEM, text)]
+    if printed is None:
         return [_no_onnxruntime(facts)]
-    version, *providers = result.split()
-    listed = [_provider(facts, name) for name in GPU_PROVIDERS if name in providers]
+    version, *providers = printed.split()
+    findings = [_package(facts, version, providers)]
+    for name in GPU_PROVIDERS:
+        if name in providers:
+            findings.append(_provider(facts, name))
+    return findings
+
+
+def _package(facts: Facts, version: str, providers: list[str]) -> Finding:
     text = f"{version} with {', '.join(map(_short, providers))}"
     if version_tuple(version) < OLDEST_ONNXRUNTIME:
-        return [
-            Finding("onnxruntime", WARNING, f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {_install()}"),
-            *listed,
-        ]
+        text = f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {_install()}"
+        return Finding("onnxruntime", WARNING, text)
     if facts.gpu and "CUDAExecutionProvider" not in providers:
         advice = JETSON_WHEELS if facts.jetson else "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
-        return [Finding("onnxruntime", WARNING, f"{text}, so not on the GPU: {advice}"), *listed]
-    return [Finding("onnxruntime", OK, text), *listed]
+        return Finding("onnxruntime", WARNING, f"{text}, so not on the GPU: {advice}")
+    return Finding("onnxruntime", OK, text)
 
 
 def _no_onnxruntime(facts: Facts) -> Finding:
-    """Nothing runs, unless TensorRT does. onnxruntime has had no wheel for Python 3.10, JetPack 6's own,
-    since 1.24."""
+    """Nothing runs, unless TensorRT does: since 1.24 there is no wheel for Python 3.10, JetPack 6's own."""
     if facts.tensorrt:
         return Finding("onnxruntime", OK, "not installed, not needed with backend=tensorrt")
     return Finding("onnxruntime", PROBLEM, f"not installed: {_install()}")
 
 
 def _install() -> str:
-    return (
-        "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
-        if sys.version_info >= (3, 11)
-        else "it needs Python 3.11 or newer"
-    )
+    if sys.version_info >= (3, 11):
+        return "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
+    return "it needs Python 3.11 or newer"
 
 
 def _provider(facts: Facts, name: str) -> Finding:
-    """Listed is not loadable, and loadable is not built for this GPU: only a node that ran there says so."""
+    """Listed is not loadable, and loadable is not built for this GPU; a node that ran there proves both."""
     subject = f"{_short(name)} provider"
     if facts.gpu is None:
         return Finding(subject, OK, "listed, not tried: there is no GPU")
     result = facts.machine.run([sys.executable, "-m", "ltbm.runtime.probes.provider_check", name])
     if result.status == 0:
         return Finding(subject, OK, "ran a node on the GPU")
-    status = (
-        PROBLEM if name == "CUDAExecutionProvider" else WARNING
-    )  # every GPU wheel lists TensorRT, few have it
-    return Finding(subject, status, f"listed, and does not run: {_provider_advice(result, facts)}")
+    # every GPU wheel lists TensorRT, and few machines have it
+    status = PROBLEM if name == "CUDAExecutionProvider" else WARNING
+    advice = _provider_advice(result, facts.gpu.architecture)
+    return Finding(subject, status, f"listed, and does not run: {advice}")
 
 
-def _provider_advice(result: CommandResult, facts: Facts) -> str:
-    err = result.err
-    missing = MISSING_LIBRARY.search(err)
+def _provider_advice(result: CommandResult, architecture: str) -> str:
+    """What to do, by what the check printed as it failed."""
+    text = result.err.strip()
+    missing = MISSING_LIBRARY.search(text)
     if missing and "nvinfer" in missing[1]:
         return f"no {missing[1]}: pip install 'ltbm[tensorrt]', of the version that onnxruntime names"
     if missing:
@@ -100,30 +93,24 @@ def _provider_advice(result: CommandResult, facts: Facts) -> str:
             f"no {missing[1]}: pip install 'onnxruntime-gpu[cuda,cudnn]', or the CUDA version that this "
             "onnxruntime was built for"
         )
-    if "no kernel image" in err and facts.gpu:
-        return f"this onnxruntime was not built for architecture {facts.gpu.architecture}: {JETSON_WHEELS}"
-    reason = REASON.search(err)
-    return (
-        reason[1] if reason else err.strip().splitlines()[-1] if err.strip() else f"exit code {result.status}"
-    )
+    if "no kernel image" in text:
+        return f"this onnxruntime was not built for architecture {architecture}: {JETSON_WHEELS}"
+    reason = REASON.search(text)
+    if reason:
+        return reason[1]
+    return text.splitlines()[-1] if text else f"exit code {result.status}"
 
 
 def merge_op(facts: Facts) -> Finding:
     path = library.native_library()
     if path is None:
-        return Finding(
-            "merge op",
-            WARNING,
-            "the ONNX function body (same bits, slower): install a C++ compiler, then install ltbm again",
-        )
+        advice = "install a C++ compiler, then install ltbm again"
+        return Finding("merge op", WARNING, f"the ONNX function body (same bits, slower): {advice}")
     try:
         facts.machine.load(str(path))
     except OSError as error:
-        return Finding(
-            "merge op",
-            PROBLEM,
-            f"{path} does not load ({error}): pip install --force-reinstall ltbm on this machine",
-        )
+        advice = "pip install --force-reinstall ltbm on this machine"
+        return Finding("merge op", PROBLEM, f"{path} does not load ({error}): {advice}")
     return Finding("merge op", OK, f"native CPU op, {path}")
 
 
@@ -133,27 +120,23 @@ def audio_files(facts: Facts) -> Finding:
     except (ImportError, OSError) as error:
         return Finding("audio files", PROBLEM, f"soundfile does not load ({error}): pip install soundfile")
     formats = soundfile.available_formats()
-    missing = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in formats]
+    missing = [name for name in SOUND_FORMATS if name not in formats]
+    version = f"libsndfile {soundfile.__libsndfile_version__}"
     if missing:
         return Finding(
-            "audio files",
-            WARNING,
-            f"libsndfile {soundfile.__libsndfile_version__} reads no {', '.join(missing)}: upgrade soundfile",
+            "audio files", WARNING, f"{version} does not read {', '.join(missing)}: upgrade soundfile"
         )
-    return Finding("audio files", OK, f"libsndfile {soundfile.__libsndfile_version__}: WAV, FLAC, OGG, MP3")
+    return Finding("audio files", OK, f"{version}: {', '.join(SOUND_FORMATS)}")
 
 
 def export(facts: Facts) -> Finding:
-    found = facts.machine.versions(EXPORT_PACKAGES)
-    missing = [name for name in EXPORT_PACKAGES if name not in found]
+    installed = facts.machine.versions(EXPORT_PACKAGES)
+    missing = [name for name in EXPORT_PACKAGES if name not in installed]
     if missing:
-        return Finding(
-            "export",
-            OK if facts.jetson else WARNING,
-            f"no {', '.join(missing)}: `ltbm export` needs pip install 'ltbm[export]', running bundles does "
-            "not",
-        )
-    return Finding("export", OK, ", ".join(f"{name} {number}" for name, number in found.items()))
+        status = OK if facts.jetson else WARNING
+        advice = "`ltbm export` needs pip install 'ltbm[export]', running bundles does not"
+        return Finding("export", status, f"no {', '.join(missing)}: {advice}")
+    return Finding("export", OK, ", ".join(f"{name} {version}" for name, version in installed.items()))
 
 
 def _short(provider: str) -> str:

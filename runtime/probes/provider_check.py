@@ -1,15 +1,16 @@
-"""Runs one node on an execution provider of ONNX Runtime:
-`python -m ltbm.runtime.probes.provider_check NAME`.
+"""Runs one node on an ONNX Runtime provider: `python -m ltbm.runtime.probes.provider_check NAME`.
 
-In a process of its own, because a driver and libraries that do not go together can end it.
-Exit code 0 if the node ran there.
+In a process of its own, because a driver and libraries that do not go together can end it. Exit code 0 if the
+node ran there.
 """
 
 import sys
 
 import numpy as np
 
-IR_VERSION, OPSET, FLOAT = 8, 13, 1
+IR_VERSION = 8
+OPSET = 13
+FLOAT = 1  # TensorProto.FLOAT
 
 
 def main(provider: str) -> None:
@@ -21,9 +22,9 @@ def main(provider: str) -> None:
     session = onnxruntime.InferenceSession(relu_model(), options, providers=[provider])
     if session.get_providers()[0] != provider:
         sys.exit(f"{provider} does not start")
-    (y,) = session.run(None, {"x": np.array([-1.0], np.float32)})
-    if np.asarray(y).tolist() != [0.0]:
-        sys.exit(f"{provider} computes nonsense")
+    (result,) = session.run(None, {"x": np.array([-1.0], np.float32)})
+    if np.asarray(result).tolist() != [0.0]:
+        sys.exit(f"{provider} computes a wrong result")
 
 
 def relu_model() -> bytes:

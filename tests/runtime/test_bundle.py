@@ -77,7 +77,7 @@ def test_a_newer_format(copy):
 )
 def test_a_garbled_manifest(copy, change):
     edit_manifest(copy, change)
-    with pytest.raises(ValueError, match="lacks or garbles"):
+    with pytest.raises(ValueError, match="lacks a field or has a wrong one"):
         Bundle.open(copy)
 
 

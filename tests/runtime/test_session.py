@@ -285,3 +285,15 @@ def test_a_bundle_for_other_devices_is_refused_in_one_line(make_bundle, precisio
         Session.open(bundle)
     assert main(["doctor", str(bundle)]) == 0
     assert "onnxruntime on cpu" not in capsys.readouterr().out
+
+
+def test_a_closed_engine_runs_no_more(qwen):
+    session = Session.open(qwen[1])
+    encoder = session.pipeline.engines.get("encoder")
+    session.close()
+    inputs = {
+        "input_features": np.zeros((1, 128, 400), np.float32),
+        "frame_lengths": np.array([400], np.int32),
+    }
+    with pytest.raises(RuntimeError, match="this ONNX Runtime engine is closed"):
+        encoder.run(inputs)

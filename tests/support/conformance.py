@@ -82,136 +82,171 @@ class Walk:
 def findings(path: Path, version: str) -> list[str]:
     """What TensorRT `version` would not take of the graph at `path`, each with its node's name."""
     walk = _walk(path, version)
-    said = [
-        f"graph: opset {opset.version}, the parser takes {TABLE['versions'][version]['opset']}"
-        for opset in walk.model.opset_import
-        if opset.domain == "" and opset.version > TABLE["versions"][version]["opset"]
-    ]
-    said += [
-        f"function {function.name}: would be taken in place of the plugin"
-        for function in walk.model.functions
-    ]
+    newest = TABLE["versions"][version]["opset"]
+    lines = []
+    for opset in walk.model.opset_import:
+        if opset.domain == "" and opset.version > newest:
+            lines.append(f"graph: opset {opset.version}, the parser takes {newest}")
+    for function in walk.model.functions:
+        lines.append(f"function {function.name}: would be taken in place of the plugin")
     for node in walk.model.graph.node:
-        said += [f"{node.name}: {what}" for what in _node(walk, node)]
-    return said
+        lines += [f"{node.name}: {problem}" for problem in _node(walk, node)]
+    return lines
 
 
 def _walk(path: Path, version: str) -> Walk:
     model = onnx.load(path)  # with its weights: scales are looked at
-    embeds = next(
-        (value.type.tensor_type.elem_type for value in model.graph.input if value.name == "audio_embeds"),
-        None,
-    )
-    if embeds:  # ONNX does not know what the plugin gives
-        model.graph.value_info.append(onnx.helper.make_tensor_value_info("merged", embeds, ["B", "K", "D"]))
+    _declare_merged(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    types = {}
+    ranks = {}
+    for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]:
+        tensor = value.type.tensor_type
+        types[value.name] = TensorProto.DataType.Name(tensor.elem_type)
+        if tensor.HasField("shape"):
+            ranks[value.name] = len(tensor.shape.dim)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    types = {value.name: TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in values}
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }
-    types |= {name: TensorProto.DataType.Name(tensor.data_type) for name, tensor in constants.items()}
-    ranks |= {name: len(tensor.dims) for name, tensor in constants.items()}
-    makers = {output: node for node in model.graph.node for output in node.output}
+    for name, tensor in constants.items():
+        types[name] = TensorProto.DataType.Name(tensor.data_type)
+        ranks[name] = len(tensor.dims)
+    makers = {}
+    for node in model.graph.node:
+        for output in node.output:
+            makers[output] = node
     return Walk(model, version, types, ranks, constants, makers)
+
+
+def _declare_merged(model: onnx.ModelProto) -> None:
+    """Say what the plugin gives, which ONNX does not know."""
+    for value in model.graph.input:
+        if value.name == "audio_embeds":
+            kind = value.type.tensor_type.elem_type
+            merged = onnx.helper.make_tensor_value_info("merged", kind, ["B", "K", "D"])
+            model.graph.value_info.append(merged)
 
 
 def _node(walk: Walk, node: onnx.NodeProto) -> list[str]:
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if (node.domain, node.op_type) == ("ai.ltbm", "LTBM"):
-        wrong = [name for name, value in PLUGIN.items() if attributes.get(name) != value]
-        keep = node.input[3]
-        return [f"plugin attribute {name} is {attributes.get(name)}" for name in wrong] + (
-            []
-            if any(keep == value.name for value in walk.model.graph.input)
-            else [f"shape input {keep} is no input of the graph"]
-        )
+        return _plugin(walk, node, attributes)
     known = TABLE["operators"] | (TABLE["since 10.15"] if walk.version != "10.3" else {})
     if node.domain or node.op_type not in known:
         return [f"operator {node.domain or 'ai.onnx'}::{node.op_type} is not supported"]
-    return (
-        _types(walk, node, TABLE["kinds"][known[node.op_type]])
-        + _places(walk, node)
-        + _restrictions(walk, node, attributes)
-    )
+    problems = _types(walk, node, TABLE["kinds"][known[node.op_type]]) + _shape_inputs(walk, node)
+    if node.op_type in RESTRICTIONS:
+        inputs = [name for name in node.input if name]
+        problems += RESTRICTIONS[node.op_type](walk, inputs, len(node.output), attributes)
+    return problems
+
+
+def _plugin(walk: Walk, node: onnx.NodeProto, attributes: dict) -> list[str]:
+    problems = []
+    for name, value in PLUGIN.items():
+        if attributes.get(name) != value:
+            problems.append(f"plugin attribute {name} is {attributes.get(name)}")
+    keep = node.input[3]
+    if keep not in [value.name for value in walk.model.graph.input]:
+        problems.append(f"shape input {keep} is not an input of the graph")
+    return problems
 
 
 def _types(walk: Walk, node: onnx.NodeProto, allowed: list[str]) -> list[str]:
-    said = []
-    for name in (
-        node.input[:1]
-        if node.op_type == "Cast"
-        else [node.input[i] for i in DATA_INPUTS.get(node.op_type, range(len(node.input)))]
-    ):
+    """Of the inputs that hold data, and of the outputs."""
+    indices = range(1) if node.op_type == "Cast" else DATA_INPUTS.get(node.op_type, range(len(node.input)))
+    problems = []
+    for index in indices:
+        name = node.input[index]
         kind = walk.types.get(name)
         if kind not in allowed:
-            said.append(f"{node.op_type} of {name}, which is {kind}, takes {', '.join(allowed)}")
-    within = [
-        (name, walk.types.get(name)) for name in node.output if walk.types.get(name) not in TENSORRT_TYPES
-    ]
-    return said + [f"{node.op_type} gives {name} of type {kind}" for name, kind in within]
+            problems.append(f"{node.op_type} of {name}, which is {kind}, takes {', '.join(allowed)}")
+    for name in node.output:
+        kind = walk.types.get(name)
+        if kind not in TENSORRT_TYPES:
+            problems.append(f"{node.op_type} gives {name} of type {kind}")
+    return problems
 
 
-def _places(walk: Walk, node: onnx.NodeProto) -> list[str]:
-    """Inputs that must be constants or shapes."""
-    said = [
-        f"{operator}'s input {place} is not constant"
-        for operator, place in CONSTANT[walk.version]
-        if node.op_type == operator
-        and place < len(node.input)
-        and node.input[place]
-        and node.input[place] not in walk.constants
-    ]
-    return said + [
-        f"{node.op_type}'s input {place} is not worked out from shapes alone"
-        for place in SHAPE_INPUTS.get(node.op_type, ())
-        if not _from_shapes(walk, node.input[place])
-    ]
+def _shape_inputs(walk: Walk, node: onnx.NodeProto) -> list[str]:
+    """Inputs that must be constants, or be worked out from shapes."""
+    problems = []
+    for operator, index in CONSTANT[walk.version]:
+        given = node.op_type == operator and index < len(node.input) and node.input[index]
+        if given and node.input[index] not in walk.constants:
+            problems.append(f"{operator}'s input {index} is not constant")
+    for index in SHAPE_INPUTS.get(node.op_type, ()):
+        if not _from_shapes(walk, node.input[index]):
+            problems.append(f"{node.op_type}'s input {index} is not worked out from shapes alone")
+    return problems
 
 
 def _from_shapes(walk: Walk, name: str) -> bool:
     if name in walk.constants:
         return True
     maker = walk.makers.get(name)
-    return (
-        maker is not None
-        and maker.op_type in SHAPE_OPERATORS
-        and (maker.op_type == "Shape" or all(_from_shapes(walk, source) for source in maker.input if source))
-    )
+    if maker is None or maker.op_type not in SHAPE_OPERATORS:
+        return False
+    return maker.op_type == "Shape" or all(_from_shapes(walk, source) for source in maker.input if source)
 
 
-def _restrictions(walk: Walk, node: onnx.NodeProto, attributes: dict) -> list[str]:
-    said, inputs = [], [name for name in node.input if name]
-    if node.op_type == "Attention":
-        said += [f"Attention's {name} is not 4D" for name in inputs if walk.ranks.get(name) != 4]
-        said += [
-            f"Attention's attribute {name}"
-            for name in ("softcap", "qk_matmul_output_mode", "is_causal")
-            if attributes.get(name)
-        ]
-        said += ["Attention with a cache of its own"] * (len(inputs) > 4 or len(node.output) > 1)
-    if node.op_type == "TensorScatter":
-        said += ["TensorScatter beside axis -2"] * (attributes.get("axis", -2) != -2)
-        said += [f"TensorScatter's {name} is not 4D" for name in inputs[:2] if walk.ranks.get(name) != 4]
-    if node.op_type == "RotaryEmbedding" and (len(inputs) < 4 or walk.types.get(inputs[3]) != "INT64"):
-        said.append("RotaryEmbedding without INT64 position_ids")
-    if node.op_type == "LayerNormalization" and len(node.output) > 1:
-        said.append("LayerNormalization with more than one output")
-    if node.op_type == "DequantizeLinear":
-        scales = walk.constants.get(inputs[1])
-        said += [f"DequantizeLinear with a zero point, {inputs[2]}: only zero is taken" for _ in inputs[2:]]
-        said += ["DequantizeLinear of INT8 in blocks"] * (
-            walk.types.get(inputs[0]) == "INT8" and attributes.get("block_size", 0) > 0
-        )
-        if scales is None or (numpy_helper.to_array(scales) <= 0).any():
-            said.append("DequantizeLinear with scales that are not all positive constants")
-    if node.op_type == "TopK":
-        count = walk.constants.get(inputs[1])
-        said += ["TopK that is not sorted"] * (not attributes.get("sorted", 1))
-        said += ["TopK of 3840 or more, or of a number not known"] * (
-            count is None or numpy_helper.to_array(count).item() >= MAX_TOPK
-        )
-    return said
+def _attention(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    problems = _not_4d(walk, "Attention", inputs)
+    for name in ("softcap", "qk_matmul_output_mode", "is_causal"):
+        if attributes.get(name):
+            problems.append(f"Attention's attribute {name}")
+    if len(inputs) > 4 or outputs > 1:
+        problems.append("Attention with a cache of its own")
+    return problems
+
+
+def _tensor_scatter(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    problems = _not_4d(walk, "TensorScatter", inputs[:2])
+    if attributes.get("axis", -2) != -2:
+        problems.append("TensorScatter beside axis -2")
+    return problems
+
+
+def _not_4d(walk: Walk, operator: str, names: list[str]) -> list[str]:
+    return [f"{operator}'s {name} is not 4D" for name in names if walk.ranks.get(name) != 4]
+
+
+def _rotary_embedding(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    if len(inputs) < 4 or walk.types.get(inputs[3]) != "INT64":
+        return ["RotaryEmbedding without INT64 position_ids"]
+    return []
+
+
+def _layer_normalization(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    return ["LayerNormalization with more than one output"] if outputs > 1 else []
+
+
+def _dequantize_linear(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    problems = []
+    for name in inputs[2:]:
+        problems.append(f"DequantizeLinear with a zero point, {name}: only zero is taken")
+    if walk.types.get(inputs[0]) == "INT8" and attributes.get("block_size", 0) > 0:
+        problems.append("DequantizeLinear of INT8 in blocks")
+    scales = walk.constants.get(inputs[1])
+    if scales is None or (numpy_helper.to_array(scales) <= 0).any():
+        problems.append("DequantizeLinear with scales that are not all positive constants")
+    return problems
+
+
+def _top_k(walk: Walk, inputs: list[str], outputs: int, attributes: dict) -> list[str]:
+    problems = []
+    if not attributes.get("sorted", 1):
+        problems.append("TopK that is not sorted")
+    count = walk.constants.get(inputs[1])
+    if count is None or numpy_helper.to_array(count).item() >= MAX_TOPK:
+        problems.append(f"TopK of {MAX_TOPK} or more, or of a number not known")
+    return problems
+
+
+RESTRICTIONS = {
+    "Attention": _attention,
+    "TensorScatter": _tensor_scatter,
+    "RotaryEmbedding": _rotary_embedding,
+    "LayerNormalization": _layer_normalization,
+    "DequantizeLinear": _dequantize_linear,
+    "TopK": _top_k,
+}
+"""Operator -> what TensorRT does not take of it, by its inputs, its number of outputs and its attributes."""

@@ -8,11 +8,13 @@ so code that is wrong on some devices is wrong here.
 import ctypes
 import enum
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 ALIGNMENT = 256  # bytes, of what cudaMalloc gives
+STREAM = 0xF00D  # the handle of every stream
 GARBAGE = 0x7F  # what fresh memory holds: huge floats
 
 
@@ -45,9 +47,13 @@ class Driver:
     """The device's memory and its stream. `fail` names a call that is to fail, `capacity` is in bytes."""
 
     def __init__(self, capacity: int = 2**30):
-        self.capacity, self.fail, self.events = capacity, {}, []
-        self._device, self._host = {}, {}
-        self._queue, self._captured = [], None
+        self.capacity = capacity
+        self.fail: dict[str, cudaError_t] = {}
+        self.events: list[Event] = []
+        self._device: dict[int, np.ndarray] = {}  # address -> bytes
+        self._host: dict[int, np.ndarray] = {}  # pinned memory
+        self._queue: list[Callable[[], None]] = []
+        self._captured: list[Callable[[], None]] | None = None  # while a graph is captured
 
     # --- what tests and the fake TensorRT use ---
 
@@ -65,6 +71,10 @@ class Driver:
                 return block[pointer - start : pointer - start + nbytes]
         raise AssertionError(f"{nbytes} bytes at {pointer:#x} are no memory of the device, or freed")
 
+    def owns(self, pointer: int) -> bool:
+        """Whether it is an address of the device."""
+        return any(start <= pointer < start + block.nbytes for start, block in self._device.items())
+
     def enqueue(self, work) -> None:
         (self._queue if self._captured is None else self._captured).append(work)
 
@@ -73,14 +83,15 @@ class Driver:
         return self._captured is not None
 
     def flush(self) -> None:
-        queue, self._queue = self._queue, []
+        queue = self._queue
+        self._queue = []
         for work in queue:
             work()
 
     # --- the calls ---
 
     def cudaStreamCreateWithFlags(self, flags):
-        return 0xF00D
+        return STREAM
 
     def cudaStreamDestroy(self, stream):
         self.flush()
@@ -134,21 +145,25 @@ class Driver:
 
     def _read(self, source, width, kind, to):
         if kind == cudaMemcpyKind.cudaMemcpyHostToDevice:
-            assert any(
-                start <= source and source + width <= start + block.nbytes
-                for start, block in self._host.items()
-            ), "source is not pinned"
+            assert self._is_pinned(source, width), "source is not pinned"
             self.view(to, width)[:] = host(source, width)
         elif kind == cudaMemcpyKind.cudaMemcpyDeviceToHost:
             host(to, width)[:] = self.view(source, width)
         else:
             self.view(to, width)[:] = self.view(source, width)
 
+    def _is_pinned(self, pointer, nbytes):
+        for start, block in self._host.items():
+            if start <= pointer and pointer + nbytes <= start + block.nbytes:
+                return True
+        return False
+
     def cudaStreamBeginCapture(self, stream, mode):
         self._captured = []
 
     def cudaStreamEndCapture(self, stream):
-        captured, self._captured = self._captured, None
+        captured = self._captured
+        self._captured = None
         return captured if captured else cudaError_t.cudaErrorStreamCaptureUnsupported
 
     def cudaGraphInstantiate(self, graph, flags):
@@ -174,12 +189,15 @@ def runtime_module(driver: Driver) -> types.ModuleType:
     module = types.ModuleType("cuda.bindings.runtime")
     for kind in (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode):
         setattr(module, kind.__name__, kind)
-    module.cudaStreamNonBlocking, module.cudaHostAllocDefault = 1, 0
-    module.cudaGetErrorString = lambda error: (cudaError_t.cudaSuccess, error.name.encode())
+    vars(module).update(cudaStreamNonBlocking=1, cudaHostAllocDefault=0, cudaGetErrorString=_error_text)
     for name in dir(Driver):
         if name.startswith("cuda"):
             setattr(module, name, _call(driver, name))
     return module
+
+
+def _error_text(error: cudaError_t) -> tuple[cudaError_t, bytes]:
+    return cudaError_t.cudaSuccess, error.name.encode()
 
 
 def _call(driver: Driver, name: str):
@@ -195,7 +213,9 @@ def _call(driver: Driver, name: str):
         result = getattr(driver, name)(*arguments)
         if isinstance(result, cudaError_t):
             return result, None
-        values = result if isinstance(result, tuple) else () if result is None else (result,)
+        if result is None:
+            return (cudaError_t.cudaSuccess,)
+        values = result if isinstance(result, tuple) else (result,)
         return cudaError_t.cudaSuccess, *values
 
     return call

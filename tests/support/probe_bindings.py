@@ -1,10 +1,10 @@
-"""Run in a process of its own beside real bindings: says what of our uses (JSON on stdin)
-they do not have."""
+"""Run in a process of its own beside real bindings: prints what of our uses (JSON on stdin) they lack."""
 
-import enum
 import json
 import re
 import sys
+
+METHOD_TYPES = ("instancemethod", "function", "builtin_function_or_method", "method_descriptor", "nb_method")
 
 
 def main() -> None:
@@ -12,12 +12,12 @@ def main() -> None:
     if uses["module"] == "cudart":
         from cuda.bindings import runtime as module  # pyright: ignore[reportMissingImports]  # unpacked by the test
 
-        said, facts = list(cudart_problems(module, uses)), {}
+        result = {"problems": list(cudart_problems(module, uses))}
     else:
         import tensorrt_bindings as module  # pyright: ignore[reportMissingImports]  # unpacked by the test
 
-        said, facts = list(tensorrt_problems(module, uses)), {"version": module.__version__}
-    print(json.dumps({"problems": said} | facts))
+        result = {"problems": list(tensorrt_problems(module, uses)), "version": module.__version__}
+    print(json.dumps(result))
 
 
 def cudart_problems(module, uses):
@@ -37,15 +37,7 @@ def tensorrt_problems(module, uses):
         if lookup(module, name) is None:
             yield f"trt.{name} is not there"
     for base, defined in uses["subclasses"].items():
-        wanted = [
-            n
-            for n, f in vars(getattr(module, base)).items()
-            if not n.startswith("_")
-            and callable(f)
-            and not isinstance(f, (type, enum.Enum))
-            and type(f).__name__
-            in ("instancemethod", "function", "builtin_function_or_method", "method_descriptor", "nb_method")
-        ]
+        wanted = public_methods(getattr(module, base))
         if not wanted or set(wanted) - set(defined):
             yield f"a subclass of trt.{base} defines {defined}, it takes {wanted}"
     for kind, name, arguments, held in uses["methods"]:
@@ -61,6 +53,14 @@ def tensorrt_problems(module, uses):
         gives = returned(getattr(getattr(module, kind), name).__doc__ or "")
         if "tensorrt." in gives and "Dims" not in gives and "Tensor" not in gives:
             yield f"{kind}.{name} gives {gives}, held as {variable}: give it a name of uses.CLASSES"
+
+
+def public_methods(kind):
+    methods = []
+    for name, value in vars(kind).items():
+        if not name.startswith("_") and type(value).__name__ in METHOD_TYPES:
+            methods.append(name)
+    return methods
 
 
 def call_problems(kind, name, text, arguments, held):
@@ -79,8 +79,9 @@ def returned(text):
 
 def split_arguments(signature):
     """The arguments between the outer brackets."""
-    inner, depth, parts = signature[signature.index("(") + 1 :], 0, [""]
-    for letter in inner:
+    depth = 0
+    parts = [""]
+    for letter in signature[signature.index("(") + 1 :]:
         if letter == ")" and depth == 0:
             break
         depth += (letter in "([<") - (letter in ")]>")

@@ -1,5 +1,4 @@
-"""A GPU and a TensorRT of our own making: `ltbm build` and sessions run on them with the real graphs,
-on the CPU."""
+"""A fake GPU and a fake TensorRT: `ltbm build` and sessions run on them with the real graphs, on the CPU."""
 
 import _ctypes
 import shutil
@@ -8,17 +7,24 @@ import types
 
 import pytest
 
-from tests.support import fake_cuda, fake_tensorrt
+from tests.support import fake_cuda
+from tests.support.fake_tensorrt import FakeTensorRT
 
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
-MODULES_OVER_FAKES = ("ltbm.runtime.backends.cuda", "ltbm.runtime.backends.trt", "ltbm.export.engine")
+MODULES_OVER_FAKES = (
+    "ltbm.runtime.backends.cuda",
+    "ltbm.runtime.backends.trt",
+    "ltbm.runtime.backends.trt_library",
+    "ltbm.export.engine",
+)
 
 
 class Device:
     """The fake device: its driver, its tensorrt, and how to change the version."""
 
     def __init__(self, monkeypatch):
-        self.cuda, self._monkeypatch = fake_cuda, monkeypatch
+        self.cuda = fake_cuda
+        self._monkeypatch = monkeypatch
         self.driver = self.cuda.Driver()
         for name in ("cuda", "cuda.bindings"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
@@ -30,7 +36,7 @@ class Device:
         self.tensorrt("10.16.1")
 
     def tensorrt(self, version: str) -> None:
-        self.trt = fake_tensorrt.tensorrt_module(self.driver, version)
+        self.trt = FakeTensorRT(self.driver, version)
         self._monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
         for name in MODULES_OVER_FAKES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)

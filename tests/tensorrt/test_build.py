@@ -33,7 +33,7 @@ def test_three_engines_and_their_record(device, bundle_of):
         "engines.json",
         "merge.engine",
     ]
-    from ltbm.runtime.backends.trt import process_logger
+    from ltbm.runtime.backends.trt_library import process_logger
 
     assert process_logger().report is None and process_logger() is process_logger()
     assert any("encoder: Build, 20 steps" in line for line in said) and any(
@@ -223,7 +223,9 @@ def test_without_tensorrt_every_entry_says_what_to_install(bundle_of, capsys, mo
     from ltbm.runtime.session import Session
 
     path = bundle_of()
-    for name in ("tensorrt", "ltbm.runtime.backends.trt", "ltbm.export.engine", "ltbm.runtime.backends.cuda"):
+    backends = "ltbm.runtime.backends"
+    modules = (f"{backends}.trt", f"{backends}.trt_library", f"{backends}.cuda", "ltbm.export.engine")
+    for name in ("tensorrt", *modules):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     orin = machine.Jetson("Orin", (36, 4))

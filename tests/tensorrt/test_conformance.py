@@ -14,10 +14,11 @@ VERSIONS = list(conformance.TABLE["versions"])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("family", ["qwen2_audio", "audioflamingo3"])
 def test_graphs_are_taken(make_bundle, family, precision, version):
-    bundle, flavour = make_bundle(family, precision)[1], Target(version, "8.7", "a GPU", "").flavour
+    bundle = make_bundle(family, precision)[1]
+    flavour = Target(version, "8.7", "a GPU", "").flavour
     assert flavour == ("concat20" if version == "10.3" else "std24")
-    said = {stage: conformance.findings(bundle / graph_file(stage, flavour), version) for stage in STAGES}
-    assert said == {stage: [] for stage in STAGES}
+    findings = {stage: conformance.findings(bundle / graph_file(stage, flavour), version) for stage in STAGES}
+    assert findings == {stage: [] for stage in STAGES}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -34,21 +35,23 @@ def test_int4_for_tensorrt_is_taken_and_other_int4_is_not(make_bundle, tmp_path,
             progress=lambda line: None,
             **options,
         )
-        said = conformance.findings(path / f"decoder.{flavour}.onnx", version)
+        findings = conformance.findings(path / f"decoder.{flavour}.onnx", version)
         # blocks came with opset 21; the parser of 10.1, whose source can be read, does not look at how new an
         # opset is
-        said = [line for line in said if line != "graph: opset 21, the parser takes 20"]
-        assert bool(said) == (target is None), said
+        findings = [line for line in findings if line != "graph: opset 21, the parser takes 20"]
+        assert bool(findings) == (target is None), findings
 
 
 def test_the_older_tensorrt_does_not_take_the_cache_in_place(make_bundle):
-    said = conformance.findings(make_bundle("qwen2_audio")[1] / "decoder.std24.onnx", "10.3")
-    assert any("opset 24" in line for line in said) and any("TensorScatter" in line for line in said)
+    findings = conformance.findings(make_bundle("qwen2_audio")[1] / "decoder.std24.onnx", "10.3")
+    assert any("opset 24" in line for line in findings) and any("TensorScatter" in line for line in findings)
 
 
 def test_the_merge_with_its_body_is_not_for_tensorrt(make_bundle):
-    said = conformance.findings(make_bundle("qwen2_audio")[1] / "merge.onnx", "11.1")
-    assert any("function LTBM" in line for line in said) and any("plugin_namespace" in line for line in said)
+    findings = conformance.findings(make_bundle("qwen2_audio")[1] / "merge.onnx", "11.1")
+    assert any("function LTBM" in line for line in findings) and any(
+        "plugin_namespace" in line for line in findings
+    )
 
 
 def graph_of(tmp_path, nodes, inputs, outputs, initializers=(), opset=24):
@@ -62,7 +65,10 @@ def value(name, kind, *shape):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-FLOAT, DOUBLE, INT64, UINT8 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT8
+FLOAT = TensorProto.FLOAT
+DOUBLE = TensorProto.DOUBLE
+INT64 = TensorProto.INT64
+UINT8 = TensorProto.UINT8
 SCALE = helper.make_tensor("s", FLOAT, [], [-0.1])
 SIZE = helper.make_tensor("size", INT64, [1], [4000])
 CASES = {
@@ -153,5 +159,5 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_walk_finds(tmp_path, case):
     *graph, wanted = CASES[case]
-    said = conformance.findings(graph_of(tmp_path, *graph), "11.1")
-    assert any(line.startswith(wanted) for line in said), said
+    findings = conformance.findings(graph_of(tmp_path, *graph), "11.1")
+    assert any(line.startswith(wanted) for line in findings), findings

@@ -79,10 +79,8 @@ def cached(requirement: str, *also: str) -> Path:
 def stub_libraries(bindings: Path, folder: Path) -> Path:
     """Libraries under the names that the bindings need, with the symbols that nothing else gives them."""
     binary = bindings / "tensorrt_bindings" / "tensorrt.so"
-    compiler, tools = (
-        shutil.which("cc") or shutil.which("gcc"),
-        [shutil.which(name) for name in ("nm", "readelf")],
-    )
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    tools = [shutil.which(name) for name in ("nm", "readelf")]
     if not compiler or not all(tools):
         pytest.skip("no C compiler with nm and readelf to make the stub libraries")
     undefined = subprocess.run(
@@ -100,11 +98,9 @@ def stub_libraries(bindings: Path, folder: Path) -> Path:
 
 
 def ask(facts: dict, packages: Path, libraries: Path | None = None) -> dict:
-    environment = (
-        os.environ
-        | {"PYTHONPATH": python_path(packages)}
-        | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
-    )
+    environment = os.environ | {"PYTHONPATH": python_path(packages)}
+    if libraries:
+        environment["LD_LIBRARY_PATH"] = str(libraries)
     got = subprocess.run(
         [sys.executable, Path(finder.__file__).with_name("probe_bindings.py")],
         input=json.dumps(facts),
@@ -173,17 +169,18 @@ def test_what_is_not_there_is_found(bindings):
 
 
 USE = """
-from ltbm.runtime.backends.trt import NUMPY_TYPES, process_logger, trt
+from ltbm.runtime.backends.trt import NUMPY_TYPES
+from ltbm.runtime.backends.trt_library import process_logger, trt
 from ltbm.export.engine import Monitor
-heard, logger = [], process_logger()
-logger.report = heard.append
+lines, logger = [], process_logger()
+logger.report = lines.append
 for severity in (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger.log(severity, severity.name)
-assert heard == ["TensorRT: WARNING", "TensorRT: ERROR"]
+assert lines == ["TensorRT: WARNING", "TensorRT: ERROR"]
 assert logger.take_errors() == "; TensorRT says: ERROR" and logger.take_errors() == ""
-monitor = Monitor("merge", heard.append)
+monitor = Monitor("merge", lines.append)
 monitor.phase_start("Build", None, 20)
-assert monitor.step_complete("Build", 10) and heard[-1] == "merge: Build 10 of 20"
+assert monitor.step_complete("Build", 10) and lines[-1] == "merge: Build 10 of 20"
 monitor.phase_finish("Build")
 missing = set(NUMPY_TYPES) - {name for name in dir(trt.DataType) if trt.DataType.__members__.get(name)}
 assert not missing, missing

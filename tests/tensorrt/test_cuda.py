@@ -35,8 +35,11 @@ def stream(device):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_views_read_and_write_what_numpys_do(stream, view):
-    array, copy = stream.upload(VALUES), VALUES.copy()
-    part, wanted = view(array), view(copy)
+    array = stream.upload(VALUES)
+    copy = VALUES.copy()
+    part = view(array)
+    wanted = view(copy)
+    assert len(part) == len(wanted)
     assert part.shape == wanted.shape and part.nbytes == wanted.nbytes
     np.testing.assert_array_equal(np.asarray(part), wanted)
     new = -np.random.default_rng(0).random(wanted.shape).astype(np.float32)
@@ -48,11 +51,9 @@ def test_views_read_and_write_what_numpys_do(stream, view):
 @pytest.mark.parametrize("view", VIEWS)
 def test_copies_on_the_device_keep_pitch(stream, view, device):
     """From a view into a view, and between a view and a tight array."""
-    source, target, copy = (
-        stream.upload(VALUES),
-        stream.zeros(VALUES.shape, np.float32),
-        np.zeros_like(VALUES),
-    )
+    source = stream.upload(VALUES)
+    target = stream.zeros(VALUES.shape, np.float32)
+    copy = np.zeros_like(VALUES)
     tight = stream.zeros(view(copy).shape, np.float32)
     tight[:] = view(source)
     view(target)[:] = tight
@@ -64,7 +65,8 @@ def test_copies_on_the_device_keep_pitch(stream, view, device):
 
 def test_a_source_may_change_at_once(stream):
     """The device has copied nothing yet when the source changes."""
-    array, source = stream.zeros((4,), np.int64), np.arange(4)
+    array = stream.zeros((4,), np.int64)
+    source = np.arange(4)
     array[:] = source
     source += 10
     array[1:2] = source[:1]
@@ -76,7 +78,8 @@ def test_uploads_larger_than_the_staging_memory(stream, device, monkeypatch):
 
     large = np.random.default_rng(0).integers(0, 255, 3 * cuda.STAGING_BYTES + 17, np.uint8)
     small = np.arange(7, dtype=np.int16)
-    first, second = stream.upload(large), stream.upload(small)
+    first = stream.upload(large)
+    second = stream.upload(small)
     np.testing.assert_array_equal(np.asarray(first), large)
     np.testing.assert_array_equal(np.asarray(second), small)
 
@@ -94,7 +97,9 @@ def test_values_are_cast_as_numpy_casts_and_not_further(stream):
 
 def test_what_does_not_fit_is_refused(stream):
     array = stream.zeros((4, 6), np.float32)
-    for key in (slice(0, 5), slice(3, 2), slice(0, 4, 2), 4, (slice(None), 1), (slice(None), slice(0, 7))):
+    whole = slice(None)
+    wrong_keys = (slice(0, 5), slice(3, 2), slice(0, 4, 2), 4, (whole, 1), (whole, slice(0, 7)), (whole,) * 3)
+    for key in wrong_keys:
         with pytest.raises(IndexError):
             array[key]
     with pytest.raises(ValueError, match="does not fit into one"):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from ltbm.runtime.backends import engine_store
+from ltbm.runtime.backends.shape_ranges import optimisation_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.session import Session
 
@@ -102,11 +103,30 @@ def test_a_build_that_is_killed_leaves_the_former_engine(device, built, monkeypa
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "key": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 2}', '{"format": 2, "key": {}}', '{"format": 2, "key": 3}']
+)
 def test_a_record_that_nobody_understands_is_no_engine(device, built, text):
     (folder,) = engine_store.stored(Bundle.open(built))
     (folder.path / "engines.json").write_text(text)
     assert list(engine_store.stored(Bundle.open(built))) == []
+
+
+def test_engines_of_a_former_format_are_named(device, built):
+    (folder,) = engine_store.stored(Bundle.open(built))
+    record = folder.path / "engines.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 1}))
+    assert f"{folder.path.name}: engines.json has format 1, this ltbm reads 2" in refused(built)
+    device.build(built)
+    assert [one.key for one in engine_store.stored(Bundle.open(built))] == [folder.key]
+
+
+def test_a_record_gives_back_what_was_stored(device, built):
+    manifest = Bundle.open(built).manifest
+    (folder,) = engine_store.stored(Bundle.open(built))
+    for stage in engine_store.STAGES:
+        profiles = optimisation_profiles(manifest, stage, folder.key.flavour, folder.key.limits)
+        assert folder.stages[stage].profiles == profiles
 
 
 def test_every_part_of_the_key_changes_the_folder(device, built):

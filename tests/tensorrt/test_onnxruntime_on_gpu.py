@@ -19,7 +19,7 @@ def gpu_session(device, monkeypatch):
     reading the device's memory by its addresses."""
     monkeypatch.delitem(sys.modules, "ltbm.runtime.backends.ort", raising=False)
     ort = importlib.import_module("ltbm.runtime.backends.ort")
-    given, place = [], ort._place
+    given = []
 
     def providers(path, options):
         given.append((path.name, options))
@@ -31,7 +31,7 @@ def gpu_session(device, monkeypatch):
 
     monkeypatch.setattr(ort, "_providers", providers)
     monkeypatch.setattr(ort, "check_provider", lambda name: None)
-    monkeypatch.setattr(ort, "_place", lambda name, array: ("cpu", place(name, array)[1]))
+    monkeypatch.setattr(ort, "_device_of", lambda array: "cpu")
     monkeypatch.setattr(ort.OrtBinding, "run", run)
     yield lambda path, name: (Session.open(path, device=name), given)
     sys.modules.pop("ltbm.runtime.backends.ort", None)
@@ -90,7 +90,8 @@ def test_the_providers_in_their_order(device, monkeypatch, tmp_path):
     from ltbm.runtime.backends.shape_ranges import OptimisationProfile
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ort.PROVIDERS.values()))
-    stream, profile = Stream(), OptimisationProfile("x", {})
+    stream = Stream()
+    profile = OptimisationProfile("x", {})
     cases = {
         "cpu": EngineOptions("cpu"),
         "cuda": EngineOptions("cuda", stream=stream),

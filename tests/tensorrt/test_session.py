@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.session import Session
+from ltbm.runtime.stages.kv_cache import BUCKET
 
-PROMPT, OTHER = "What do you hear?", "And how often is it heard?"
+PROMPT = "What do you hear?"
+OTHER = "And how often is it heard?"
 VERSIONS = {"std24": "10.16.1", "concat20": "10.3.0"}
 CUDA_CALLS = [
     "cudaStreamCreateWithFlags",
@@ -51,7 +53,8 @@ def test_answers_are_those_of_onnxruntime(device, bundle_of, make_clip, family, 
     with Session.open(path) as expected, Session.open(path, backend="tensorrt") as session:
         assert session.pipeline.engines.flavour == flavour
         for level in ("full", "keep50", "keep12"):
-            wanted, got = (s.generate(clips, PROMPT, level, max_new_tokens=6) for s in (expected, session))
+            wanted = expected.generate(clips, PROMPT, level, max_new_tokens=6)
+            got = session.generate(clips, PROMPT, level, max_new_tokens=6)
             assert got.token_ids == wanted.token_ids and got.tokens_out == wanted.tokens_out
             assert got.prompt_token_ids == wanted.prompt_token_ids
 
@@ -86,16 +89,13 @@ def test_only_logits_come_to_the_host(device, bundle_of, make_clip, flavour):
     with Session.open(path, backend="tensorrt") as session:
         answer = session.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=5)
         copies = device.driver.named("copy")
-        logits, width = 4 * session.manifest.decoder.vocab_size, session.manifest.decoder.hidden_size
-    assert [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToHost"] == [logits] * len(
-        answer.token_ids
-    )
+        decoder = session.manifest.decoder
+    logits = 4 * decoder.vocab_size
+    to_host = [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToHost"]
+    assert to_host == [logits] * len(answer.token_ids)
     on_device = [copy["bytes"] for copy in copies if copy["kind"] == "DeviceToDevice"]
-    assert (
-        answer.tokens_out * width * 4 in on_device
-        and answer.tokens_out * 8 in on_device
-        and answer.tokens_out * 4 in on_device
-    )
+    for bytes_per_token in (4 * decoder.hidden_size, 8, 4):  # embeddings, positions, key bias
+        assert answer.tokens_out * bytes_per_token in on_device
 
 
 def test_a_cache_in_place_has_one_address_and_a_growing_one_two(device, bundle_of, make_clip):
@@ -107,12 +107,12 @@ def test_a_cache_in_place_has_one_address_and_a_growing_one_two(device, bundle_o
         with Session.open(path, backend="tensorrt") as session:
             session.generate(make_clip(3), PROMPT, max_new_tokens=4)
         for run in decoder_runs(device):
-            pairs = [
-                (pointer, run["addresses"][name.replace("past.", "present.")])
-                for name, pointer in run["addresses"].items()
-                if "past." in name
-            ]
-            assert pairs and all((past == present) == (flavour == "std24") for past, present in pairs)
+            pasts = [name for name in run["addresses"] if "past." in name]
+            assert pasts
+            for past in pasts:
+                present = past.replace("past.", "present.")
+                in_place = run["addresses"][past] == run["addresses"][present]
+                assert in_place == (flavour == "std24")
         keys = [run["addresses"]["past.0.key"] for run in decoder_runs(device)]
         assert len(set(keys)) == (1 if flavour == "std24" else 2)
 
@@ -132,7 +132,8 @@ def test_prefill_and_decode_have_their_profiles_and_decode_its_graph(device, bui
 def test_a_moved_cache_is_captured_anew(device, built, make_clip):
     """The second answer needs more room, so its steps have other addresses."""
     with Session.open(built) as plain, Session.open(built, backend="tensorrt") as session:
-        wanted, got = (s.converse("keep25") for s in (plain, session))
+        wanted = plain.converse("keep25")
+        got = session.converse("keep25")
         for question, audio, count in (
             (PROMPT, make_clip(3), 4),
             (OTHER, None, 90),
@@ -177,9 +178,9 @@ def test_a_replaced_cache_goes_before_the_next_is_allocated(device, built, make_
 def test_low_memory_holds_the_stages_in_turn(device, built, make_clip):
     with Session.open(built) as plain, Session.open(built, backend="tensorrt", low_memory=True) as session:
         for seed in (0, 1):
-            got, wanted = (
-                s.generate(make_clip(3, seed=seed), PROMPT, max_new_tokens=4) for s in (session, plain)
-            )
+            clip = make_clip(3, seed=seed)
+            got = session.generate(clip, PROMPT, max_new_tokens=4)
+            wanted = plain.generate(clip, PROMPT, max_new_tokens=4)
             assert got.token_ids == wanted.token_ids
         gc.collect()
         assert device.trt.alive["engines"] == 1
@@ -247,30 +248,30 @@ def test_what_engines_were_not_built_for_is_refused(device, bundle_of, make_clip
             session.generate(make_clip(60), PROMPT, "keep6", max_new_tokens=2)
 
 
+def decode_arrays(specs, zeros) -> dict:
+    """Zeros for one step of the decoder with a cache of one bucket."""
+    arrays = {}
+    for name, spec in specs.items():
+        shape = [n or 1 for n in spec.shape]
+        if name.startswith(("past.", "present.")):
+            shape[2] = BUCKET
+        elif name == "key_bias":
+            shape[1] = BUCKET
+        arrays[name] = zeros(tuple(shape), spec.dtype)
+    return arrays
+
+
 def test_an_engine_runs_on_host_arrays_too(device, built, make_clip):
     with Session.open(built) as plain, Session.open(built, backend="tensorrt") as session:
         features = np.random.default_rng(0).standard_normal((1, 128, 400)).astype(np.float32)
         inputs = {"input_features": features, "frame_lengths": np.array([400], np.int32)}
-        wanted, got = (
-            one.pipeline.engines.get("encoder").run(inputs)["audio_embeds"] for one in (plain, session)
-        )
+        wanted = plain.pipeline.engines.get("encoder").run(inputs)["audio_embeds"]
+        got = session.pipeline.engines.get("encoder").run(inputs)["audio_embeds"]
         np.testing.assert_allclose(got, wanted, atol=1e-6)
-        d = session.manifest.decoder
-        arrays = {
-            name: np.zeros([n or 1 for n in spec.shape], spec.dtype)
-            for name, spec in session.pipeline.engines.get("decoder").inputs.items()
-        }
-        arrays |= {
-            name: np.zeros((1, d.kv_heads, 64, d.head_dim), np.float32)
-            for name in arrays
-            if name.startswith("past.")
-        }
-        arrays["key_bias"] = np.zeros((1, 64), np.float32)
-        outputs = session.pipeline.engines.get("decoder").run(arrays)
-        assert np.abs(outputs["present.0.key"][:, :, 0]).max() > 0 and outputs["logits"].shape == (
-            1,
-            d.vocab_size,
-        )
+        decoder = session.pipeline.engines.get("decoder")
+        outputs = decoder.run(decode_arrays(decoder.inputs, np.zeros))
+        assert np.abs(outputs["present.0.key"][:, :, 0]).max() > 0
+        assert outputs["logits"].shape == (1, session.manifest.decoder.vocab_size)
 
 
 def test_outputs_have_the_shapes_that_inputs_give(device, built):
@@ -285,18 +286,27 @@ def test_outputs_have_the_shapes_that_inputs_give(device, built):
             engine.bind(arrays).run()
 
 
+def test_a_closed_engine_runs_no_more(device, built):
+    session = Session.open(built, backend="tensorrt")
+    engine = session.pipeline.engines.get("encoder")
+    arrays = {
+        "input_features": np.zeros((1, 128, 400), np.float32),
+        "frame_lengths": np.array([400], np.int32),
+        "audio_embeds": engine.zeros((1, 100, 32), np.float32),
+    }
+    bound = engine.bind(arrays)
+    for _ in range(3):  # plainly, to capture, and as a graph
+        bound.run()
+    session.close()
+    engine.close()  # once more is no error
+    for use in (bound.run, lambda: engine.bind(arrays)):
+        with pytest.raises(RuntimeError, match="this TensorRT engine is closed"):
+            use()
+
+
 def test_in_place_tensors_must_be_one_array(device, built):
     with Session.open(built, backend="tensorrt") as session:
-        engine, d = session.pipeline.engines.get("decoder"), session.manifest.decoder
-        arrays = {
-            name: engine.zeros([n or 1 for n in spec.shape], spec.dtype)
-            for name, spec in (engine.inputs | engine.outputs).items()
-        }
-        arrays |= {
-            name: engine.zeros((1, d.kv_heads, 64, d.head_dim), np.float32)
-            for name in arrays
-            if "past." in name or "present." in name
-        }
-        arrays["key_bias"] = engine.zeros((1, 64), np.float32)
+        engine = session.pipeline.engines.get("decoder")
+        arrays = decode_arrays(engine.inputs | engine.outputs, engine.zeros)
         with pytest.raises(ValueError, match="past.0.key and present.0.key are updated in place"):
             engine.bind(arrays)

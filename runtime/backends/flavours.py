@@ -1,0 +1,16 @@
+"""The flavours of a bundle's decoder: graphs of the same weights, each for what some runtimes can execute."""
+
+from ..versions import version_tuple
+
+GQA = "gqa"  # ONNX Runtime on the CPU: its own attention with a cache updated in place
+GQA_INT8_KV = "gqa8"  # the same with an int8 KV cache
+STANDARD = "std24"  # operators of opset 24 with a cache updated in place
+STANDARD_QUANTISED = "ort24"  # the same with ONNX Runtime's own product for quantised weights
+GROWING = "concat20"  # operators of opset 20; every step writes a longer cache
+
+TENSORRT_IN_PLACE_SINCE = (10, 15)  # its KVCacheUpdate, which STANDARD needs
+
+
+def tensorrt_flavour(version: str) -> str:
+    """The decoder that TensorRT `version` runs."""
+    return STANDARD if version_tuple(version) >= TENSORRT_IN_PLACE_SINCE else GROWING

@@ -1,0 +1,198 @@
+"""What `ltbm doctor` says of each part of a Jetson Orin that is missing, broken or slow."""
+
+import re
+
+import pytest
+
+from ltbm.runtime.machine import CommandResult
+from ltbm.runtime.probes import nvidia
+from tests.support.fake_machine import CLOCKS, LIBRARIES, MEMINFO, NO_FILE, NO_TENSORRT, SWAPS, by_subject
+
+R35 = {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n"}
+R39 = {
+    "etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 46758480, BOARD: generic, EABI: aarch64\n"
+}
+HALF_TENSORRT = CommandResult(1, "", "ImportError: cannot import name 'bindings' from 'tensorrt'")
+NO_ONNXRUNTIME = CommandResult(1, "", "ModuleNotFoundError: No module named 'onnxruntime'")
+LOST_NVINFER = CommandResult(1, "", f"Trace\nImportError: with error: libnvinfer.so.10: {NO_FILE}")
+NO_KERNEL = CommandResult(1, "", "cudaErrorNoKernelImageForDevice: no kernel image is available")
+LOST_CUBLAS = CommandResult(
+    1,
+    "",
+    "[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: "
+    f"libcublasLt.so.12: {NO_FILE}\nFAIL",
+)
+BROKEN = [
+    (
+        "memory",
+        "warning",
+        "set-default multi-user",
+        {"files": {"proc/meminfo": MEMINFO.replace("5242880", "524288")}},
+    ),
+    (
+        "memory",
+        "warning",
+        "disable nvzramconfig",
+        {"files": {"proc/swaps": SWAPS.replace("/swapfile", "/dev/zram1")}},
+    ),
+    (
+        "Jetson",
+        "problem",
+        "Jetson Linux 35.4.1, JetPack unknown: its TensorRT is older",
+        {"files": R35, "commands": {"dpkg-query": None}},
+    ),
+    (
+        "Jetson",
+        "ok",
+        "Jetson Linux 39.2.1, JetPack 7.2",
+        {"files": R39, "commands": {"dpkg-query": CommandResult(1)}},
+    ),
+    ("Jetson", "warning", "-v /etc/nv_tegra_release", {"files": {"etc/nv_tegra_release": None}}),
+    (
+        "power",
+        "warning",
+        "mode 15W, .*MAXN is faster",
+        {"commands": {"nvpmodel": CommandResult(0, "NV Power Mode: 15W\n0")}},
+    ),
+    ("power", "warning", "run it on the host", {"commands": {"nvpmodel": None}}),
+    ("power", "ok", "GPU clock fixed", {"files": {CLOCKS + "min_freq": "1020000000"}}),
+    ("GPU", "problem", "--gpus all", {"libraries": ()}),
+    ("GPU", "problem", r"cuInit fails with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH \(803\)", {"init": 803}),
+    ("CUDA", "problem", "13.0 .* on a driver for CUDA 12.6: update the driver", {"runtime": 13000}),
+    (
+        "CUDA",
+        "ok",
+        "libcudart.so.13",
+        {"driver": 13020, "runtime": 13000, "libraries": (*LIBRARIES, "libcudart.so.13")},
+    ),
+    ("CUDA", "ok", "libcudart.so.12", {"libraries": (*LIBRARIES, "libcudart.so.13")}),
+    ("CUDA", "warning", "apt install nvidia-jetpack", {"libraries": ("libcuda.so.1",)}),
+    (
+        "CUDA",
+        "ok",
+        "nvidia-cuda-runtime-cu12 12.6",
+        {"libraries": ("libcuda.so.1",), "versions": {"nvidia-cuda-runtime-cu12": "12.6"}},
+    ),
+    ("cuDNN", "warning", "cuda,cudnn", {"libraries": ("libcuda.so.1",)}),
+    ("cuda-bindings", "warning", "cuda-bindings==12", {"versions": {"cuda-bindings": None}}),
+    (
+        "cuda-bindings",
+        "problem",
+        "13.0.1 on a driver for CUDA 12.6",
+        {"versions": {"cuda-bindings": "13.0.1"}},
+    ),
+    (
+        "TensorRT",
+        "problem",
+        "does not load .ImportError: .*libnvinfer",
+        {"commands": {"tensorrt": LOST_NVINFER}},
+    ),
+    ("TensorRT", "problem", "cannot import name", {"commands": {"tensorrt": HALF_TENSORRT}}),
+    ("TensorRT", "problem", "8.6.2 is too old", {"commands": {"tensorrt": CommandResult(0, "8.6.2")}}),
+    ("TensorRT", "warning", "--system-site-packages", {"commands": {"tensorrt": NO_TENSORRT}}),
+    (
+        "TensorRT",
+        "warning",
+        "python3-libnvinfer",
+        {"commands": {"tensorrt": NO_TENSORRT}, "libraries": ("libcuda.so.1",)},
+    ),
+    ("TensorRT", "warning", "libnvinfer is 10.16.0, .* do not mix", {"nvinfer": 101600}),
+    (
+        "TensorRT",
+        "ok",
+        "10.16.1.11, which runs decoder.std24",
+        {"commands": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601},
+    ),
+    ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
+    (
+        "plugin",
+        "problem",
+        "TensorRT 10.3, here is 11.1.0",
+        {"commands": {"tensorrt": CommandResult(0, "11.1.0")}},
+    ),
+    ("plugin", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
+    (
+        "onnxruntime",
+        "problem",
+        "onnxruntime and onnxruntime-gpu are installed over each other",
+        {"versions": {"onnxruntime": "1.24.0"}},
+    ),
+    (
+        "onnxruntime",
+        "problem",
+        "does not load .ImportError: GLIBC",
+        {"commands": {"onnxruntime": CommandResult(1, "", "ImportError: GLIBC_2.38 not found")}},
+    ),
+    ("onnxruntime", "ok", "not needed with backend=tensorrt", {"commands": {"onnxruntime": NO_ONNXRUNTIME}}),
+    (
+        "onnxruntime",
+        "warning",
+        "1.23.2 with CPU is older than 1.24",
+        {"commands": {"onnxruntime": CommandResult(0, "1.23.2 CPUExecutionProvider")}},
+    ),
+    (
+        "onnxruntime",
+        "warning",
+        "not on the GPU: PyPI has",
+        {"commands": {"onnxruntime": CommandResult(0, "1.24.0 CPUExecutionProvider")}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'",
+        {"commands": {"CUDAExecutionProvider": LOST_CUBLAS}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "not built for architecture 87",
+        {"commands": {"CUDAExecutionProvider": NO_KERNEL}},
+    ),
+    (
+        "CUDA provider",
+        "problem",
+        "exit code -11",
+        {"commands": {"CUDAExecutionProvider": CommandResult(-11)}},
+    ),
+    (
+        "Tensorrt provider",
+        "warning",
+        "no libnvinfer.so.10: ",
+        {"commands": {"TensorrtExecutionProvider": LOST_NVINFER}},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "subject,status,words,changes",
+    BROKEN,
+    ids=[f"{row[0]}-{row[1]}-{index}" for index, row in enumerate(BROKEN)],
+)
+def test_what_is_broken_is_named_with_what_to_do(orin, subject, status, words, changes):
+    finding = by_subject(orin(**changes))[subject]
+    assert finding.status == status, finding
+    assert re.search(words, finding.text), finding
+
+
+def test_a_plugin_named_and_lost_is_a_problem(orin, monkeypatch, tmp_path):
+    machine = orin()
+    monkeypatch.setenv("LTBM_TENSORRT_PLUGIN", str(tmp_path / "gone.so"))
+    finding = by_subject(machine)["plugin"]
+    assert finding.status == "problem" and "gone.so, which is no file" in finding.text
+
+
+@pytest.mark.parametrize(
+    "built,gpu,runs",
+    [
+        ("87", "87", True),
+        ("80", "86", True),
+        ("86", "80", False),
+        ("80", "87", False),
+        ("87", "89", False),
+        ("90", "100", False),
+        ("100", "103", True),
+        ("none", "87", False),
+    ],
+)
+def test_code_for_one_architecture_runs_on_another(built, gpu, runs):
+    assert nvidia.runs_on(built, gpu) is runs
