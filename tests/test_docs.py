@@ -17,7 +17,7 @@ PAGES = [
 ]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 BLOCK = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
-README_WORDS = (500, 850)
+README_WORDS = (500, 750)
 
 
 def commands(page: Path) -> list[str]:
