@@ -1,11 +1,10 @@
-"""Encoded and merged audio kept between requests, so that the same clip is encoded once."""
+"""Encoded and merged segments kept between requests, so that the same audio is encoded once."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 from .levels import Level
-from .stages.segments import Segment
 
 CACHE_BYTES = 64 * 2**20  # of encoded and merged audio kept: about 15 segments of 30 s in float32
 
@@ -33,11 +32,6 @@ class AudioCache:
         self._values[key] = value, nbytes
         while sum(size for _, size in self._values.values()) > self._limit:
             self._values.popitem(last=False)
-
-
-def content_key(segments: Sequence[Segment]) -> bytes:
-    """The digests of the segments: the same samples are the same audio."""
-    return b"".join(segment.digest for segment in segments)
 
 
 def level_key(level: Level) -> Hashable:

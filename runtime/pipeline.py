@@ -90,7 +90,7 @@ class Pipeline:
         return layout
 
     def prefix(self, layout: Layout, audios: Sequence[MergedAudio], skip: int = 0) -> Prefix:
-        """The prompt from token `skip` on as the LLM reads it; `audios` are those that are not skipped."""
+        """The prompt from token `skip` on as the LLM reads it; `audios` hold the segments not skipped."""
         zeros = self.engines.get("decoder").zeros
         return splice(layout, audios, self.embeddings, zeros, skip)
 
@@ -141,7 +141,6 @@ def _until_end(token_ids: Sequence[int], end_token_ids: Sequence[int]) -> list[i
     return list(token_ids)
 
 
-def _token_counts(audio: Audio, level: Level) -> TokenCounts:
-    tokens_in = sum(segment.tokens for segment in audio)
-    tokens_out = sum(level.target(segment.tokens) for segment in audio)
-    return TokenCounts(tokens_in, tokens_out)
+def _token_counts(audio: Audio, level: Level) -> list[TokenCounts]:
+    """Of each segment."""
+    return [TokenCounts(segment.tokens, level.target(segment.tokens)) for segment in audio]

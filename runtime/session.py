@@ -1,13 +1,14 @@
 """A session: a pipeline that answers one request at a time and keeps what requests share."""
 
 import time
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable
 from contextlib import suppress
 
 import numpy as np
 
 from .answer import Answer, AnswerStream, Clock
-from .audio_cache import CACHE_BYTES, AudioCache, content_key, level_key
+from .audio_cache import CACHE_BYTES, AudioCache
+from .audio_stages import AudioStages
 from .context import Context
 from .conversation import Conversation
 from .former import takes_former_level_options
@@ -15,12 +16,11 @@ from .levels import as_level
 from .pipeline import Pipeline
 from .presets import LevelChoice, choose
 from .prompt import TextStream, Turn
+from .reading import Reading, reading_of
 from .request import DEFAULT_MAX_NEW_TOKENS, Request
 from .sampling import GREEDY, Sampler, Sampling
 from .stages.decoder import decode_tokens
-from .stages.encoder import EncodedRows
-from .stages.layout import AudioPiece, Layout, TextPiece
-from .stages.merge import MergedAudio
+from .stages.layout import Layout
 from .stages.segments import Audio
 from .stages.splice import Prefix
 
@@ -37,7 +37,7 @@ class Session:
         self.reuse = reuse
         self.bundle = pipeline.bundle
         self.manifest = pipeline.manifest
-        self._cache = AudioCache(CACHE_BYTES if reuse else 0)
+        self._audio = AudioStages(pipeline, AudioCache(CACHE_BYTES if reuse else 0))
         self._context: Context | None = None
         self._request: Request | None = None
 
@@ -132,70 +132,32 @@ class Session:
             layout = self.pipeline.lay_out(
                 request.turns, request.audios, request.level, request.max_new_tokens
             )
-            contents = [self._content(index, audio) for index, audio in enumerate(request.audios)]
-            keys = _token_keys(layout, contents)
-        reused = self._reusable(layout, keys, contents, request.max_new_tokens)
-        merged = self._merge_unread(request.audios, layout, contents, reused, clock)
-        with clock.stage("splice"):
-            prefix = self.pipeline.prefix(layout, merged, reused)
+            reading = reading_of(layout, request.audios, by_content=self.reuse)
+            keys = reading.token_keys()
+        prefix = self._prefix(reading, keys, request.max_new_tokens, clock)
         token_ids, text, step_ms = yield from self._decode(request, layout, prefix, keys, clock)
+        reused = len(keys) - len(prefix)
         return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
 
-    def _content(self, index: int, audio: Audio) -> Hashable:
-        """What tells an audio from others: its samples, or its index in the request where nothing is kept."""
-        return content_key(audio) if self.reuse else index
+    def _prefix(self, reading: Reading, keys: list[Hashable], max_new_tokens: int, clock: Clock) -> Prefix:
+        """What prefill has to read: the prompt's tokens that the KV cache does not hold."""
+        level = reading.layout.level
+        reused = self._reusable(reading, keys, max_new_tokens)
+        merged = self._audio.merge(reading.unread(reused), level, clock)
+        with clock.stage("splice"):
+            return self.pipeline.prefix(reading.layout, merged, reused)
 
-    def _reusable(
-        self, layout: Layout, keys: list[Hashable], contents: list[Hashable], max_new_tokens: int
-    ) -> int:
-        """First tokens that the KV cache holds and will hold when prefill comes; never a part of an audio."""
+    def _reusable(self, reading: Reading, keys: list[Hashable], max_new_tokens: int) -> int:
+        """First tokens that the KV cache holds and will hold when prefill comes; whole segments of audio."""
         if not self.reuse or self._context is None:
             return 0
-        common = self._context.common(keys, max_new_tokens)
-        for piece in layout.audio_pieces():
-            if piece.start < common < piece.end:
-                common = piece.start
-        if self.pipeline.engines.in_turn and not self._all_cached(layout, contents, common):
+        reused = reading.segment_boundary(self._context.common(keys, max_new_tokens))
+        if self.pipeline.engines.in_turn and not self._audio.hold(
+            reading.unread(reused), reading.layout.level
+        ):
             self._context = None  # the engines for audio take the LLM's memory, and its cache goes with it
             return 0
-        return common
-
-    def _all_cached(self, layout: Layout, contents: list[Hashable], reused: int) -> bool:
-        """Whether every audio after the first `reused` tokens is merged already."""
-        unread = _unread(layout, reused)
-        return all(_merged_key(piece, contents, layout) in self._cache for piece in unread)
-
-    def _merge_unread(
-        self,
-        audios: Sequence[Audio],
-        layout: Layout,
-        contents: list[Hashable],
-        reused: int,
-        clock: Clock,
-    ) -> list[MergedAudio]:
-        """The merged audios after the first `reused` tokens, encoded where they are not cached."""
-        merged = []
-        for piece in _unread(layout, reused):
-            key = _merged_key(piece, contents, layout)
-            cached = self._cache.get(key)
-            if cached is None:
-                encoded = self._encode(audios[piece.index], contents[piece.index], clock)
-                with clock.stage("merge"):
-                    cached = self.pipeline.merge(encoded, layout.level, piece.position)
-                self._cache.put(key, cached, cached.nbytes)
-            merged.append(cached)
-        return merged
-
-    def _encode(self, audio: Audio, content: Hashable, clock: Clock) -> list[EncodedRows]:
-        encoded = self._cache.get(content)
-        if encoded is not None:
-            return encoded
-        with clock.stage("features"):
-            self.pipeline.features(audio)
-        with clock.stage("encoder"):
-            encoded = self.pipeline.encode(audio)
-        self._cache.put(content, encoded, sum(rows.audio_embeds.nbytes for rows in encoded))
-        return encoded
+        return reused
 
     def _decode(
         self, request: Request, layout: Layout, prefix: Prefix, keys: list[Hashable], clock: Clock
@@ -275,24 +237,3 @@ class Session:
             timings=clock.timings,
             step_ms=step_ms,
         )
-
-
-def _token_keys(layout: Layout, contents: list[Hashable]) -> list[Hashable]:
-    """What each token of the prompt is: an id, or an audio's content, level and the token's index in it."""
-    keys: list[Hashable] = []
-    for piece in layout.pieces:
-        if isinstance(piece, TextPiece):
-            keys += piece.token_ids
-        else:
-            audio = (contents[piece.index], level_key(layout.level))
-            keys += [(audio, index) for index in range(piece.length)]
-    return keys
-
-
-def _merged_key(piece: AudioPiece, contents: list[Hashable], layout: Layout) -> Hashable:
-    return contents[piece.index], level_key(layout.level), piece.position
-
-
-def _unread(layout: Layout, reused: int) -> list[AudioPiece]:
-    """The audios after the first `reused` tokens."""
-    return [piece for piece in layout.audio_pieces() if piece.start >= reused]

@@ -79,7 +79,7 @@ class Answerer:
     def prefix(self, prompt: str, audio: MergedAudio) -> Prefix:
         text = data.PREFIX + language.AUDIO_TOKEN + data.DIALOGUE.format(prompt=prompt)
         prompt_ids = self.tokenizer.encode(text).ids
-        counts = [TokenCounts(audio.tokens_in, audio.tokens_out)]
+        counts = [[TokenCounts(audio.tokens_in, audio.tokens_out)]]
         layout = lay_out(prompt_ids, counts, self.model.config.audio_token_id, self.level)
         embeddings = self.model.model.language_model.embed_tokens.weight
         return splice(layout, [audio], embeddings.numpy())

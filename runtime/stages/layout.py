@@ -1,14 +1,14 @@
 """Where everything of a prompt stands, known before anything is encoded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..levels import Level
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Audio tokens before and after merging, of a segment or of a whole audio."""
+    """Audio tokens of a segment before and after merging."""
 
     tokens_in: int
     tokens_out: int
@@ -40,22 +40,26 @@ class TextPiece(_Run):
 
 @dataclass(frozen=True)
 class AudioPiece(_Run):
-    """The kept tokens of one audio; `index` says which of the prompt's audios."""
+    """The kept tokens of one segment of an audio.
 
-    index: int
+    audio: which of the prompt's audios; segment: which of its segments
+    tokens_in: encoder tokens of the segment, before merging
+    """
+
+    audio: int
+    segment: int
+    tokens_in: int
 
 
 @dataclass(frozen=True)
 class Layout:
     """A prompt laid out at a settled level.
 
-    audios: tokens of each audio, in order
     reason: why the level changes nothing; empty if it does
     next_position: the rotary position of the first answer token
     """
 
     pieces: tuple[TextPiece | AudioPiece, ...]
-    audios: tuple[TokenCounts, ...]
     audio_token_id: int
     level: Level
     reason: str
@@ -79,26 +83,33 @@ class Layout:
 
     @property
     def tokens_in(self) -> int:
-        return sum(audio.tokens_in for audio in self.audios)
+        return sum(piece.tokens_in for piece in self.audio_pieces())
 
     @property
     def tokens_out(self) -> int:
-        return sum(audio.tokens_out for audio in self.audios)
+        return sum(piece.length for piece in self.audio_pieces())
 
     def audio_pieces(self) -> list[AudioPiece]:
         """The audios' pieces, in order."""
         return [piece for piece in self.pieces if isinstance(piece, AudioPiece)]
 
+    def without_question(self) -> "Layout":
+        """The prompt up to the end of its last audio: what is known before the question is."""
+        *before, question = self.pieces
+        assert isinstance(question, TextPiece), "a prompt ends with text"
+        return replace(self, pieces=tuple(before), next_position=question.position)
+
 
 def lay_out(
     prompt_ids: Sequence[int],
-    audios: Sequence[TokenCounts],
+    audios: Sequence[Sequence[TokenCounts]],
     audio_token_id: int,
     level: Level,
     reason: str = "",
 ) -> Layout:
     """The layout of a prompt with one placeholder per audio in `prompt_ids`.
 
+    audios: tokens of each audio's segments; segments too short for a token take no place
     `original` positions leave a merged token at its anchor and let the text after it continue at the audio's
     full length; `compact` ones count on.
     """
@@ -112,10 +123,13 @@ def lay_out(
         pieces.append(TextPiece(start, position, len(text), text))
         start += len(text)
         position += len(text)
-        pieces.append(AudioPiece(start, position, audio.tokens_out, index))
-        start += audio.tokens_out
-        position += audio.tokens_in if level.positions == "original" else audio.tokens_out
+        for segment, counts in enumerate(audio):
+            if not counts.tokens_in:
+                continue
+            pieces.append(AudioPiece(start, position, counts.tokens_out, index, segment, counts.tokens_in))
+            start += counts.tokens_out
+            position += counts.tokens_in if level.positions == "original" else counts.tokens_out
         text_begin = placeholders[index] + 1
     text = tuple(prompt_ids[text_begin:])
     pieces.append(TextPiece(start, position, len(text), text))
-    return Layout(tuple(pieces), tuple(audios), audio_token_id, level, reason, position + len(text))
+    return Layout(tuple(pieces), audio_token_id, level, reason, position + len(text))

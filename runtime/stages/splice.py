@@ -54,15 +54,11 @@ def splice(
 ) -> Prefix:
     """The prompt's tokens from `skip` on, each audio in the place of its placeholder.
 
-    audios: those that are read, in order; the ones among the first `skip` tokens are left out
+    audios: what is read, in order, each one or more segments of an audio; segments among the first `skip`
+        tokens are left out
     zeros: allocates on the decoder's device
-    skip: first tokens to leave out, which the KV cache holds already; never a part of an audio
+    skip: first tokens to leave out, which the KV cache holds already; never a part of a segment
     """
-    pieces = [piece for piece in layout.pieces if piece.end > skip]
-    read = [piece.index for piece in pieces if isinstance(piece, AudioPiece)]
-    if len(read) != len(audios):
-        raise ValueError(f"the prefix reads {len(read)} audios, {len(audios)} were given")
-    merged = dict(zip(read, audios))
     total = layout.length - skip
     prefix = Prefix(
         np.zeros(total, np.int64),
@@ -71,12 +67,26 @@ def splice(
         zeros((total,), np.float32),
         layout.next_position,
     )
-    for piece in pieces:
-        if isinstance(piece, TextPiece):
+    for piece in layout.pieces:
+        if isinstance(piece, TextPiece) and piece.end > skip:
             _write_text(prefix, piece, skip, embeddings)
-        else:
-            _write_audio(prefix, piece, skip, merged[piece.index], layout)
+    unread = [piece for piece in layout.audio_pieces() if piece.end > skip]
+    for pieces, audio in zip(_shares(unread, audios), audios):
+        _write_audio(prefix, pieces, skip, audio, layout)
     return prefix
+
+
+def _shares(pieces: Sequence[AudioPiece], audios: Sequence[MergedAudio]) -> list[Sequence[AudioPiece]]:
+    """The pieces of each merged audio: as many as it has segments."""
+    given = sum(len(audio.rows) for audio in audios)
+    if len(pieces) != given:
+        raise ValueError(f"the prefix reads {len(pieces)} segments of audio, {given} were given")
+    shares = []
+    first = 0
+    for audio in audios:
+        shares.append(pieces[first : first + len(audio.rows)])
+        first += len(audio.rows)
+    return shares
 
 
 def _write_text(prefix: Prefix, piece: TextPiece, skip: int, embeddings: EmbeddingTable) -> None:
@@ -88,15 +98,19 @@ def _write_text(prefix: Prefix, piece: TextPiece, skip: int, embeddings: Embeddi
     prefix.position_ids[target] = np.arange(piece.position + cut, piece.position + piece.length)
 
 
-def _write_audio(prefix: Prefix, piece: AudioPiece, skip: int, audio: MergedAudio, layout: Layout) -> None:
-    if skip > piece.start:
+def _write_audio(
+    prefix: Prefix, pieces: Sequence[AudioPiece], skip: int, audio: MergedAudio, layout: Layout
+) -> None:
+    """Consecutive segments of one audio, merged together."""
+    first = pieces[0]
+    if skip > first.start:
         raise ValueError(
-            f"{skip - piece.start} of {piece.length} tokens of an audio cannot be left out, only all or none"
+            f"{skip - first.start} of {first.length} tokens of a segment cannot be left out, only all or none"
         )
-    target = slice(piece.start - skip, piece.end - skip)
+    target = slice(first.start - skip, pieces[-1].end - skip)
     prefix.token_ids[target] = layout.audio_token_id
     prefix.inputs_embeds[target] = audio.merged_embeds
-    position_ids, key_bias = _decoder_inputs(audio, piece.position, layout.level)
+    position_ids, key_bias = _decoder_inputs(audio, first.position, layout.level)
     prefix.position_ids[target] = position_ids
     prefix.key_bias[target] = key_bias
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ltbm.runtime.audio_cache import AudioCache, content_key
+from ltbm.runtime.audio_cache import AudioCache
+from ltbm.runtime.audio_stages import AudioStages
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
 
@@ -43,6 +44,22 @@ def test_a_second_question_pays_neither_encoder_nor_audio_prefill(fresh, alone, 
         fresh.pipeline.prompter.prompt_ids(OTHER, 1)
     )
     assert again.timings["encoder"] == again.timings["merge"] == 0
+
+
+@pytest.mark.parametrize("positions", ("original", "compact"))
+def test_a_growing_audio_pays_for_its_open_end(make_bundle, make_clip, positions):
+    """Audio of several segments: those that were whole before are neither encoded nor prefilled again."""
+    level = parse_level("keep25", positions=positions)
+    clip = make_clip(70)
+    bundle = make_bundle("audioflamingo3")[1]
+    with Session.open(bundle) as growing, Session.open(bundle, reuse=False) as alone:
+        growing.generate(clip[: 50 * 16_000], PROMPT, level, max_new_tokens=4)
+        answer = growing.generate(clip, PROMPT, level, max_new_tokens=8)
+        expected = alone.generate(clip, PROMPT, level, max_new_tokens=8)
+    assert answer.token_ids == expected.token_ids
+    assert answer.prompt_token_ids == expected.prompt_token_ids
+    before_audio = expected.prompt_token_ids.index(growing.manifest.prompt.audio_token_id)
+    assert answer.reused_tokens == before_audio + 188  # of 30 s at keep25
 
 
 def test_another_level_runs_the_encoder_no_more(fresh, alone, make_clip, monkeypatch):
@@ -175,12 +192,13 @@ def test_the_least_recently_used_audio_goes_first():
 
 
 def test_a_session_keeps_audio_up_to_its_limit(fresh, make_clip, monkeypatch):
-    monkeypatch.setattr(fresh, "_cache", AudioCache(limit=40_000))
+    cache = AudioCache(limit=40_000)
+    monkeypatch.setattr(fresh, "_audio", AudioStages(fresh.pipeline, cache))
     clips = [make_clip(seconds) for seconds in (2, 3, 4)]
     for clip in clips:
         fresh.generate(clip, PROMPT, "keep25", max_new_tokens=1)
-    keys = [content_key(fresh.pipeline.segments(clip)[0]) for clip in clips]
-    kept = [key in fresh._cache for key in keys]
+    segments = [fresh.pipeline.segments(clip)[0][0] for clip in clips]
+    kept = [segment.digest in cache for segment in segments]
     assert kept[2] and not all(kept)
 
 

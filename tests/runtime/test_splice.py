@@ -22,7 +22,7 @@ def audio(anchors, sizes, tokens_in):
 
 
 def spliced(prompt_ids, audios, level, skip=0, read=None):
-    counts = [TokenCounts(one.tokens_in, one.tokens_out) for one in audios]
+    counts = [one.rows for one in audios]
     return splice(
         lay_out(prompt_ids, counts, AUDIO, level), audios if read is None else read, TABLE, skip=skip
     )
@@ -66,11 +66,29 @@ def test_what_the_cache_holds_is_left_out():
     assert (rest.inputs_embeds == whole.inputs_embeds[5:]).all() and rest.next_position == 12
 
 
-def test_a_part_of_an_audio_cannot_be_left_out():
-    with pytest.raises(ValueError, match="1 of 3 tokens of an audio"):
+def test_a_part_of_a_segment_cannot_be_left_out():
+    with pytest.raises(ValueError, match="1 of 3 tokens of a segment"):
         spliced([1, AUDIO, 2], [CLIP], parse_level("keep50"), skip=2)
 
 
-def test_audios_that_are_not_read_are_not_taken():
-    with pytest.raises(ValueError, match="reads 0 audios, 1 were given"):
+def test_segments_that_are_not_read_are_not_taken():
+    with pytest.raises(ValueError, match="reads 0 segments of audio, 1 were given"):
         spliced([1, AUDIO, 2], [CLIP], parse_level("keep50"), skip=4)
+
+
+def test_segments_of_one_audio_are_left_out_singly():
+    """One audio of two segments: the second stands where it stands in the whole prompt."""
+    second = audio([0, 1], [1, 1], 2)
+    counts = [[*CLIP.rows, *second.rows]]
+    layout = lay_out([1, AUDIO, 2], counts, AUDIO, parse_level("keep50"))
+    whole = splice(layout, [CLIP, second], TABLE)
+    rest = splice(layout, [second], TABLE, skip=4)
+    assert whole.position_ids.tolist() == [0, 1, 4, 6, 8, 9, 10]
+    assert rest.position_ids.tolist() == [8, 9, 10] and rest.token_ids.tolist() == [9, 9, 2]
+    assert (rest.inputs_embeds == whole.inputs_embeds[4:]).all()
+
+
+def test_a_prompt_without_its_question_ends_with_its_audio():
+    layout = lay_out([1, AUDIO, 2, 3], [CLIP.rows], AUDIO, parse_level("keep50"))
+    known = layout.without_question()
+    assert known.token_ids == [1, 9, 9, 9] and known.next_position == 8
