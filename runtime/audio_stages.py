@@ -1,6 +1,7 @@
 """The stages before the LLM with a cache: a segment is encoded once, and merged once for each level."""
 
 from collections.abc import Hashable, Sequence
+from weakref import WeakValueDictionary
 
 from .answer import Clock
 from .audio_cache import AudioCache, level_key
@@ -13,30 +14,40 @@ from .stages.segments import Segment
 
 
 class AudioStages:
-    """Features, encoder and merge of a pipeline over what `cache` does not hold."""
+    """Features, encoder and merge of a pipeline over what `cache` does not hold.
+
+    A merged segment that somebody still holds is known too, whatever the cache has let go.
+    """
 
     def __init__(self, pipeline: Pipeline, cache: AudioCache):
         self._pipeline = pipeline
         self._cache = cache
+        self._held: WeakValueDictionary[Hashable, MergedAudio] = WeakValueDictionary()
 
     def hold(self, segments: Sequence[SegmentInPrompt], level: Level) -> bool:
         """Whether all of them are merged already."""
-        return all(_merged_key(segment, level) in self._cache for segment in segments)
+        return all(self._known(_merged_key(segment, level)) is not None for segment in segments)
 
     def merge(self, segments: Sequence[SegmentInPrompt], level: Level, clock: Clock) -> list[MergedAudio]:
         """Each segment merged, in order; the stages that run are timed."""
-        cached: list[MergedAudio | None] = [self._cache.get(_merged_key(part, level)) for part in segments]
-        missing = [part for part, merged in zip(segments, cached) if merged is None]
+        known = [self._known(_merged_key(part, level)) for part in segments]
+        missing = [part for part, merged in zip(segments, known) if merged is None]
         encoded = self._encode(missing, clock)
         merged = []
-        for part, from_cache in zip(segments, cached):
-            merged.append(from_cache or self._merge(part, encoded[part.content], level, clock))
+        for part, before in zip(segments, known):
+            merged.append(before or self._merge(part, encoded[part.content], level, clock))
         return merged
+
+    def _known(self, key: Hashable) -> MergedAudio | None:
+        cached = self._cache.get(key)
+        return self._held.get(key) if cached is None else cached
 
     def _merge(self, part: SegmentInPrompt, encoded: EncodedRows, level: Level, clock: Clock) -> MergedAudio:
         with clock.stage("merge"):
             merged = self._pipeline.merge([encoded], level, part.piece.position)
-        self._cache.put(_merged_key(part, level), merged, merged.nbytes)
+        key = _merged_key(part, level)
+        self._held[key] = merged
+        self._cache.put(key, merged, merged.nbytes)
         return merged
 
     def _encode(self, segments: Sequence[SegmentInPrompt], clock: Clock) -> dict[Hashable, EncodedRows]:
@@ -56,6 +67,8 @@ class AudioStages:
             self._pipeline.features(audio)
         with clock.stage("encoder"):
             groups = self._pipeline.encode(audio)
+        for segment in audio:
+            segment.forget_features()
         for content, rows in zip(missing, _single_rows(groups)):
             encoded[content] = rows
             self._cache.put(content, rows, rows.audio_embeds.nbytes)

@@ -19,6 +19,10 @@ from .stages.segments import Audio, cut_segments, read_long_audio, split_long
 from .stages.splice import Prefix, splice
 
 
+class PromptTooLong(ValueError):
+    """The model has no positions for the prompt and its answer."""
+
+
 class Pipeline:
     """A bundle's stages over its engines, each a function of what the one before it gave.
 
@@ -80,7 +84,7 @@ class Pipeline:
     def lay_out(
         self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level | Budget, max_new_tokens: int
     ) -> Layout:
-        """Where everything of a prompt stands; ValueError for what the model has no positions for."""
+        """Where everything of a prompt stands; PromptTooLong if the model lacks positions."""
         rows = [segment.tokens for segment in chain.from_iterable(audios)]
         settled, reason = settle(level, rows)
         counts = [_token_counts(audio, settled) for audio in audios]
@@ -126,7 +130,7 @@ class Pipeline:
     def _check_positions(self, prompt: int, max_new_tokens: int) -> None:
         limit = self.manifest.decoder.max_positions
         if prompt + max_new_tokens > limit:
-            raise ValueError(
+            raise PromptTooLong(
                 f"the prompt takes {prompt} positions and max_new_tokens {max_new_tokens} more, "
                 f"the model has {limit}; shorten the audio or the answer, "
                 "or use compact positions with a lower level"

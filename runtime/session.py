@@ -1,7 +1,8 @@
 """A session: a pipeline that answers one request at a time and keeps what requests share."""
 
+import threading
 import time
-from collections.abc import Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -12,7 +13,9 @@ from .audio_stages import AudioStages
 from .context import Context
 from .conversation import Conversation
 from .former import takes_former_level_options
-from .levels import as_level
+from .levels import Level, as_level
+from .listen.events import Event
+from .listen.listener import MAX_BACKLOG_SECONDS, MAX_SECONDS, Listener
 from .pipeline import Pipeline
 from .presets import LevelChoice, choose
 from .prompt import TextStream, Turn
@@ -21,6 +24,7 @@ from .request import DEFAULT_MAX_NEW_TOKENS, Request
 from .sampling import GREEDY, Sampler, Sampling
 from .stages.decoder import decode_tokens
 from .stages.layout import Layout
+from .stages.merge import MergedAudio
 from .stages.segments import Audio
 from .stages.splice import Prefix
 
@@ -39,6 +43,8 @@ class Session:
         self.manifest = pipeline.manifest
         self._audio = AudioStages(pipeline, AudioCache(CACHE_BYTES if reuse else 0))
         self._context: Context | None = None
+        self._listener: Listener | None = None
+        self.owner_thread: int | None = None  # of a listener, which no other thread may disturb
         self._request: Request | None = None
 
     @classmethod
@@ -75,6 +81,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         self._context = None
         self.pipeline.close()
 
@@ -118,6 +126,58 @@ class Session:
         """A conversation at one level, chosen as in `stream`; what was read once is not paid for again."""
         return Conversation(self, as_level(choose(level, task)))
 
+    def listen(
+        self,
+        level: LevelChoice | None = None,
+        *,
+        task: str | None = None,
+        max_seconds: float = MAX_SECONDS,
+        sampling_rate: int | None = None,
+        conversation: bool = False,
+        max_backlog_seconds: float = MAX_BACKLOG_SECONDS,
+        on_behind: Callable[[Event], None] | None = None,
+    ) -> Listener:
+        """Listen to sound that comes in pieces, and answer about it while it goes on.
+
+        Whole segments are encoded, merged and prefilled when they have come: a question waits for the open
+        one alone. The answer is that of `generate` about all that has come. Until the listener is closed the
+        session takes no other request.
+
+        level, task: as in `stream`, without a Budget
+        max_seconds: of sound kept; beyond it, or beyond the model's positions, the oldest segments go
+        sampling_rate: of the samples to be pushed, in Hz; the model's own when left out
+        conversation: questions and answers stay in the prompt, behind the sound
+        max_backlog_seconds: of sound that may wait to be read before `push` refuses more
+        on_behind: called with an `Event` when it does
+        """
+        self._check_can_listen()
+        self._listener = Listener(
+            self,
+            as_level(choose(level, task)),
+            max_seconds=max_seconds,
+            sampling_rate=sampling_rate,
+            conversation=conversation,
+            max_backlog_seconds=max_backlog_seconds,
+            on_behind=on_behind,
+        )
+        return self._listener
+
+    def _check_can_listen(self) -> None:
+        self._check_owner()
+        if not self.reuse:
+            raise ValueError("listening keeps the KV cache between questions: open the session with reuse")
+        if self.pipeline.engines.in_turn:
+            raise ValueError("listening needs the encoder and the LLM side by side: open without low_memory")
+        if "past_len" not in self.pipeline.engines.get("decoder").inputs:
+            raise ValueError(
+                "listening needs a decoder that updates its KV cache in place; this backend runs concat20, "
+                "which cannot take back a question: build with TensorRT 10.15 or newer, or use onnxruntime"
+            )
+
+    def _check_owner(self) -> None:
+        if self.owner_thread not in (None, threading.get_ident()):
+            raise RuntimeError("this session is listening: ask its listener, or close it first")
+
     def load(self, audio, long_audio: str, sampling_rate: int | None, clock: Clock) -> list[Audio]:
         """`Pipeline.segments`, timed."""
         with clock.stage("load"):
@@ -125,6 +185,7 @@ class Session:
 
     def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]:
         """The answer's text, piece by piece; the generator returns the whole `Answer`."""
+        self._check_owner()
         self._request = request
         for stage in ("features", "encoder", "merge"):  # in order, though a cached clip passes none of them
             clock.timings.setdefault(stage, 0.0)
@@ -138,6 +199,22 @@ class Session:
         token_ids, text, step_ms = yield from self._decode(request, layout, prefix, keys, clock)
         reused = len(keys) - len(prefix)
         return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
+
+    def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
+        """Bring a prompt up to the end of its last audio into the KV cache, ahead of the question about it.
+
+        Returns the segments that the KV cache did not hold, merged, in order; always the last one.
+        """
+        self._request = None  # an answer that goes on ends here
+        layout = self.pipeline.lay_out(turns, audios, level, DEFAULT_MAX_NEW_TOKENS).without_question()
+        reading = reading_of(layout, audios, by_content=True)
+        keys = reading.token_keys()
+        reused = self._reusable(reading, keys, DEFAULT_MAX_NEW_TOKENS)
+        merged = self._audio.merge(reading.unread(reused), layout.level, Clock())
+        prefix = self.pipeline.prefix(layout, merged, reused)
+        context = self._context = self._context or self._new_context()
+        context.prefill(prefix, keys, reused, DEFAULT_MAX_NEW_TOKENS)
+        return merged
 
     def _prefix(self, reading: Reading, keys: list[Hashable], max_new_tokens: int, clock: Clock) -> Prefix:
         """What prefill has to read: the prompt's tokens that the KV cache does not hold."""

@@ -46,6 +46,10 @@ class Segment:
         """[n_mels, frames] float32, computed when first asked for."""
         return log_mel(self.samples, self.frames, self.spec)
 
+    def forget_features(self) -> None:
+        """Free the log-mel once the encoder has read it: 1.5 MB of 30 s."""
+        self.__dict__.pop("input_features", None)
+
     @cached_property
     def digest(self) -> bytes:
         """sha256 of the samples, computed when first asked for: 1.4 ms for 30 s."""
