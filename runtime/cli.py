@@ -77,8 +77,9 @@ def _command_modules() -> tuple:
     from ..profiles.latency import commands as latency
     from ..profiles.quality import commands as quality
     from . import commands as runtime
+    from .listen import commands as listen
 
-    return runtime, export, build_commands, latency, quality, budgets, benchmarks, demo
+    return runtime, listen, export, build_commands, latency, quality, budgets, benchmarks, demo
 
 
 class VersionAction(argparse.Action):
