@@ -1,9 +1,10 @@
-// One clip through the three TensorRT engines of a bundle, in C++: encoder -> merge -> splice -> prefill -> decode.
+// One clip through the three TensorRT engines of a bundle, in C++: encoder -> merge -> splice -> prefill ->
+// decode.
 //
 //   ltbm_example BUNDLE/engines/KEY BUNDLE/embeddings.npy libltbm_tensorrt.so REQUEST > token_ids
 //
-// REQUEST is a folder that prepare.py wrote: the clip's log-mels, the prompt's token ids and the level. Between the
-// stages nothing comes back to the host: merge writes into the audio's place in the LLM's input.
+// REQUEST is a folder that prepare.py wrote: the clip's log-mels, the prompt's token ids and the level.
+// Between the stages nothing comes back to the host: merge writes into the audio's place in the LLM's input.
 #include <cuda_fp16.h>
 
 #include <algorithm>
@@ -22,10 +23,12 @@ constexpr int64_t BUCKET = 64;  // tokens: capacities of the KV cache are multip
 // Rows of embeddings.npy in the type of the decoder's inputs_embeds.
 class Embeddings {
  public:
-  Embeddings(const std::string& path, nvinfer1::DataType wanted) : table_(path), half_(wanted == nvinfer1::DataType::kHALF) {
+  Embeddings(const std::string& path, nvinfer1::DataType wanted)
+      : table_(path), half_(wanted == nvinfer1::DataType::kHALF) {
     check(table_.shape.size() == 2, path + " is no table");
     check(half_ || wanted == nvinfer1::DataType::kFLOAT, "inputs_embeds is neither float16 nor float32");
-    check(table_.type == "<f4" || table_.type == "<f2" || table_.type == "<u2", path + " has an unknown type, " + table_.type);
+    check(table_.type == "<f4" || table_.type == "<f2" || table_.type == "<u2",
+          path + " has an unknown type, " + table_.type);
   }
   int64_t width() const { return table_.shape[1]; }
   size_t row_bytes() const { return width() * (half_ ? 2 : 4); }
@@ -33,8 +36,10 @@ class Embeddings {
   std::vector<char> rows(const std::vector<int64_t>& token_ids) const {
     std::vector<char> made(token_ids.size() * row_bytes());
     for (size_t place = 0; place < token_ids.size(); ++place) {
-      check(token_ids[place] >= 0 && token_ids[place] < table_.shape[0], "token id " + std::to_string(token_ids[place]) + " is not in the table");
-      for (int64_t i = 0; i < width(); ++i) write(made.data() + place * row_bytes(), i, value(token_ids[place] * width() + i));
+      check(token_ids[place] >= 0 && token_ids[place] < table_.shape[0],
+            "token id " + std::to_string(token_ids[place]) + " is not in the table");
+      for (int64_t i = 0; i < width(); ++i)
+        write(made.data() + place * row_bytes(), i, value(token_ids[place] * width() + i));
     }
     return made;
   }
@@ -49,8 +54,10 @@ class Embeddings {
     return number;
   }
   void write(char* row, int64_t i, float number) const {
-    if (half_) reinterpret_cast<__half*>(row)[i] = __float2half(number);
-    else reinterpret_cast<float*>(row)[i] = number;
+    if (half_)
+      reinterpret_cast<__half*>(row)[i] = __float2half(number);
+    else
+      reinterpret_cast<float*>(row)[i] = number;
   }
 
   Npy table_;
@@ -70,7 +77,8 @@ struct Layout {
     after.assign(audio + 1, prompt.end());
     total = static_cast<int64_t>(before.size() + after.size()) + target;
     // With original positions the text after the audio stands as if nothing had been merged.
-    first_after = static_cast<int64_t>(before.size()) + (request["original_positions"] ? request["tokens"] : target);
+    first_after =
+        static_cast<int64_t>(before.size()) + (request["original_positions"] ? request["tokens"] : target);
     next_position = first_after + static_cast<int64_t>(after.size());
   }
 };
@@ -80,14 +88,18 @@ struct Prefix {
   Buffer inputs_embeds, position_ids, key_bias;
 };
 
-Prefix splice_text(const Layout& layout, const Embeddings& embeddings, int64_t capacity, const Stream& stream) {
-  Prefix made{{layout.total * embeddings.row_bytes(), stream}, {layout.total * sizeof(int64_t), stream}, {capacity * sizeof(float), stream}};
+Prefix splice_text(const Layout& layout, const Embeddings& embeddings, int64_t capacity,
+                   const Stream& stream) {
+  Prefix made{{layout.total * embeddings.row_bytes(), stream},
+              {layout.total * sizeof(int64_t), stream},
+              {capacity * sizeof(float), stream}};
   const auto put = [&](const std::vector<int64_t>& ids, int64_t place, int64_t position) {
     const std::vector<char> rows = embeddings.rows(ids);
     std::vector<int64_t> positions(ids.size());
     for (size_t i = 0; i < ids.size(); ++i) positions[i] = position + static_cast<int64_t>(i);
     made.inputs_embeds.write(rows.data(), rows.size(), place * embeddings.row_bytes(), stream);
-    made.position_ids.write(positions.data(), positions.size() * sizeof(int64_t), place * sizeof(int64_t), stream);
+    made.position_ids.write(positions.data(), positions.size() * sizeof(int64_t), place * sizeof(int64_t),
+                            stream);
     stream.wait();  // rows and positions live no longer
   };
   put(layout.before, 0, 0);
@@ -96,31 +108,41 @@ Prefix splice_text(const Layout& layout, const Embeddings& embeddings, int64_t c
 }
 
 // Encoder and merge: from log-mels [1, n_mels, F] to the audio's place in the prefix.
-void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::string& folder, const Request& request, const Layout& layout,
-          const Embeddings& embeddings, nvinfer1::DataType wanted, const Prefix& prefix, const Stream& stream) {
+void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::string& folder,
+          const Request& request, const Layout& layout, const Embeddings& embeddings,
+          nvinfer1::DataType wanted, const Prefix& prefix, const Stream& stream) {
   Stage encoder(runtime, engines + "/encoder.engine"), merge(runtime, engines + "/merge.engine");
-  check(merge.type("merged_embeds") == wanted, "merge and decoder work in different types: export with --encoder-precision like --activations");
+  check(merge.type("merged_embeds") == wanted,
+        "merge and decoder work in different types: export with --encoder-precision like --activations");
   const Npy features(folder + "/input_features.npy");
-  check(features.type == "<f4" && features.shape.size() == 3, "input_features.npy is not float32 [1, n_mels, F]");
-  const int64_t frames = features.shape[2], tokens = frames / 4, slots = layout.target, place = static_cast<int64_t>(layout.before.size());
+  check(features.type == "<f4" && features.shape.size() == 3,
+        "input_features.npy is not float32 [1, n_mels, F]");
+  const int64_t frames = features.shape[2], tokens = frames / 4, slots = layout.target,
+                place = static_cast<int64_t>(layout.before.size());
   const std::vector<int64_t> embeds_shape{1, tokens, encoder.shape("audio_embeds")[2]};
 
   const Buffer input_features(features.shape[1] * frames * sizeof(float), stream);
   input_features.write(features.data, features.shape[1] * frames * sizeof(float), 0, stream);
-  const auto number = [&](const char* name) { return Buffer::of<int32_t>({static_cast<int32_t>(request[name])}, stream); };
-  const Buffer frame_length = number("frame_length"), length = number("tokens"), target = number("target"), window = number("window"),
-               original = number("original_positions"), proportional = number("proportional_attention"),
-               first = Buffer::of<int64_t>({place}, stream);
+  const auto number = [&](const char* name) {
+    return Buffer::of<int32_t>({static_cast<int32_t>(request[name])}, stream);
+  };
+  const Buffer frame_length = number("frame_length"), length = number("tokens"), target = number("target"),
+               window = number("window"), original = number("original_positions"),
+               proportional = number("proportional_attention"), first = Buffer::of<int64_t>({place}, stream);
   const Buffer audio_embeds(tokens * embeds_shape[2] * encoder.itemsize("audio_embeds"), stream);
-  const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream), source_map(tokens * sizeof(int32_t), stream);
-  // TensorRT wants addresses aligned to 256 bytes, which a slot of the prefix need not be: hence buffers of their own.
-  const size_t embeds_bytes = slots * embeddings.row_bytes(), position_bytes = slots * sizeof(int64_t), bias_bytes = slots * sizeof(float);
+  const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream),
+      source_map(tokens * sizeof(int32_t), stream);
+  // TensorRT wants addresses aligned to 256 bytes, which a slot of the prefix need not be: hence buffers of
+  // their own.
+  const size_t embeds_bytes = slots * embeddings.row_bytes(), position_bytes = slots * sizeof(int64_t),
+               bias_bytes = slots * sizeof(float);
   const Buffer merged(embeds_bytes, stream), positions(position_bytes, stream), bias(bias_bytes, stream);
   int64_t keep = slots;  // a shape: TensorRT reads it on the host
 
   encoder.enqueue({{"input_features", {input_features.at(), features.shape}},
                    {"frame_lengths", {frame_length.at(), {1}}},
-                   {"audio_embeds", {audio_embeds.at(), {}}}}, stream);
+                   {"audio_embeds", {audio_embeds.at(), {}}}},
+                  stream);
   merge.enqueue({{"audio_embeds", {audio_embeds.at(), embeds_shape}},
                  {"lengths", {length.at(), {1}}},
                  {"targets", {target.at(), {1}}},
@@ -134,15 +156,16 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
                  {"key_bias", {bias.at(), {}}},
                  {"sizes", {sizes.at(), {}}},
                  {"anchors", {anchors.at(), {}}},
-                 {"source_map", {source_map.at(), {}}}}, stream);
+                 {"source_map", {source_map.at(), {}}}},
+                stream);
   prefix.inputs_embeds.copy(merged, embeds_bytes, place * embeddings.row_bytes(), stream);
   prefix.position_ids.copy(positions, position_bytes, place * sizeof(int64_t), stream);
   prefix.key_bias.copy(bias, bias_bytes, place * sizeof(float), stream);
   stream.wait();  // the engines and the buffers of this stage go now: the LLM needs the memory
 }
 
-// The LLM with its KV cache: in place (decoder.std24, TensorRT 10.15 and newer), or growing from one buffer into another
-// (decoder.concat20).
+// The LLM with its KV cache: in place (decoder.std24, TensorRT 10.15 and newer), or growing from one buffer
+// into another (decoder.concat20).
 class Decoder {
  public:
   Decoder(nvinfer1::IRuntime& runtime, const std::string& path, int64_t needed, const Stream& stream)
@@ -152,7 +175,8 @@ class Decoder {
     head_dim_ = past[3];
     capacity_ = (needed + BUCKET - 1) / BUCKET * BUCKET;
     if (in_place_) {
-      check(stage_.updates_in_place("present.0.key", "past.0.key"), path + " wants a cache in place, which this TensorRT does not do");
+      check(stage_.updates_in_place("present.0.key", "past.0.key"),
+            path + " wants a cache in place, which this TensorRT does not do");
       capacity_ = std::max(capacity_, stage_.least("past.0.key", 2));
     }
     const size_t bytes = heads_ * capacity_ * head_dim_ * stage_.itemsize("past.0.key");
@@ -171,14 +195,18 @@ class Decoder {
   nvinfer1::DataType embeds_type() const { return stage_.type("inputs_embeds"); }
   int64_t capacity() const { return capacity_; }
 
-  // The likeliest token after `count` more: inputs_embeds [1, count, H], position_ids [1, count], key_bias [capacity].
+  // The likeliest token after `count` more: inputs_embeds [1, count, H], position_ids [1, count], key_bias
+  // [capacity].
   int64_t next(void* inputs_embeds, void* position_ids, void* key_bias, int64_t count, int64_t width) {
     const int32_t past = static_cast<int32_t>(length_), last = static_cast<int32_t>(count) - 1;
     past_len_.write(&past, sizeof(past), 0, stream_);
     last_index_.write(&last, sizeof(last), 0, stream_);
     const int64_t used = in_place_ ? capacity_ : length_, bias = in_place_ ? capacity_ : length_ + count;
-    Tensors tensors{{"inputs_embeds", {inputs_embeds, {1, count, width}}}, {"position_ids", {position_ids, {1, count}}},
-                    {"key_bias", {key_bias, {1, bias}}}, {"last_index", {last_index_.at(), {1}}}, {"logits", {logits_.at(), {}}}};
+    Tensors tensors{{"inputs_embeds", {inputs_embeds, {1, count, width}}},
+                    {"position_ids", {position_ids, {1, count}}},
+                    {"key_bias", {key_bias, {1, bias}}},
+                    {"last_index", {last_index_.at(), {1}}},
+                    {"logits", {logits_.at(), {}}}};
     if (in_place_) tensors["past_len"] = {past_len_.at(), {1}};
     for (size_t i = 0; i < names_.size(); ++i) {
       tensors["past." + names_[i]] = {past_[i].at(), {1, heads_, used, head_dim_}};
@@ -203,28 +231,33 @@ class Decoder {
 };
 
 // Greedy decoding until an end token or the limit.
-std::vector<int64_t> answer(Decoder& decoder, const Layout& layout, const Embeddings& embeddings, const Prefix& prefix, const Request& request,
-                            const Stream& stream) {
+std::vector<int64_t> answer(Decoder& decoder, const Layout& layout, const Embeddings& embeddings,
+                            const Prefix& prefix, const Request& request, const Stream& stream) {
   const std::vector<int64_t>& ends = request.all("eos_token_ids");
   const auto ended = [&](int64_t token) { return std::find(ends.begin(), ends.end(), token) != ends.end(); };
-  std::vector<int64_t> token_ids{
-      decoder.next(prefix.inputs_embeds.at(), prefix.position_ids.at(), prefix.key_bias.at(), layout.total, embeddings.width())};
+  std::vector<int64_t> token_ids{decoder.next(prefix.inputs_embeds.at(), prefix.position_ids.at(),
+                                              prefix.key_bias.at(), layout.total, embeddings.width())};
   const Buffer embeds(embeddings.row_bytes(), stream), position(sizeof(int64_t), stream);
-  for (int64_t place = layout.next_position; !ended(token_ids.back()) && static_cast<int64_t>(token_ids.size()) < request["max_new_tokens"]; ++place) {
+  for (int64_t place = layout.next_position;
+       !ended(token_ids.back()) && static_cast<int64_t>(token_ids.size()) < request["max_new_tokens"];
+       ++place) {
     const std::vector<char> row = embeddings.rows({token_ids.back()});
     embeds.write(row.data(), row.size(), 0, stream);
     position.write(&place, sizeof(place), 0, stream);
-    token_ids.push_back(decoder.next(embeds.at(), position.at(), prefix.key_bias.at(), 1, embeddings.width()));
+    token_ids.push_back(
+        decoder.next(embeds.at(), position.at(), prefix.key_bias.at(), 1, embeddings.width()));
   }
   return token_ids;
 }
 
-void run(const std::string& engines, const std::string& table, const std::string& plugin, const std::string& folder) {
+void run(const std::string& engines, const std::string& table, const std::string& plugin,
+         const std::string& folder) {
   using Clock = std::chrono::steady_clock;
   Logger logger;
   const std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(logger));
   check(runtime != nullptr, "TensorRT does not start: see its message above");
-  check(runtime->getPluginRegistry().loadLibrary(plugin.c_str()) != nullptr, plugin + " does not load as a TensorRT plugin: see the message above");
+  check(runtime->getPluginRegistry().loadLibrary(plugin.c_str()) != nullptr,
+        plugin + " does not load as a TensorRT plugin: see the message above");
   const Stream stream;
   const Request request(folder + "/request.txt");
   const Layout layout(request);
@@ -239,8 +272,11 @@ void run(const std::string& engines, const std::string& table, const std::string
 
   for (const int64_t token : token_ids) std::printf("%lld ", static_cast<long long>(token));
   std::printf("\n");
-  std::fprintf(stderr, "%lld audio tokens -> %lld, %zu tokens answered, %.1f ms with the loading of encoder and merge\n",
-               static_cast<long long>(request["tokens"]), static_cast<long long>(layout.target), token_ids.size(), milliseconds);
+  std::fprintf(
+      stderr,
+      "%lld audio tokens -> %lld, %zu tokens answered, %.1f ms with the loading of encoder and merge\n",
+      static_cast<long long>(request["tokens"]), static_cast<long long>(layout.target), token_ids.size(),
+      milliseconds);
 }
 
 }  // namespace
@@ -248,7 +284,8 @@ void run(const std::string& engines, const std::string& table, const std::string
 
 int main(int count, char** words) {
   if (count != 5) {
-    std::fprintf(stderr, "usage: %s BUNDLE/engines/KEY BUNDLE/embeddings.npy libltbm_tensorrt.so REQUEST\n", words[0]);
+    std::fprintf(stderr, "usage: %s BUNDLE/engines/KEY BUNDLE/embeddings.npy libltbm_tensorrt.so REQUEST\n",
+                 words[0]);
     return 2;
   }
   try {

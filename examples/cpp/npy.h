@@ -41,12 +41,14 @@ class Npy {
  private:
   void read_header(const std::string& path) {
     const char* bytes = static_cast<const char*>(map_);
-    if (size_ < 12 || std::memcmp(bytes, "\x93NUMPY", 6) != 0) throw std::runtime_error(path + " is no .npy file");
+    if (size_ < 12 || std::memcmp(bytes, "\x93NUMPY", 6) != 0)
+      throw std::runtime_error(path + " is no .npy file");
     const size_t start = bytes[6] == 1 ? 10 : 12;
     uint32_t length = 0;
     std::memcpy(&length, bytes + 8, start - 8);
     const std::string header(bytes + start, length);
-    if (header.find("'fortran_order': False") == std::string::npos) throw std::runtime_error(path + " is not in C order");
+    if (header.find("'fortran_order': False") == std::string::npos)
+      throw std::runtime_error(path + " is not in C order");
     const size_t quote = header.find('\'', header.find("'descr':") + 8) + 1;
     type = header.substr(quote, header.find('\'', quote) - quote);
     std::istringstream extents(header.substr(header.find('(') + 1));
@@ -72,7 +74,8 @@ class Request {
   }
   const std::vector<int64_t>& all(const std::string& name) const {
     const auto found = values_.find(name);
-    if (found == values_.end()) throw std::runtime_error("the request has no " + name + ": write it again with prepare.py");
+    if (found == values_.end())
+      throw std::runtime_error("the request has no " + name + ": write it again with prepare.py");
     return found->second;
   }
   int64_t operator[](const std::string& name) const { return all(name).at(0); }

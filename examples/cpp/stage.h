@@ -1,4 +1,5 @@
-// A stage: one TensorRT engine and its context, and the device memory it works on. Every call's result is checked.
+// A stage: one TensorRT engine and its context, and the device memory it works on. Every call's result is
+// checked.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -58,14 +59,17 @@ class Buffer {
     return made;
   }
   void write(const void* host, size_t bytes, size_t offset, const Stream& stream) const {
-    check(cudaMemcpyAsync(at(offset), host, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync to the device");
+    check(cudaMemcpyAsync(at(offset), host, bytes, cudaMemcpyHostToDevice, stream),
+          "cudaMemcpyAsync to the device");
   }
   // The first `bytes` of `from`, to `offset` here; both on the device.
   void copy(const Buffer& from, size_t bytes, size_t offset, const Stream& stream) const {
-    check(cudaMemcpyAsync(at(offset), from.at(), bytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync on the device");
+    check(cudaMemcpyAsync(at(offset), from.at(), bytes, cudaMemcpyDeviceToDevice, stream),
+          "cudaMemcpyAsync on the device");
   }
   void read(void* host, size_t bytes, const Stream& stream) const {
-    check(cudaMemcpyAsync(host, data_, bytes, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync from the device");
+    check(cudaMemcpyAsync(host, data_, bytes, cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync from the device");
     stream.wait();
   }
 
@@ -93,12 +97,16 @@ class Stage {
     check(bool(file), "no engine " + path + ": make it here with `ltbm build`");
     const std::vector<char> plan((std::istreambuf_iterator<char>(file)), {});
     engine_.reset(runtime.deserializeCudaEngine(plan.data(), plan.size()));
-    check(engine_ != nullptr, path + " does not load: it was built by another TensorRT, for another GPU, or with another plugin; `ltbm build` again");
+    check(engine_ != nullptr, path +
+                                  " does not load: it was built by another TensorRT, for another GPU, or "
+                                  "with another plugin; `ltbm build` again");
     context_.reset(engine_->createExecutionContext());
     check(context_ != nullptr, path + ": no execution context, too little memory?");
   }
 
-  bool has(const std::string& name) const { return engine_->getTensorIOMode(name.c_str()) != nvinfer1::TensorIOMode::kNONE; }
+  bool has(const std::string& name) const {
+    return engine_->getTensorIOMode(name.c_str()) != nvinfer1::TensorIOMode::kNONE;
+  }
 
   // Extents of a tensor, -1 where they vary.
   std::vector<int64_t> shape(const std::string& name) const {
@@ -132,7 +140,9 @@ class Stage {
     return aliased != nullptr && input == aliased;
   }
 #else
-  bool updates_in_place(const std::string&, const std::string&) const { return false; }
+  bool updates_in_place(const std::string&, const std::string&) const {
+    return false;
+  }
 #endif
 
   // Run on the stream; every tensor of the engine must be given.
@@ -158,15 +168,18 @@ class Stage {
     return made;
   }
 
-  // The decoder has a profile for prefill, which takes everything, and then one for single tokens, which is faster there.
+  // The decoder has a profile for prefill, which takes everything, and then one for single tokens, which is
+  // faster there.
   void choose_profile(const Tensors& tensors, const Stream& stream) {
     for (int profile = engine_->getNbOptimizationProfiles() - 1; profile >= 0; --profile) {
       if (!fits(tensors, profile)) continue;
-      if (profile != profile_) check(context_->setOptimizationProfileAsync(profile, stream), path_ + ": profile");
+      if (profile != profile_)
+        check(context_->setOptimizationProfileAsync(profile, stream), path_ + ": profile");
       profile_ = profile;
       return;
     }
-    throw std::runtime_error(path_ + " was built for smaller shapes: `ltbm build` with larger limits, or a shorter request");
+    throw std::runtime_error(
+        path_ + " was built for smaller shapes: `ltbm build` with larger limits, or a shorter request");
   }
 
   bool fits(const Tensors& tensors, int profile) const {

@@ -1,6 +1,7 @@
-// TensorRT and the CUDA runtime as far as the C++ example uses them, on the CPU. An engine file is a text that describes the
-// tensors; what an engine computes is asked of the test over a socket. Device memory is a heap with known ends, full of
-// rubbish, so that an address or a size that is wrong is seen. stubs.h is generated from TensorRT's own headers.
+// TensorRT and the CUDA runtime as far as the C++ example uses them, on the CPU. An engine file is a text
+// that describes the tensors; what an engine computes is asked of the test over a socket. Device memory is a
+// heap with known ends, full of rubbish, so that an address or a size that is wrong is seen. stubs.h is
+// generated from TensorRT's own headers.
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
 
@@ -62,10 +63,13 @@ Dims read_dims(std::istream& text, int count) {
   return made;
 }
 
-// stage encoder 1 / input|output float32 device 2 -1 128 1 128 3000 128 input_features / alias present.0.key past.0.key
+// stage encoder 1 / input|output float32 device 2 -1 128 1 128 3000 128 input_features / alias present.0.key
+// past.0.key
 Model parse(const std::string& text) {
-  const std::map<std::string, DataType> types{{"float32", DataType::kFLOAT}, {"float16", DataType::kHALF},
-                                              {"int32", DataType::kINT32}, {"int64", DataType::kINT64}};
+  const std::map<std::string, DataType> types{{"float32", DataType::kFLOAT},
+                                              {"float16", DataType::kHALF},
+                                              {"int32", DataType::kINT32},
+                                              {"int64", DataType::kINT64}};
   Model made;
   std::istringstream lines(text);
   for (std::string line, kind; std::getline(lines, line);) {
@@ -81,8 +85,12 @@ Model parse(const std::string& text) {
       std::string type, place, name;
       int count;
       words >> type >> place >> count;
-      Description tensor{kind == "input", types.at(type), place == "host" ? TensorLocation::kHOST : TensorLocation::kDEVICE,
-                         read_dims(words, count), {}, {}};
+      Description tensor{kind == "input",
+                         types.at(type),
+                         place == "host" ? TensorLocation::kHOST : TensorLocation::kDEVICE,
+                         read_dims(words, count),
+                         {},
+                         {}};
       for (int profile = 0; tensor.input && profile < made.profiles; ++profile) {
         tensor.least.push_back(read_dims(words, count));
         tensor.most.push_back(read_dims(words, count));
@@ -95,7 +103,9 @@ Model parse(const std::string& text) {
   return made;
 }
 
-size_t itemsize(DataType type) { return type == DataType::kINT64 ? 8 : type == DataType::kHALF ? 2 : 4; }
+size_t itemsize(DataType type) {
+  return type == DataType::kINT64 ? 8 : type == DataType::kHALF ? 2 : 4;
+}
 
 struct Context final : VExecutionContextStub {
   explicit Context(const Model& model) : model(model) {}
@@ -115,14 +125,16 @@ struct Context final : VExecutionContextStub {
   }
   bool setTensorAddress(char const* name, void* data) noexcept override {
     addresses[name] = data;
-    const bool aligned = reinterpret_cast<uintptr_t>(data) % 256 == 0;  // NvInferRuntime.h asks for it on the device
+    const bool aligned =
+        reinterpret_cast<uintptr_t>(data) % 256 == 0;  // NvInferRuntime.h asks for it on the device
     return model.find(name) != nullptr && data != nullptr && (aligned || !on_device(data, 1));
   }
   bool enqueueV3(cudaStream_t) noexcept override {
     FILE* socket = test();
     std::fprintf(socket, "%s %d\n", model.stage.c_str(), profile);
     for (const std::string& name : model.names)
-      if (model.tensors.at(name).input && !send(socket, name)) return complain(name + " is not where it should be");
+      if (model.tensors.at(name).input && !send(socket, name))
+        return complain(name + " is not where it should be");
     std::fprintf(socket, "end\n");
     std::fflush(socket);
     for (const std::string& name : model.names)
@@ -167,13 +179,17 @@ struct ContextApi final : IExecutionContext {
 
 struct Engine final : VCudaEngineStub {
   explicit Engine(Model made) : model(std::move(made)) {}
-  IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override { return new ContextApi(model); }
+  IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override {
+    return new ContextApi(model);
+  }
   int32_t getNbOptimizationProfiles() const noexcept override { return model.profiles; }
   Dims getTensorShape(char const* name) const noexcept override { return model.find(name)->dims; }
   DataType getTensorDataType(char const* name) const noexcept override { return model.find(name)->type; }
   TensorIOMode getTensorIOMode(char const* name) const noexcept override {
     const Description* tensor = model.find(name);
-    return tensor == nullptr ? TensorIOMode::kNONE : tensor->input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+    return tensor == nullptr ? TensorIOMode::kNONE
+           : tensor->input   ? TensorIOMode::kINPUT
+                             : TensorIOMode::kOUTPUT;
   }
   Dims getProfileShape(char const* name, int32_t profile, OptProfileSelector select) const noexcept override {
     const Description* tensor = model.find(name);
@@ -218,7 +234,9 @@ struct RuntimeApi final : IRuntime {
 
 extern "C" {
 
-void* createInferRuntime_INTERNAL(void*, int32_t) noexcept { return static_cast<IRuntime*>(new RuntimeApi); }
+void* createInferRuntime_INTERNAL(void*, int32_t) noexcept {
+  return static_cast<IRuntime*>(new RuntimeApi);
+}
 
 cudaError_t cudaMalloc(void** data, size_t bytes) {
   *data = std::aligned_alloc(256, (bytes + 256) / 256 * 256);
@@ -245,8 +263,14 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   *stream = nullptr;
   return cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-const char* cudaGetErrorString(cudaError_t) { return "invalid value"; }
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return cudaSuccess;
+}
+const char* cudaGetErrorString(cudaError_t) {
+  return "invalid value";
+}
 
 }  // extern "C"

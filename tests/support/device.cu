@@ -1,12 +1,13 @@
-// What the GPU script needs of the CUDA runtime, as plain C for ctypes. Each function returns nullptr or what went wrong.
+// What the GPU script needs of the CUDA runtime, as plain C for ctypes. Each function returns nullptr or what
+// went wrong.
 #include <cuda_runtime.h>
 
 #include <cstdio>
 
-#define CHECK(call)                                                                \
-  do {                                                                             \
-    const cudaError_t error = (call);                                              \
-    if (error != cudaSuccess) return cudaGetErrorString(error);                    \
+#define CHECK(call)                                             \
+  do {                                                          \
+    const cudaError_t error = (call);                           \
+    if (error != cudaSuccess) return cudaGetErrorString(error); \
   } while (0)
 
 extern "C" {
@@ -18,8 +19,9 @@ const char* gpu_describe(char* text, int room, int* capability) {
   CHECK(cudaDriverGetVersion(&driver));
   CHECK(cudaRuntimeGetVersion(&runtime));
   *capability = 10 * device.major + device.minor;
-  std::snprintf(text, room, "%s, sm_%d, %d multiprocessors, CUDA %d.%d, driver for %d.%d", device.name, *capability,
-                device.multiProcessorCount, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+  std::snprintf(text, room, "%s, sm_%d, %d multiprocessors, CUDA %d.%d, driver for %d.%d", device.name,
+                *capability, device.multiProcessorCount, runtime / 1000, runtime % 1000 / 10, driver / 1000,
+                driver % 1000 / 10);
   return nullptr;
 }
 

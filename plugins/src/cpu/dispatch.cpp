@@ -32,7 +32,8 @@ const Kernels& choose() {
     if (asked == std::string(runnable[i]->name)) return *runnable[i];
     names += (i ? ", " : "") + std::string(runnable[i]->name);
   }
-  throw std::runtime_error("LTBM_CPU asks for " + std::string(asked) + ", this processor and build have " + names);
+  throw std::runtime_error("LTBM_CPU asks for " + std::string(asked) + ", this processor and build have " +
+                           names);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
-// The loops of kernels.h for one instruction set, LTBM_ISA, which the build system sets together with compiler flags.
+// The loops of kernels.h for one instruction set, LTBM_ISA, which the build system sets together with
+// compiler flags.
 //
-// Plain loops are left to the compiler's vectoriser. No header but those of C and of intrinsics: an inline function of
-// the C++ library, compiled here for AVX-512, could be the copy that the linker keeps for everyone.
+// Plain loops are left to the compiler's vectoriser. No header but those of C and of intrinsics: an inline
+// function of the C++ library, compiled here for AVX-512, could be the copy that the linker keeps for
+// everyone.
 #include "kernels.h"
 
 #include <string.h>
@@ -20,7 +22,8 @@ namespace {
 
 constexpr size_t kChunk = 512;  // floats worked on at a time where float16 has to be widened
 
-// --- types of x -----------------------------------------------------------------------------------------------------
+// --- types of x
+// -----------------------------------------------------------------------------------------------------
 
 uint32_t bits_of(float v) {
   uint32_t bits;
@@ -46,7 +49,8 @@ void widen(const Half* x, size_t n, float* v) {
 void narrow(const float* v, size_t n, Half* x) {
   size_t c = 0;
   for (; c + 8 <= n; c += 8)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(x + c), _mm256_cvtps_ph(_mm256_loadu_ps(v + c), 0));  // 0: to nearest
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(x + c),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(v + c), 0));  // 0: to nearest
   for (; c < n; ++c) x[c] = _cvtss_sh(v[c], 0);
 }
 
@@ -72,16 +76,19 @@ void narrow(const float* v, size_t n, Half* x) {
 float widened(Half x) {
   const uint32_t sign = (x & 0x8000u) << 16, rest = x & 0x7fffu;
   if (rest >= 0x7c00) return float_of(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-  if (rest >= 0x0400) return float_of(sign | ((rest << 13) + 0x38000000u));  // exponent 15 becomes exponent 127
+  if (rest >= 0x0400)
+    return float_of(sign | ((rest << 13) + 0x38000000u));  // exponent 15 becomes exponent 127
   const float magnitude = static_cast<float>(rest) * 0x1p-24f;  // subnormal: exact in float32
   return float_of(sign | bits_of(magnitude));
 }
 
 Half narrowed(float v) {
   const uint32_t bits = bits_of(v), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
-  if (rest > 0x7f800000u) return static_cast<Half>(sign | 0x7e00u | (rest >> 13 & 0x3ffu));  // NaN, made quiet
+  if (rest > 0x7f800000u)
+    return static_cast<Half>(sign | 0x7e00u | (rest >> 13 & 0x3ffu));  // NaN, made quiet
   if (rest >= 0x477ff000u) return static_cast<Half>(sign | 0x7c00u);  // 65520 and more round to infinity
-  if (rest < 0x38800000u)  // below 2^-14: adding 0.5 leaves the subnormal's bits at the bottom, rounded half to even
+  if (rest <
+      0x38800000u)  // below 2^-14: adding 0.5 leaves the subnormal's bits at the bottom, rounded half to even
     return static_cast<Half>(sign | (bits_of(float_of(rest) + 0.5f) - bits_of(0.5f)));
   const uint32_t half_to_even = 0xfffu + (rest >> 13 & 1u);
   return static_cast<Half>(sign | (rest - 0x38000000u + half_to_even) >> 13);
@@ -98,17 +105,24 @@ void narrow(const float* v, size_t n, Half* x) {
 #endif
 
 // n <= kChunk values of x as float32: x itself, or a copy in `buffer`.
-const float* floats(const float* x, size_t, float*) { return x; }
+const float* floats(const float* x, size_t, float*) {
+  return x;
+}
 
 const float* floats(const Half* x, size_t n, float* buffer) {
   widen(x, n, buffer);
   return buffer;
 }
 
-void store(const float* v, size_t n, float* y) { memcpy(y, v, n * sizeof *y); }
-void store(const float* v, size_t n, Half* y) { narrow(v, n, y); }
+void store(const float* v, size_t n, float* y) {
+  memcpy(y, v, n * sizeof *y);
+}
+void store(const float* v, size_t n, Half* y) {
+  narrow(v, n, y);
+}
 
-// --- x to its grid --------------------------------------------------------------------------------------------------
+// --- x to its grid
+// --------------------------------------------------------------------------------------------------
 
 // Positive floats order as their bits do.
 float largest_float(const float* x, size_t n) {
@@ -151,7 +165,8 @@ void quantise(const T* x, size_t width, float scale, int16_t* lo) {
   }
 }
 
-// --- products -------------------------------------------------------------------------------------------------------
+// --- products
+// -------------------------------------------------------------------------------------------------------
 
 #if defined(__x86_64__) || defined(__aarch64__)
 
@@ -172,25 +187,33 @@ typedef int64_t Int64s __attribute__((vector_size(kBytes)));
 // sums[l] + a[2l] * b[2l] + a[2l + 1] * b[2l + 1] (NEON pairs other elements, which does not matter).
 #if defined(__AVX512VNNI__)
 typedef __m512i Int16s;
-Int16s load(const int16_t* p) { return _mm512_loadu_si512(p); }
+Int16s load(const int16_t* p) {
+  return _mm512_loadu_si512(p);
+}
 Int32s add_products(Int32s sums, Int16s a, Int16s b) {
   return reinterpret_cast<Int32s>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), a, b));
 }
 #elif defined(__AVX2__)
 typedef __m256i Int16s;
-Int16s load(const int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+Int16s load(const int16_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
 Int32s add_products(Int32s sums, Int16s a, Int16s b) {
   return sums + reinterpret_cast<Int32s>(_mm256_madd_epi16(a, b));
 }
 #elif defined(__x86_64__)
 typedef __m128i Int16s;
-Int16s load(const int16_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+Int16s load(const int16_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
 Int32s add_products(Int32s sums, Int16s a, Int16s b) {
   return sums + reinterpret_cast<Int32s>(_mm_madd_epi16(a, b));
 }
 #else
 typedef int16x8_t Int16s;
-Int16s load(const int16_t* p) { return vld1q_s16(p); }
+Int16s load(const int16_t* p) {
+  return vld1q_s16(p);
+}
 Int32s add_products(Int32s sums, Int16s a, Int16s b) {
   int32x4_t low = vmlal_s16(reinterpret_cast<int32x4_t>(sums), vget_low_s16(a), vget_low_s16(b));
   return reinterpret_cast<Int32s>(vmlal_high_s16(low, a, b));
@@ -262,9 +285,11 @@ void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t
 
 #endif
 
-// --- merged tokens --------------------------------------------------------------------------------------------------
+// --- merged tokens
+// --------------------------------------------------------------------------------------------------
 
-int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a, size_t width) {
+int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a,
+            size_t width) {
   int16_t largest = 0;
   for (size_t c = 0; c < width; ++c) {
     const int16_t sum = static_cast<int16_t>(lo[c] + lo_a[c]);  // within +-2^14

@@ -8,14 +8,17 @@
 namespace ltbm {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 8;  // batches of so many rows run in parallel by rows, smaller ones within each row
+constexpr int64_t kRowsAtOnce =
+    8;  // batches of so many rows run in parallel by rows, smaller ones within each row
 constexpr int32_t kOutputsPerTask = 16;
 
 void serial(size_t count, const std::function<void(size_t)>& body) {
   for (size_t i = 0; i < count; ++i) body(i);
 }
 
-[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+[[noreturn]] void refuse(const std::string& what) {
+  throw std::invalid_argument(what);
+}
 
 std::string entry(const char* name, int64_t row, int64_t value) {
   return std::string(name) + "[" + std::to_string(row) + "] is " + std::to_string(value);
@@ -70,13 +73,14 @@ void check(const Inputs<T>& in) {
   for (int64_t row = 0; row < in.rows; ++row) {
     const int64_t length = in.lengths[row], target = in.targets[row];
     if (length < 0 || length > in.tokens)
-      refuse(entry("lengths", row, length) + ", expected 0.." + std::to_string(in.tokens) + ", the tokens of x");
+      refuse(entry("lengths", row, length) + ", expected 0.." + std::to_string(in.tokens) +
+             ", the tokens of x");
     if (length > kLongestRow)
       refuse(entry("lengths", row, length) + ", more than the " + std::to_string(kLongestRow) +
              " tokens that exact similarity allows: cut the recording into rows of 30 s");
     if (target < std::min<int64_t>(length, 1) || target > length)
-      refuse(entry("targets", row, target) + " for a row of " + std::to_string(length) + " tokens, expected " +
-             (length ? "1.." + std::to_string(length) : "0"));
+      refuse(entry("targets", row, target) + " for a row of " + std::to_string(length) +
+             " tokens, expected " + (length ? "1.." + std::to_string(length) : "0"));
     most = std::max(most, target);
   }
   if (in.keep < most)

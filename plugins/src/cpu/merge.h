@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../plan/row.h"
+#include "row.h"
 
 namespace ltbm {
 

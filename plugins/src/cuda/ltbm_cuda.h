@@ -14,15 +14,15 @@ extern "C" {
 enum { LTBM_WIDTH_MAX = 32767 };  // D: beyond it the 32-bit sums of 8-bit products could overflow
 
 typedef struct {
-  const void* x;           // [B, T, D] float32, or float16 if `half`
+  const void* x;  // [B, T, D] float32, or float16 if `half`
   const int32_t* lengths;  // [B]
   const int32_t* targets;  // [B]
-  const int32_t* window;   // [1]
-  void* y;                 // [B, K, D], x's type
-  int32_t* sizes;          // [B, K]
-  int32_t* anchors;        // [B, K]
-  int32_t* source_map;     // [B, T]
-  void* workspace;         // ltbm_cuda_workspace(B, T) bytes, 256-byte aligned; its content does not matter
+  const int32_t* window;  // [1]
+  void* y;  // [B, K, D], x's type
+  int32_t* sizes;  // [B, K]
+  int32_t* anchors;  // [B, K]
+  int32_t* source_map;  // [B, T]
+  void* workspace;  // ltbm_cuda_workspace(B, T) bytes, 256-byte aligned; its content does not matter
   int32_t batch, tokens, slots, width;
   int32_t half;
   int32_t step_num, step_den;
@@ -31,8 +31,8 @@ typedef struct {
 // Bytes of workspace; larger B or T never need less.
 size_t ltbm_cuda_workspace(int32_t batch, int32_t tokens);
 
-// Enqueue three kernels on `stream` (a cudaStream_t) and return without waiting; 0, or what went wrong as text.
-// A row whose length, target or window is out of range cannot raise from the device: it comes out empty
+// Enqueue three kernels on `stream` (a cudaStream_t) and return without waiting; 0, or what went wrong as
+// text. A row whose length, target or window is out of range cannot raise from the device: it comes out empty
 // (y 0, sizes 0, anchors -1, source_map -1), so that no half-right row is ever seen.
 const char* ltbm_cuda_enqueue(const ltbm_cuda_call* call, void* stream);
 

@@ -1,5 +1,5 @@
-// The slice of ONNX Runtime's C ABI that a custom op needs, declared by hand: no wheel ships the headers, and the ABI
-// is frozen and append-only. A function is its place in the table that OrtApiBase hands out.
+// The slice of ONNX Runtime's C ABI that a custom op needs, declared by hand: no wheel ships the headers, and
+// the ABI is frozen and append-only. A function is its place in the table that OrtApiBase hands out.
 #pragma once
 
 #include <cstddef>
@@ -50,10 +50,12 @@ using ReleaseStatus = Function<93, void, Status*>;
 using ReleaseShape = Function<99, void, Shape*>;
 using Parallel = Function<274, Status*, const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*>;
 
-// What ONNX Runtime asks of an op, in the order of its members up to API version 24. Those left null are optional.
+// What ONNX Runtime asks of an op, in the order of its members up to API version 24. Those left null are
+// optional.
 struct CustomOp {
   uint32_t version = kApiVersion;
-  void* (*create_kernel)(const CustomOp*, const void* const*, const KernelInfo*) = nullptr;  // the V2 one is used
+  void* (*create_kernel)(const CustomOp*, const void* const*,
+                         const KernelInfo*) = nullptr;  // the V2 one is used
   const char* (*name)(const CustomOp*);
   const char* (*provider)(const CustomOp*);
   ElementType (*input_type)(const CustomOp*, size_t);

@@ -45,7 +45,8 @@ Status* caught(Api api, Body body) {
   }
 }
 
-// --- tensors --------------------------------------------------------------------------------------------------------
+// --- tensors
+// --------------------------------------------------------------------------------------------------------
 
 std::string text_of(const std::vector<int64_t>& shape) {
   std::string text = "[";
@@ -94,7 +95,8 @@ T* output(Api api, KernelContext* context, size_t index, const std::vector<int64
   return static_cast<T*>(data);
 }
 
-// --- the kernel -----------------------------------------------------------------------------------------------------
+// --- the kernel
+// -----------------------------------------------------------------------------------------------------
 
 struct Kernel {
   Api api;
@@ -154,7 +156,8 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
   });
 }
 
-// --- what the runtime asks ------------------------------------------------------------------------------------------
+// --- what the runtime asks
+// ------------------------------------------------------------------------------------------
 
 template <class T>
 constexpr ElementType element_type() {
@@ -211,9 +214,10 @@ extern "C" __attribute__((visibility("default"))) ltbm::ort::Status* RegisterCus
   using namespace ltbm::ort;
   const Api api = base->get_api(kApiVersion);
   if (!api)
-    return CreateStatus::call(base->get_api(1), kFail,
-                              (std::string("LTBM, native CPU op: needs ONNX Runtime 1.24 or later, this is ") +
-                               base->get_version()).c_str());
+    return CreateStatus::call(
+        base->get_api(1), kFail,
+        (std::string("LTBM, native CPU op: needs ONNX Runtime 1.24 or later, this is ") + base->get_version())
+            .c_str());
   static const CustomOp of_float = make_op<float>(), of_half = make_op<Half>();
   return caught(api, [&] {
     Domain* domain = nullptr;  // the session's options keep it

@@ -1,8 +1,8 @@
 // The TensorRT plugin LTBM, version 1 of ai.ltbm: one source for TensorRT 10.0 and later.
 //
-// TensorRT finds it through getCreators when it loads the library, so nothing here needs a symbol of libnvinfer. `keep` is
-// a shape input: its value K arrives in getOutputShapes only, and enqueue reads it off the outputs. Lengths, targets and
-// window stay on the device.
+// TensorRT finds it through getCreators when it loads the library, so nothing here needs a symbol of
+// libnvinfer. `keep` is a shape input: its value K arrives in getOutputShapes only, and enqueue reads it off
+// the outputs. Lengths, targets and window stay on the device.
 #include <NvInferRuntime.h>
 
 #include <array>
@@ -27,8 +27,10 @@ ILoggerFinder* logger_finder = nullptr;  // TensorRT sets it once, when it loads
 
 int32_t fail(const char* reason) noexcept {
   ILogger* logger = logger_finder == nullptr ? nullptr : logger_finder->findLogger();
-  if (logger != nullptr) logger->log(ILogger::Severity::kERROR, reason);
-  else std::fprintf(stderr, "%s\n", reason);
+  if (logger != nullptr)
+    logger->log(ILogger::Severity::kERROR, reason);
+  else
+    std::fprintf(stderr, "%s\n", reason);
   return FAILED;
 }
 
@@ -36,7 +38,10 @@ struct Step {
   int32_t num = 2, den = 5;  // at most this share of the current tokens is merged away in one pass
 };
 
-class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3OneBuild, public IPluginV3OneRuntime {
+class Plugin final : public IPluginV3,
+                     public IPluginV3OneCore,
+                     public IPluginV3OneBuild,
+                     public IPluginV3OneRuntime {
  public:
   explicit Plugin(Step step)
       : step_(step),
@@ -65,8 +70,8 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
 
   int32_t getNbOutputs() const noexcept override { return OUTPUTS; }
 
-  int32_t getOutputDataTypes(DataType* types, int32_t outputs, const DataType* input_types, int32_t inputs) const
-      noexcept override {
+  int32_t getOutputDataTypes(DataType* types, int32_t outputs, const DataType* input_types,
+                             int32_t inputs) const noexcept override {
     if (inputs != INPUTS || outputs != OUTPUTS) return fail(WRONG_COUNT);
     types[Y] = input_types[X];
     types[SIZES] = types[ANCHORS] = types[SOURCE_MAP] = DataType::kINT32;
@@ -74,11 +79,12 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   }
 
   int32_t getOutputShapes(const DimsExprs* inputs, int32_t input_count, const DimsExprs* shape_inputs,
-                          int32_t shape_input_count, DimsExprs* outputs, int32_t output_count, IExprBuilder&) noexcept
-      override {
+                          int32_t shape_input_count, DimsExprs* outputs, int32_t output_count,
+                          IExprBuilder&) noexcept override {
     if (input_count != INPUTS || output_count != OUTPUTS) return fail(WRONG_COUNT);
     if (shape_input_count != 1 || shape_inputs[0].nbDims != 1)
-      return fail("LTBM: keep must be a shape input [1]: give the node tensorrt_plugin_shape_input_indices = [3]");
+      return fail(
+          "LTBM: keep must be a shape input [1]: give the node tensorrt_plugin_shape_input_indices = [3]");
     if (inputs[X].nbDims != 3) return fail("LTBM: x must be [B, T, D]");
     const IDimensionExpr *batch = inputs[X].d[0], *tokens = inputs[X].d[1], *width = inputs[X].d[2];
     const IDimensionExpr* slots = shape_inputs[0].d[0];
@@ -106,14 +112,14 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
     return tensor.type == DataType::kINT32;
   }
 
-  int32_t configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t input_count, const DynamicPluginTensorDesc*,
-                          int32_t output_count) noexcept override {
+  int32_t configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t input_count,
+                          const DynamicPluginTensorDesc*, int32_t output_count) noexcept override {
     if (input_count != INPUTS || output_count != OUTPUTS) return fail(WRONG_COUNT);
     return inputs[X].max.nbDims == 3 && inputs[X].max.d[2] <= LTBM_WIDTH_MAX ? OK : fail(WRONG_X);
   }
 
-  size_t getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t, const DynamicPluginTensorDesc*, int32_t) const
-      noexcept override {
+  size_t getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t, const DynamicPluginTensorDesc*,
+                          int32_t) const noexcept override {
     const Dims& most = inputs[X].max;
     return ltbm_cuda_workspace(static_cast<int32_t>(most.d[0]), static_cast<int32_t>(most.d[1]));
   }
@@ -132,8 +138,9 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
     return y.nbDims == 3 ? OK : fail("LTBM: y must be [B, K, D]");
   }
 
-  int32_t enqueue(const PluginTensorDesc* input_desc, const PluginTensorDesc* output_desc, const void* const* inputs,
-                  void* const* outputs, void* workspace, cudaStream_t stream) noexcept override {
+  int32_t enqueue(const PluginTensorDesc* input_desc, const PluginTensorDesc* output_desc,
+                  const void* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override {
     const Dims &x = input_desc[X].dims, &y = output_desc[Y].dims;
     ltbm_cuda_call call{};
     call.x = inputs[X];
@@ -163,7 +170,9 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   static constexpr char WRONG_COUNT[] =
       "LTBM takes x, lengths, targets, keep, window and gives y, sizes, anchors, source_map";
   static constexpr char WRONG_X[] = "LTBM: x must be [B, T, D] with D up to 32767";
-  static bool is(const Dims& dims, int64_t extent) noexcept { return dims.nbDims == 1 && dims.d[0] == extent; }
+  static bool is(const Dims& dims, int64_t extent) noexcept {
+    return dims.nbDims == 1 && dims.d[0] == extent;
+  }
 
   const Step step_;
   const std::string timing_id_;
@@ -226,10 +235,12 @@ class Creator final : public IPluginCreatorV3One {
 #define LTBM_TEXT_OF(number) #number
 #define LTBM_TEXT(number) LTBM_TEXT_OF(number)
 LTBM_EXPORT const char ltbm_built_for[];
-const char ltbm_built_for[] = "architectures=" LTBM_ARCHITECTURES ";cuda=" LTBM_TEXT(CUDART_VERSION) ";tensorrt="
-    LTBM_TEXT(NV_TENSORRT_MAJOR) "." LTBM_TEXT(NV_TENSORRT_MINOR);
+const char ltbm_built_for[] = "architectures=" LTBM_ARCHITECTURES ";cuda=" LTBM_TEXT(
+    CUDART_VERSION) ";tensorrt=" LTBM_TEXT(NV_TENSORRT_MAJOR) "." LTBM_TEXT(NV_TENSORRT_MINOR);
 
-LTBM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { logger_finder = finder; }
+LTBM_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
+  logger_finder = finder;
+}
 
 LTBM_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   static Creator creator;

@@ -16,8 +16,8 @@
 namespace emulator {
 namespace {
 
-constexpr size_t STACK = 64 * 1024;
-constexpr long long STUCK = 200'000'000;  // turns in which nothing moves on
+constexpr size_t kStackBytes = 64 * 1024;
+constexpr long long kStuckTurns = 200'000'000;  // turns in which nothing moves on
 
 struct Fiber {
   Thread thread;
@@ -40,11 +40,13 @@ struct Launch {
 Launch* current = nullptr;
 int residents = 3, seed = 0, processors = 4;
 
-Fiber& fiber() { return current->fibers[current->order[current->turn]]; }
+Fiber& fiber() {
+  return current->fibers[current->order[current->turn]];
+}
 
 void switch_to_next() {
   Fiber& mine = fiber();
-  if (++current->idle > STUCK) {
+  if (++current->idle > kStuckTurns) {
     std::fputs("emulator: every thread waits for another\n", stderr);
     std::abort();
   }
@@ -77,7 +79,8 @@ void live() {
       const bool more = open_block(block);
       for (Fiber& other : current->fibers)
         if (other.thread.block == &block) other.parked = !more;
-      if (!more && ++current->finished == current->fibers.size() / current->threads) setcontext(&current->back);
+      if (!more && ++current->finished == current->fibers.size() / current->threads)
+        setcontext(&current->back);
     }
     if (mine.parked) switch_to_next();
   }
@@ -85,8 +88,12 @@ void live() {
 
 }  // namespace
 
-Thread& self() { return fiber().thread; }
-void yield() { switch_to_next(); }
+Thread& self() {
+  return fiber().thread;
+}
+void yield() {
+  switch_to_next();
+}
 
 void wait(Barrier& barrier) {
   if (++barrier.arrived == barrier.expected) {
@@ -101,8 +108,9 @@ void wait(Barrier& barrier) {
 void run(int blocks, int threads, size_t shared_bytes, Body body, void* argument) {
   const int resident = std::min(blocks, residents);
   const size_t fibers = static_cast<size_t>(resident) * threads;
-  static unsigned char* const stacks = static_cast<unsigned char*>(
-      mmap(nullptr, STACK * 16 * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  static unsigned char* const stacks =
+      static_cast<unsigned char*>(mmap(nullptr, kStackBytes * 16 * 1024, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (stacks == MAP_FAILED || fibers > 16 * 1024 || threads % 32 != 0) std::abort();
   auto launch = std::make_unique<Launch>();
   current = launch.get();
@@ -132,8 +140,8 @@ void run(int blocks, int threads, size_t shared_bytes, Body body, void* argument
     made.thread.index = static_cast<int>(i % threads);
     made.thread.block = &slots[i / threads];
     getcontext(&made.entry);
-    made.entry.uc_stack.ss_sp = stacks + i * STACK;
-    made.entry.uc_stack.ss_size = STACK;
+    made.entry.uc_stack.ss_sp = stacks + i * kStackBytes;
+    made.entry.uc_stack.ss_size = kStackBytes;
     makecontext(&made.entry, live, 0);
   }
   fiber().started = true;

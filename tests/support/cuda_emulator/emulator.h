@@ -1,6 +1,7 @@
-// The part of CUDA that the LTBM kernels use, on one CPU thread: every CUDA thread is a fiber that runs until it has to
-// wait for others. Blocks run side by side, as many as `residents`, in an order that a seed shuffles: so a missing barrier
-// or a wrong assumption about which block runs first shows as a difference. It is no model of memory: fences do nothing.
+// The part of CUDA that the LTBM kernels use, on one CPU thread: every CUDA thread is a fiber that runs until
+// it has to wait for others. Blocks run side by side, as many as `residents`, in an order that a seed
+// shuffles: so a missing barrier or a wrong assumption about which block runs first shows as a difference. It
+// is no model of memory: fences do nothing.
 #pragma once
 
 #include <cmath>
@@ -29,8 +30,8 @@ struct Warp {
 struct Block {
   Barrier barrier{0};
   int index = -1;
-  int running = 0;        // threads
-  int counts[3] = {};     // of __syncthreads_count, by generation
+  int running = 0;  // threads
+  int counts[3] = {};  // of __syncthreads_count, by generation
   unsigned char* shared;  // dynamic shared memory
   Warp* warps;
 };
@@ -42,15 +43,20 @@ struct Thread {
 };
 
 Thread& self();
-void yield();              // let another thread run
+void yield();  // let another thread run
 void wait(Barrier& barrier);  // until every expected thread waits
 using Body = void (*)(void*);
 void run(int blocks, int threads, size_t shared_bytes, Body body, void* argument);
 
-inline Warp& warp() { return self().block->warps[self().index / 32]; }
-inline int lane() { return self().index % 32; }
+inline Warp& warp() {
+  return self().block->warps[self().index / 32];
+}
+inline int lane() {
+  return self().index % 32;
+}
 
-// Every lane shows its value to all others. Two sets of slots: nobody writes the next value before all have read this one.
+// Every lane shows its value to all others. Two sets of slots: nobody writes the next value before all have
+// read this one.
 template <typename T>
 const unsigned char (*share(const T& value))[32] {
   static_assert(sizeof(T) <= 32);
@@ -92,7 +98,8 @@ inline emulator::ThreadIndex threadIdx;
 inline emulator::BlockIndex blockIdx;
 #define LTBM_BLOCK_MEMORY(name) unsigned char* name = emulator::self().block->shared
 
-// --- threads together -----------------------------------------------------------------------------------------------
+// --- threads together
+// -----------------------------------------------------------------------------------------------
 
 inline int __syncthreads_count(int predicate) {
   emulator::Block& block = *emulator::self().block;
@@ -102,8 +109,12 @@ inline int __syncthreads_count(int predicate) {
   emulator::wait(block.barrier);
   return block.counts[generation % 3];
 }
-inline void __syncthreads() { __syncthreads_count(0); }
-inline void __syncwarp() { emulator::wait(emulator::warp().barrier); }
+inline void __syncthreads() {
+  __syncthreads_count(0);
+}
+inline void __syncwarp() {
+  emulator::wait(emulator::warp().barrier);
+}
 template <typename T>
 T __shfl_sync(unsigned, T value, int lane) {
   return emulator::from_lane<T>(emulator::share(value), lane % 32);
@@ -122,7 +133,8 @@ template <typename T>
 unsigned __match_any_sync(unsigned, T value) {
   const auto slots = emulator::share(value);
   unsigned lanes = 0;
-  for (int lane = 0; lane < 32; ++lane) lanes |= unsigned(emulator::from_lane<T>(slots, lane) == value) << lane;
+  for (int lane = 0; lane < 32; ++lane)
+    lanes |= unsigned(emulator::from_lane<T>(slots, lane) == value) << lane;
   return lanes;
 }
 
@@ -133,9 +145,15 @@ T atomicAdd(T* address, T value) {
   return old;
 }
 inline void __threadfence() {}
-inline unsigned load_acquire(const unsigned* address) { return *address; }
-inline void store_release(unsigned* address, unsigned value) { *address = value; }
-inline void wait_a_little() { emulator::yield(); }
+inline unsigned load_acquire(const unsigned* address) {
+  return *address;
+}
+inline void store_release(unsigned* address, unsigned value) {
+  *address = value;
+}
+inline void wait_a_little() {
+  emulator::yield();
+}
 
 struct ByteFragments {
   uint32_t a[4], b[2];
@@ -155,7 +173,8 @@ inline void multiply_bytes(int (&sum)[4], const uint32_t (&a)[4], const uint32_t
   }
 }
 
-// --- one thread -----------------------------------------------------------------------------------------------------
+// --- one thread
+// -----------------------------------------------------------------------------------------------------
 
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   const uint64_t both = uint64_t(high) << 32 | low;
@@ -163,28 +182,59 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   for (int i = 0; i < 4; ++i) result |= unsigned(both >> (selector >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
   return result;
 }
-inline int __popc(unsigned value) { return __builtin_popcount(value); }
-inline int __float_as_int(float value) { return emulator::bits_of<int>(value); }
-inline float __int_as_float(int value) { return emulator::bits_of<float>(value); }
-inline long long __double_as_longlong(double value) { return emulator::bits_of<long long>(value); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
-inline double __ddiv_rn(double a, double b) { return a / b; }
-inline double __dsub_rn(double a, double b) { return a - b; }
+inline int __popc(unsigned value) {
+  return __builtin_popcount(value);
+}
+inline int __float_as_int(float value) {
+  return emulator::bits_of<int>(value);
+}
+inline float __int_as_float(int value) {
+  return emulator::bits_of<float>(value);
+}
+inline long long __double_as_longlong(double value) {
+  return emulator::bits_of<long long>(value);
+}
+inline float __fadd_rn(float a, float b) {
+  return a + b;
+}
+inline float __fmul_rn(float a, float b) {
+  return a * b;
+}
+inline float __fdiv_rn(float a, float b) {
+  return a / b;
+}
+inline double __dmul_rn(double a, double b) {
+  return a * b;
+}
+inline double __ddiv_rn(double a, double b) {
+  return a / b;
+}
+inline double __dsub_rn(double a, double b) {
+  return a - b;
+}
 
-inline float to_float(Half value) { return static_cast<float>(emulator::bits_of<_Float16>(value.bits)); }
-inline float to_float(float value) { return value; }
-inline void from_float(float value, Half& out) { out.bits = emulator::bits_of<uint16_t>(static_cast<_Float16>(value)); }
-inline void from_float(float value, float& out) { out = value; }
+inline float to_float(Half value) {
+  return static_cast<float>(emulator::bits_of<_Float16>(value.bits));
+}
+inline float to_float(float value) {
+  return value;
+}
+inline void from_float(float value, Half& out) {
+  out.bits = emulator::bits_of<uint16_t>(static_cast<_Float16>(value));
+}
+inline void from_float(float value, float& out) {
+  out = value;
+}
 
-// --- launches -------------------------------------------------------------------------------------------------------
+// --- launches
+// -------------------------------------------------------------------------------------------------------
 
 template <typename Kernel, typename... Args>
 const char* launch(Kernel kernel, int blocks, int threads, size_t shared_bytes, void*, Args... args) {
   auto call = [&] { kernel(args...); };
-  emulator::run(blocks, threads, shared_bytes, [](void* argument) { (*static_cast<decltype(call)*>(argument))(); }, &call);
+  emulator::run(
+      blocks, threads, shared_bytes, [](void* argument) { (*static_cast<decltype(call)*>(argument))(); },
+      &call);
   return nullptr;
 }
 

@@ -1,5 +1,6 @@
-// As much of TensorRT as it takes to drive the plugin: loads the library, asks what TensorRT asks, enqueues. Plain C outside,
-// so that Python holds the expectations. It needs TensorRT's headers and none of its libraries.
+// As much of TensorRT as it takes to drive the plugin: loads the library, asks what TensorRT asks, enqueues.
+// Plain C outside, so that Python holds the expectations. It needs TensorRT's headers and none of its
+// libraries.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
@@ -15,7 +16,8 @@ namespace {
 
 constexpr int INPUTS = 5, OUTPUTS = 4, KEEP = 3;
 
-// --- symbolic dimensions --------------------------------------------------------------------------------------------
+// --- symbolic dimensions
+// --------------------------------------------------------------------------------------------
 
 struct Value final : apiv::VDimensionExpr {
   explicit Value(int64_t value) : value(value) {}
@@ -36,7 +38,8 @@ struct Builder final : IExprBuilder {
   std::vector<std::unique_ptr<Expression>> made;
 };
 
-// --- what the plugin says -------------------------------------------------------------------------------------------
+// --- what the plugin says
+// -------------------------------------------------------------------------------------------
 
 struct Log final : ILogger {
   void log(Severity, const char* message) noexcept override { text += std::string(message) + "\n"; }
@@ -75,7 +78,8 @@ Tensors tensors(const int64_t* shape, int half) {
   const DataType x = half ? DataType::kHALF : DataType::kFLOAT;
   Tensors made;
   const Dims in[] = {dims({batch, tokens, width}), dims({batch}), dims({batch}), dims({1}), dims({1})};
-  const Dims out[] = {dims({batch, slots, width}), dims({batch, slots}), dims({batch, slots}), dims({batch, tokens})};
+  const Dims out[] = {dims({batch, slots, width}), dims({batch, slots}), dims({batch, slots}),
+                      dims({batch, tokens})};
   for (int i = 0; i < INPUTS; ++i) {
     made.in[i].dims = in[i];
     made.in[i].type = i == 0 ? x : i == KEEP ? DataType::kINT64 : DataType::kINT32;
@@ -114,12 +118,17 @@ IPluginCreatorV3One* host_open(const char* path) {
   if (set_finder == nullptr || get == nullptr) return nullptr;
   set_finder(&finder);
   IPluginCreatorInterface* const* creators = get(count);
-  if (count != 1 || std::strcmp(creators[0]->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") != 0) return nullptr;
+  if (count != 1 || std::strcmp(creators[0]->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") != 0)
+    return nullptr;
   return static_cast<IPluginCreatorV3One*>(creators[0]);
 }
 
-const char* host_log() { return finder.log.text.c_str(); }
-void host_clear_log() { finder.log.text.clear(); }
+const char* host_log() {
+  return finder.log.text.c_str();
+}
+void host_clear_log() {
+  finder.log.text.clear();
+}
 
 // "name version namespace: fields" of the creator.
 void host_describe(IPluginCreatorV3One* creator, char* text, int room) {
@@ -130,21 +139,30 @@ void host_describe(IPluginCreatorV3One* creator, char* text, int room) {
                 creator->getPluginNamespace(), fields.c_str());
 }
 
-// A plugin from the first `given` of the fields step_num and step_den, in int32 or, as an ONNX attribute has it, int64.
-IPluginV3* host_create(IPluginCreatorV3One* creator, int64_t step_num, int64_t step_den, int wide, int given) {
+// A plugin from the first `given` of the fields step_num and step_den, in int32 or, as an ONNX attribute has
+// it, int64.
+IPluginV3* host_create(IPluginCreatorV3One* creator, int64_t step_num, int64_t step_den, int wide,
+                       int given) {
   const int32_t narrow[] = {static_cast<int32_t>(step_num), static_cast<int32_t>(step_den)};
   const int64_t whole[] = {step_num, step_den};
   const PluginFieldType type = wide ? PluginFieldType::kINT64 : PluginFieldType::kINT32;
   PluginField fields[2];
   for (int i = 0; i < 2; ++i)
-    fields[i] = PluginField(i == 0 ? "step_num" : "step_den", wide ? static_cast<const void*>(whole + i) : narrow + i, type, 1);
+    fields[i] = PluginField(i == 0 ? "step_num" : "step_den",
+                            wide ? static_cast<const void*>(whole + i) : narrow + i, type, 1);
   const PluginFieldCollection collection{given, fields};
   return creator->createPlugin("merge", &collection, TensorRTPhase::kBUILD);
 }
 
-IPluginV3* host_clone(IPluginV3* plugin) { return plugin->clone(); }
-IPluginV3* host_attach(IPluginV3* plugin) { return of(plugin).runtime->attachToContext(nullptr); }
-void host_destroy(IPluginV3* plugin) { delete plugin; }
+IPluginV3* host_clone(IPluginV3* plugin) {
+  return plugin->clone();
+}
+IPluginV3* host_attach(IPluginV3* plugin) {
+  return of(plugin).runtime->attachToContext(nullptr);
+}
+void host_destroy(IPluginV3* plugin) {
+  delete plugin;
+}
 
 // Through an engine file and back: only the bytes of the fields outlive the first plugin.
 IPluginV3* host_reload(IPluginCreatorV3One* creator, IPluginV3* plugin) {
@@ -164,11 +182,17 @@ IPluginV3* host_reload(IPluginCreatorV3One* creator, IPluginV3* plugin) {
   return creator->createPlugin("merge", &collection, TensorRTPhase::kRUNTIME);
 }
 
-const char* host_timing_id(IPluginV3* plugin) { return of(plugin).build->getTimingCacheID(); }
-int host_outputs(IPluginV3* plugin) { return of(plugin).build->getNbOutputs(); }
+const char* host_timing_id(IPluginV3* plugin) {
+  return of(plugin).build->getTimingCacheID();
+}
+int host_outputs(IPluginV3* plugin) {
+  return of(plugin).build->getNbOutputs();
+}
 
-// Output shapes [4][3] as TensorRT would infer them from x's shape and the value of keep; 0 where there is no dimension.
-int host_shapes(IPluginV3* plugin, const int64_t* x, int x_dims, int64_t keep, int shape_inputs, int64_t* out) {
+// Output shapes [4][3] as TensorRT would infer them from x's shape and the value of keep; 0 where there is no
+// dimension.
+int host_shapes(IPluginV3* plugin, const int64_t* x, int x_dims, int64_t keep, int shape_inputs,
+                int64_t* out) {
   Builder builder;
   DimsExprs in[INPUTS]{}, shapes[1]{}, result[OUTPUTS]{};
   in[0].nbDims = x_dims;
@@ -179,7 +203,8 @@ int host_shapes(IPluginV3* plugin, const int64_t* x, int x_dims, int64_t keep, i
   }
   shapes[0].nbDims = 1;
   shapes[0].d[0] = builder.of(keep);
-  const int status = of(plugin).build->getOutputShapes(in, INPUTS, shapes, shape_inputs, result, OUTPUTS, builder);
+  const int status =
+      of(plugin).build->getOutputShapes(in, INPUTS, shapes, shape_inputs, result, OUTPUTS, builder);
   if (status != 0) return status;
   for (int i = 0; i < OUTPUTS; ++i)
     for (int j = 0; j < 3; ++j)
@@ -189,8 +214,8 @@ int host_shapes(IPluginV3* plugin, const int64_t* x, int x_dims, int64_t keep, i
 
 int host_types(IPluginV3* plugin, int x_type, int32_t* out) {
   DataType types[OUTPUTS];
-  const DataType in[INPUTS] = {static_cast<DataType>(x_type), DataType::kINT32, DataType::kINT32, DataType::kINT64,
-                               DataType::kINT32};
+  const DataType in[INPUTS] = {static_cast<DataType>(x_type), DataType::kINT32, DataType::kINT32,
+                               DataType::kINT64, DataType::kINT32};
   const int status = of(plugin).build->getOutputDataTypes(types, OUTPUTS, in, INPUTS);
   for (int i = 0; i < OUTPUTS; ++i) out[i] = static_cast<int32_t>(types[i]);
   return status;
@@ -210,13 +235,15 @@ int host_supports(IPluginV3* plugin, int position, int x_type, int type, int for
 
 int host_type(const char* name) {
   const std::pair<const char*, DataType> types[] = {
-      {"float32", DataType::kFLOAT}, {"float16", DataType::kHALF}, {"int8", DataType::kINT8}, {"int32", DataType::kINT32},
-      {"int64", DataType::kINT64},   {"bfloat16", DataType::kBF16}};
+      {"float32", DataType::kFLOAT}, {"float16", DataType::kHALF}, {"int8", DataType::kINT8},
+      {"int32", DataType::kINT32},   {"int64", DataType::kINT64},  {"bfloat16", DataType::kBF16}};
   for (const auto& [known, type] : types)
     if (std::strcmp(known, name) == 0) return static_cast<int>(type);
   return -1;
 }
-int host_linear() { return static_cast<int>(TensorFormat::kLINEAR); }
+int host_linear() {
+  return static_cast<int>(TensorFormat::kLINEAR);
+}
 
 int64_t host_workspace(IPluginV3* plugin, const int64_t* shape, int half) {
   const Tensors made = tensors(shape, half);
@@ -226,7 +253,8 @@ int64_t host_workspace(IPluginV3* plugin, const int64_t* shape, int half) {
 }
 
 // in: x, lengths, targets, keep, window; out: y, sizes, anchors, source_map.
-int host_enqueue(IPluginV3* plugin, const int64_t* shape, int half, void** in, void** out, void* workspace, void* stream) {
+int host_enqueue(IPluginV3* plugin, const int64_t* shape, int half, void** in, void** out, void* workspace,
+                 void* stream) {
   const Tensors made = tensors(shape, half);
   IPluginV3OneRuntime& runtime = *of(plugin).runtime;
   if (runtime.onShapeChange(made.in, INPUTS, made.out, OUTPUTS) != 0) return -1;

@@ -5,7 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "rules.h"
+#include "../rules.h"
 
 namespace ltbm {
 namespace {
@@ -14,11 +14,14 @@ constexpr int32_t kTokensPerTask = 32;
 constexpr int32_t kBlockA = 16, kPanelB = 64;  // tokens whose grids stay in the caches while they meet
 constexpr size_t kAlignment = 64 / sizeof(int16_t);  // of the grid's rows, in values
 
-size_t tasks_of(size_t count, size_t per_task) { return (count + per_task - 1) / per_task; }
+size_t tasks_of(size_t count, size_t per_task) {
+  return (count + per_task - 1) / per_task;
+}
 
 }  // namespace
 
-// --- the grid -------------------------------------------------------------------------------------------------------
+// --- the grid
+// -------------------------------------------------------------------------------------------------------
 
 void Grid::reserve(int32_t length, size_t width) {
   stride_ = tasks_of(width, kLane) * kLane;
@@ -34,7 +37,8 @@ void Grid::reserve(int32_t length, size_t width) {
 }
 
 template <class T>
-void Grid::fill(const Kernels& kernels, const T* x, int32_t length, size_t width, const ParallelFor& parallel) {
+void Grid::fill(const Kernels& kernels, const T* x, int32_t length, size_t width,
+                const ParallelFor& parallel) {
   kernels_ = &kernels;
   reserve(length, width);
   const size_t tasks = tasks_of(length, kTokensPerTask);
@@ -99,7 +103,8 @@ void Grid::products(const int32_t* a, const int32_t* b, int64_t* out) const {
     int64_t part[kTileMost * kTileMost];
     kernels_->tile(rows, columns, stride_, run, part);
     for (size_t i = 0; i < n_a * n_b; ++i)
-      out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) + (static_cast<uint64_t>(part[i]) << shift));
+      out[i] =
+          static_cast<int64_t>(static_cast<uint64_t>(out[i]) + (static_cast<uint64_t>(part[i]) << shift));
   };
   if (high_a) add_part(hi_a, lo_b, kSplitBits);
   if (high_b) add_part(lo_a, hi_b, kSplitBits);
@@ -107,15 +112,17 @@ void Grid::products(const int32_t* a, const int32_t* b, int64_t* out) const {
 }
 
 void Grid::add(int32_t to, int32_t from) {
-  const int16_t largest = kernels_->add(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
+  const int16_t largest =
+      kernels_->add(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
   high_[to] = largest == 0 ? kNone : largest <= kSmall ? kSomeSmall : kLarge;
 }
 
-// --- passes ---------------------------------------------------------------------------------------------------------
+// --- passes
+// ---------------------------------------------------------------------------------------------------------
 
 template <class T>
-void RowPlanner::plan(const Kernels& kernels, const T* x, int32_t length, size_t width, int32_t target, int32_t window,
-                      Step step, const ParallelFor& parallel) {
+void RowPlanner::plan(const Kernels& kernels, const T* x, int32_t length, size_t width, int32_t target,
+                      int32_t window, Step step, const ParallelFor& parallel) {
   anchors.resize(length);
   for (int32_t i = 0; i < length; ++i) anchors[i] = i;
   goes_to_ = anchors;
@@ -139,11 +146,13 @@ void RowPlanner::run_pass(int64_t count, bool last, const ParallelFor& parallel)
   n_b_ = n / 2;
   find_candidates();
   best_.assign(n_a_, {-std::numeric_limits<double>::infinity(), 0});
-  parallel(tasks_of(n_a_, kBlockA), [this](size_t block) { score_block(static_cast<int32_t>(block) * kBlockA); });
+  parallel(tasks_of(n_a_, kBlockA),
+           [this](size_t block) { score_block(static_cast<int32_t>(block) * kBlockA); });
   select(count);
   if (!last) add_up(parallel);
-  anchors.erase(std::remove_if(anchors.begin(), anchors.end(), [this](int32_t i) { return goes_to_[i] != i; }),
-                anchors.end());
+  anchors.erase(
+      std::remove_if(anchors.begin(), anchors.end(), [this](int32_t i) { return goes_to_[i] != i; }),
+      anchors.end());
 }
 
 // Anchors increase, so the B inside the window of an A and its neighbours a - 1 and a are one stretch of B.
@@ -185,8 +194,8 @@ void RowPlanner::take_tile(int32_t a, int32_t b) {
     for (int32_t other = from; other <= to; ++other) {
       const int32_t token = tokens_b[other - b];
       const int64_t dot = dots[i * tile_b_ + other - b];
-      double value = score_of(dot, grid_.norm(tokens_a[i]), grid_.norm(token));
-      if (window_ >= 0 && std::abs(tokens_a[i] - token) > window_) value -= kSpillPenalty;
+      const bool inside = window_ < 0 || std::abs(tokens_a[i] - token) <= window_;
+      const double value = score_of(dot, grid_.norm(tokens_a[i]), grid_.norm(token), inside);
       if (value > best.value) best = {value, other};  // the lowest index on ties
     }
   }
@@ -209,9 +218,8 @@ void RowPlanner::select(int64_t count) {
 
 // G[to] += G[from]: a task for each stretch of merges, which owns the tokens whose merges begin in it.
 void RowPlanner::add_up(const ParallelFor& parallel) {
-  std::sort(merges_.begin(), merges_.end(), [](const Merge& p, const Merge& q) {
-    return p.to != q.to ? p.to < q.to : p.from < q.from;
-  });
+  std::sort(merges_.begin(), merges_.end(),
+            [](const Merge& p, const Merge& q) { return p.to != q.to ? p.to < q.to : p.from < q.from; });
   const size_t count = merges_.size();
   const auto begins = [this](size_t i) { return i == 0 || merges_[i].to != merges_[i - 1].to; };
   std::atomic<bool> fits{true};
@@ -227,11 +235,13 @@ void RowPlanner::add_up(const ParallelFor& parallel) {
     }
   });
   if (!fits)
-    throw std::overflow_error("a merged token's <G, G> leaves int64: cut the recording into rows of 30 s, or keep more "
-                              "tokens");
+    throw std::overflow_error(
+        "a merged token's <G, G> leaves int64: cut the recording into rows of 30 s, or keep more "
+        "tokens");
 }
 
-// --- the result -----------------------------------------------------------------------------------------------------
+// --- the result
+// -----------------------------------------------------------------------------------------------------
 
 void RowPlanner::number_outputs(int32_t length) {
   const int32_t count = static_cast<int32_t>(anchors.size());

@@ -1,7 +1,7 @@
 // The plan of one row on the CPU: which of its L tokens merge, bit for bit that of merge.py.
 //
-// A current token is known by its anchor, and its G stands in row `anchor` of the grid from start to end: only the
-// list of the anchors still alive gets shorter. A are the even places of that list, B the odd ones.
+// A current token is known by its anchor, and its G stands in row `anchor` of the grid from start to end:
+// only the list of the anchors still alive gets shorter. A are the even places of that list, B the odd ones.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 #include <functional>
 #include <vector>
 
-#include "../cpu/kernels.h"
+#include "kernels.h"
 
 namespace ltbm {
 
@@ -58,10 +58,11 @@ class Grid {
 
 class RowPlanner {
  public:
-  // Plan the merge of x [length, width] down to `target`; throws std::overflow_error if similarity leaves int64.
+  // Plan the merge of x [length, width] down to `target`; throws std::overflow_error if similarity leaves
+  // int64.
   template <class T>
-  void plan(const Kernels& kernels, const T* x, int32_t length, size_t width, int32_t target, int32_t window, Step step,
-            const ParallelFor& parallel);
+  void plan(const Kernels& kernels, const T* x, int32_t length, size_t width, int32_t target, int32_t window,
+            Step step, const ParallelFor& parallel);
 
   // What was planned last. Outputs are numbered in order of their anchors.
   std::vector<int32_t> anchors;  // [target]
