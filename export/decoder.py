@@ -42,20 +42,27 @@ def decoder_graph(
     rotate = flavour.rope(g, d, *_rope_tables(g, spec), position_ids)
     attention = flavour.begin(g, d, hidden, past_len, key_bias)
     block = _Block(g, spec, checkpoint, weight_kind(precision, precision.weights), flavour)
-    added = None  # what the residual stream still has to take up
-    for layer in range(d.layers):
-        prefix = f"layers.{layer}."
-        hidden, x = block.join(prefix + "input_layernorm", hidden, added)
-        attended = attention(layer, *block.query_key_value(prefix, x, rotate))
-        if layer == d.layers - 1:  # only the last token of each row goes on to the logits
-            attended, hidden = (_at_index(g, value, last_index) for value in (attended, hidden))
-        hidden, x = block.join(prefix + "post_attention_layernorm", hidden, block.output(prefix, attended))
-        added = block.mlp(prefix, x)
-    _, x = block.join("norm", hidden, added)
-    x = g.op("Squeeze", x, g.const([1]))  # before the LM head, whose products are then the output as they are
+    x = _last_token(block, hidden, last_index, rotate, attention)
     head = weight_kind(precision, precision.lm_head)
     g.output(_logits(g, spec, checkpoint, x, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
     return g
+
+
+def _last_token(block: "_Block", hidden: str, last_index: str, rotate, attention) -> str:
+    """The layers over hidden [B, S, H]; the last token of each row [B, H], normed, is what comes out."""
+    g = block.g
+    added = None  # what the residual stream still has to take up
+    for layer in range(block.d.layers):
+        prefix = f"layers.{layer}."
+        hidden, x = block.join(prefix + "input_layernorm", hidden, added)
+        attended = attention(layer, *block.query_key_value(prefix, x, rotate))
+        if layer == block.d.layers - 1:  # only the last token of each row goes on to the logits
+            attended = _at_index(g, attended, last_index)
+            hidden = _at_index(g, hidden, last_index)
+        hidden, x = block.join(prefix + "post_attention_layernorm", hidden, block.output(prefix, attended))
+        added = block.mlp(prefix, x)
+    _, x = block.join("norm", hidden, added)
+    return g.op("Squeeze", x, g.const([1]))  # the LM head's products are then the output as they are
 
 
 def weight_kind(precision: Precision, name: str) -> str | Quantization:

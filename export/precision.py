@@ -29,21 +29,19 @@ def choose_precision(
     encoder_precision: left out, the activations'
     lm_head_precision: left out, the weights', but int8 under int4 (the activations' type for TensorRT)
     """
-    packed = target == "tensorrt" and weights in BITS
-    if weights in BITS:
-        activations = activations or ("float16" if packed else "float32")
-        lm_head = lm_head_precision or (activations if packed else "int8")
-    else:
-        activations = activations or weights
-        lm_head = lm_head_precision or weights
+    activations = activations or _usual_activations(weights, target)
+    lm_head = lm_head_precision or _usual_lm_head(weights, target, activations)
     encoder = encoder_precision or activations
-    _check_known("precision", weights, PRECISIONS)
-    _check_known("target", target, TARGETS)
-    _check_known("activations", activations, FLOATS)
-    _check_known("encoder precision", encoder, FLOATS)
-    _check_known("lm_head precision", lm_head, PRECISIONS)
-    _check_known("block size", block_size, BLOCK_SIZES)
-    _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
+    for option, value, known in (
+        ("precision", weights, PRECISIONS),
+        ("target", target, TARGETS),
+        ("activations", activations, FLOATS),
+        ("encoder precision", encoder, FLOATS),
+        ("lm_head precision", lm_head, PRECISIONS),
+        ("block size", block_size, BLOCK_SIZES),
+        ("accuracy level", accuracy_level, ACCURACY_LEVELS),
+    ):
+        _check_known(option, value, known)
     _check_combination(weights, activations, lm_head, target, symmetric)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
@@ -57,6 +55,18 @@ def choose_precision(
         accuracy_level=accuracy_level if quantised else 0,
         signed=quantised and target == "tensorrt",
     )
+
+
+def _usual_activations(weights: str, target: str) -> str:
+    if weights not in BITS:
+        return weights
+    return "float16" if target == "tensorrt" else "float32"
+
+
+def _usual_lm_head(weights: str, target: str, activations: str) -> str:
+    if weights not in BITS:
+        return weights
+    return activations if target == "tensorrt" else "int8"
 
 
 def _check_known(option: str, value, known: tuple) -> None:

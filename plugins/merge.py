@@ -125,8 +125,7 @@ def plan_of(source_map, anchors, spill=0) -> MergePlan:
     )
 
 
-# --- one pass
-# -------------------------------------------------------------------------------------------------------
+# --- one pass ---
 
 
 def similarity_grid(x) -> np.ndarray:
@@ -234,8 +233,7 @@ def merge_pairs(grid, anchors, sources, destinations):
     return grid[alive], anchors[alive], moved
 
 
-# --- checks
-# ---------------------------------------------------------------------------------------------------------
+# --- checks ---
 
 
 def check_tokens(x):

@@ -116,8 +116,7 @@ class Search(NamedTuple):
     step_den: Value  # scalar
 
 
-# --- a row
-# ----------------------------------------------------------------------------------------------------------
+# --- a row ---
 
 
 def row_tokens(g, x, row, length):
@@ -164,8 +163,7 @@ def row_outputs(g, v, source_map, anchors, keep, x):
     ]
 
 
-# --- a pass
-# ---------------------------------------------------------------------------------------------------------
+# --- a pass ---
 
 
 def all_finite(g, v):
@@ -318,8 +316,7 @@ def group_sums(g, data, group, n_groups):
     return g.ScatterND(firsts, g.Unsqueeze(heavy, 1), sums), sizes
 
 
-# --- refusals
-# -------------------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
 def inputs_refused(g, x, lengths, targets, keep, window):

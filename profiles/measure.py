@@ -68,8 +68,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-# --- one process
-# ----------------------------------------------------------------------------------------------------
+# --- one process ---
 
 
 def process_memory() -> dict[str, int]:
@@ -97,8 +96,7 @@ def resident_of(folder) -> int:
     return total
 
 
-# --- the machine
-# ----------------------------------------------------------------------------------------------------
+# --- the machine ---
 
 
 def _gpu(machine: Machine):

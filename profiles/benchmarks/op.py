@@ -136,8 +136,7 @@ def seconds_of(call) -> float:
     return time.perf_counter() - begin
 
 
-# --- the floor
-# ------------------------------------------------------------------------------------------------------
+# --- the floor ---
 
 
 def output_bytes(case) -> int:
@@ -170,8 +169,7 @@ def pairs_of_pass(anchors, window) -> int:
     return int((end - first).sum())
 
 
-# --- the command
-# ----------------------------------------------------------------------------------------------------
+# --- the command ---
 
 
 def table(timings) -> str:

@@ -85,55 +85,68 @@ def _extrapolated(rows: list[dict], layers: int, tokens: int, name: str, ours: s
     return {"layers": layers, "tokens": tokens, "runner": name, "extrapolated": True} | figures
 
 
-def markdown(found: dict) -> str:
-    setup = found["setup"]
-    machine = found["machine"]
-    lines = [
-        f"{setup['llm']}: {' and '.join(map(str, setup['layers']))} of {found['whole_layers']} layers, "
-        "random weights, int4 (LM head int8), "
+PREFILL_HEAD = ["layers", "prompt", "runner", "prefill p50 ms", "p90", "x ours", "of longest", "floor"]
+STEP_HEAD = [
+    "layers",
+    "prompt",
+    "runner",
+    "step p50 ms",
+    "p90",
+    "x ours",
+    "tokens/s",
+    "host ms p50",
+    "p90",
+    "KV MiB",
+    "floor",
+]
+MEMORY_HEAD = [
+    "layers",
+    "runner",
+    "peak RSS MiB",
+    "of it files now",
+    "logits' cosine to transformers",
+    "to genai",
+]
+
+
+def markdown(results: dict) -> str:
+    lines = [*_setup_lines(results), ""]
+    lines += _table(PREFILL_HEAD, map(_prefill_cells, results["rows"]))
+    lines += _table(STEP_HEAD, map(_step_cells, results["rows"]))
+    lines += _table(MEMORY_HEAD, _memory_cells(results))
+    lines += _notes(results)
+    return "\n".join(lines) + "\n"
+
+
+def _setup_lines(results: dict) -> list[str]:
+    setup = results["setup"]
+    machine = results["machine"]
+    layers = " and ".join(map(str, setup["layers"]))
+    return [
+        f"{setup['llm']}: {layers} of {results['whole_layers']} layers, random weights, int4 (LM head int8), "
         f"float32 activations, {setup['threads']} threads, {setup['processes']} processes of "
         f"{setup['rounds']} rounds",
         f"{machine['cpu']}: {machine['bandwidth'] / 1e9:.1f} GB/s, {machine['matrix_rate'] / 1e9:.0f} "
         "GFLOP/s float32 (the floors)",
-        "",
     ]
-    lines += _table(
-        ["layers", "prompt", "runner", "prefill p50 ms", "p90", "x ours", "of longest", "floor"],
-        map(_prefill_cells, found["rows"]),
-    )
-    lines += _table(
-        [
-            "layers",
-            "prompt",
-            "runner",
-            "step p50 ms",
-            "p90",
-            "x ours",
-            "tokens/s",
-            "host ms p50",
-            "p90",
-            "KV MiB",
-            "floor",
-        ],
-        map(_step_cells, found["rows"]),
-    )
-    lines += _table(
-        ["layers", "runner", "peak RSS MiB", "of it files now", "logits' cosine to transformers", "to genai"],
-        _memory_cells(found),
-    )
-    lines += [
-        f"{layers} layers: {facts['equal_matrices'][0]} of {facts['equal_matrices'][1]} quantised matrices "
-        "are equal in our graph and genai's, "
-        "byte for byte"
-        for layers, facts in found["by_layers"].items()
-        if facts["equal_matrices"]
-    ]
-    lines += [f"{name} is not installed and was left out" for name in found["missing"]]
-    lines += [
+
+
+def _notes(results: dict) -> list[str]:
+    notes = []
+    for layers, facts in results["by_layers"].items():
+        if facts["equal_matrices"]:
+            equal, total = facts["equal_matrices"]
+            notes.append(
+                f"{layers} layers: {equal} of {total} quantised matrices are equal in our graph and "
+                "genai's, byte for byte"
+            )
+    for name in results["missing"]:
+        notes.append(f"{name} is not installed and was left out")
+    notes.append(
         "'x ours' above 1 is slower than ours; 'about' marks the whole model, on the line through the "
         "layers measured."
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    return notes
 
 
 def _prefill_cells(row: dict) -> list[str]:
@@ -159,21 +172,19 @@ def _step_cells(row: dict) -> list[str]:
     ]
 
 
-def _memory_cells(found: dict) -> list[list[str]]:
-    return [
-        [
-            str(layers),
-            name,
-            f"{memory['peak'] / MIB:,.0f}",
-            f"{memory['mapped'] / MIB:,.0f}",
-            *(
-                f"{facts['cosine'][peer][name]:.5f}" if peer in facts["cosine"] else ""
-                for peer in ("transformers", "genai")
-            ),
-        ]
-        for layers, facts in found["by_layers"].items()
-        for name, memory in facts["memory"].items()
-    ]
+def _memory_cells(results: dict) -> list[list[str]]:
+    rows = []
+    for layers, facts in results["by_layers"].items():
+        for name, memory in facts["memory"].items():
+            peak = f"{memory['peak'] / MIB:,.0f}"
+            mapped = f"{memory['mapped'] / MIB:,.0f}"
+            cosines = [_cosine(facts["cosine"], peer, name) for peer in ("transformers", "genai")]
+            rows.append([str(layers), name, peak, mapped, *cosines])
+    return rows
+
+
+def _cosine(cosines: dict, peer: str, name: str) -> str:
+    return f"{cosines[peer][name]:.5f}" if peer in cosines else ""
 
 
 def _names(row: dict) -> list[str]:

@@ -53,7 +53,8 @@ def check(
     """
     bundle = Bundle.open(path)
     model = model_of_bundle(bundle)
-    if (load := os.getloadavg()[0]) >= BUSY:
+    load = os.getloadavg()[0]
+    if load >= BUSY:
         progress(f"load average {load:.1f} before anything is measured: what else runs here will disturb it")
     progress("rates of this machine")
     before = measured_rates(model, threads)

@@ -120,8 +120,7 @@ def _time_left(done: int, total: int, start: float) -> str:
     return f", about {(time.monotonic() - start) * (total / done - 1):.0f} s left" if done else ""
 
 
-# --- facts
-# ----------------------------------------------------------------------------------------------------------
+# --- facts ---
 
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:

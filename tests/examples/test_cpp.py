@@ -19,7 +19,7 @@ from ltbm.runtime.backends.shape_ranges import Limits, optimisation_profiles
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
-from tests.support import cuda_harness as harness
+from tests.support import cuda_builds as builds
 
 pytestmark = pytest.mark.compiler
 
@@ -34,13 +34,13 @@ INTERFACES = {
 
 @pytest.fixture(scope="module")
 def headers():
-    if harness.compiler() is None:
+    if builds.compiler() is None:
         pytest.skip("no C++ compiler: install g++ or set CXX")
-    if harness.nvcc() is None:
+    if builds.nvcc() is None:
         pytest.skip("no CUDA headers: nvcc is not installed")
-    if not harness.tensorrt_includes():
+    if not builds.tensorrt_includes():
         pytest.skip("no TensorRT headers: set TENSORRT_INCLUDE_DIR to the folder of NvInfer.h")
-    return Path(harness.tensorrt_includes()[0])
+    return Path(builds.tensorrt_includes()[0])
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def program(headers, tmp_path_factory):
     (folder / "stubs.h").write_text(
         "".join(stub(headers / file, name) for file, names in INTERFACES.items() for name in names)
     )
-    system = [part for path in [headers, *harness.cuda_includes()] for part in ("-isystem", path)]
-    harness.run(
+    system = [part for path in [headers, *builds.cuda_includes()] for part in ("-isystem", path)]
+    builds.run(
         [
-            harness.compiler(),
+            builds.compiler(),
             "-std=c++17",
             "-g",
             "-fsanitize=address,undefined",
@@ -270,10 +270,10 @@ def test_what_is_wrong_is_said(program, version, ready, tmp_path):
 
 
 def test_it_compiles_without_a_warning(headers):
-    system = [part for path in [headers, *harness.cuda_includes()] for part in ("-isystem", path)]
-    harness.run(
+    system = [part for path in [headers, *builds.cuda_includes()] for part in ("-isystem", path)]
+    builds.run(
         [
-            harness.compiler(),
+            builds.compiler(),
             "-std=c++17",
             "-fsyntax-only",
             "-Wall",

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / ".typing")]  # nothing needs to be installed
 
 from ltbm.plugins import merge  # noqa: E402
+from tests.support import cuda_builds as builds  # noqa: E402
 from tests.support import cuda_harness as harness  # noqa: E402
 from tests.support import gpu_device as gpu  # noqa: E402
 from tests.support.hard_rows import hard_rows  # noqa: E402
@@ -55,15 +56,15 @@ def build(folder):
         raise SystemExit(
             f"the kernels need a GPU of compute capability 8.0 or later, this one has {capability / 10}"
         )
-    sources = [DEVICE_CALLS] + [harness.PLUGIN] * bool(harness.tensorrt_includes())
-    said = harness.build_cuda(library, [capability], sources, harness.tensorrt_includes())
+    sources = [DEVICE_CALLS] + [builds.PLUGIN] * bool(builds.tensorrt_includes())
+    said = builds.build_cuda(library, [capability], sources, builds.tensorrt_includes())
     return library, said
 
 
 def compute_capability(folder):
     """Of device 0, asked of a first small library: the kernels are compiled for it alone."""
     path = folder / "libdevice.so"
-    harness.run([harness.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", DEVICE_CALLS, "-o", path])
+    builds.run([builds.nvcc(), "-std=c++17", "-shared", "-Xcompiler", "-fPIC", DEVICE_CALLS, "-o", path])
     try:
         return gpu.Device(path).describe()[1]
     except RuntimeError as error:
@@ -72,16 +73,15 @@ def compute_capability(folder):
 
 def open_op(library, folder):
     """(op, how it is called): the plugin in its stand-in for TensorRT, or the bare launcher."""
-    if not harness.tensorrt_includes():
+    if not builds.tensorrt_includes():
         return (lambda step: harness.Kernels(library)), "bare launcher"
-    host = harness.Host(harness.build_host(folder / "libhost.so"), library)
+    host = harness.Host(builds.build_host(folder / "libhost.so"), library)
     return (
         lambda step: host.create(step).reload().attach()
-    ), f"TensorRT plugin, headers in {harness.tensorrt_includes()[0]}"
+    ), f"TensorRT plugin, headers in {builds.tensorrt_includes()[0]}"
 
 
-# --- conformance
-# ----------------------------------------------------------------------------------------------------
+# --- conformance ---
 
 
 def cases(quick):
@@ -166,8 +166,7 @@ def check_graph(device, open_step, stream):
     return nodes, wrong
 
 
-# --- times
-# ----------------------------------------------------------------------------------------------------------
+# --- times ---
 
 
 def time_op(device, open_step, stream, row, bandwidth):
@@ -266,7 +265,7 @@ def main(arguments=None):
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--quick", action="store_true", help="fewer cases, and two timings")
     options = parser.parse_args(arguments)
-    if harness.nvcc() is None:
+    if builds.nvcc() is None:
         raise SystemExit("nvcc is not installed: put the CUDA toolkit's bin folder on PATH, or set NVCC")
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ltbm.plugins.merge import merge_rows
+from tests.support import cuda_builds as builds
 from tests.support import cuda_harness as harness
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiler]
@@ -13,11 +14,9 @@ TYPES = (np.float32, np.float16)
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    if harness.compiler() is None:
+    if builds.compiler() is None:
         pytest.skip("the emulated kernels need a C++ compiler: install g++ or set CXX")
-    return harness.Kernels(
-        harness.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_emulated.so")
-    )
+    return harness.Kernels(builds.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_emulated.so"))
 
 
 @pytest.fixture(autouse=True)

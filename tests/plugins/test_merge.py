@@ -11,8 +11,7 @@ WINDOWS = (-1, 0, 1, 2, 5, 8, 40)
 STEPS = ((2, 5), (1, 2), (1, 4), (1, 100), (7, 3))
 
 
-# --- docs/algorithm.md, as plainly as it can be written
-# -----------------------------------------------------------------------
+# --- docs/algorithm.md, as plainly as it can be written ---
 
 
 def plain_grid(x):
@@ -97,8 +96,7 @@ def check_against_plain(x, keep, window, step=(2, 5)):
     assert result.dtype == x.dtype and result.tobytes() == y.tobytes()
 
 
-# --- equality with it
-# -----------------------------------------------------------------------------------------------
+# --- equality with it ---
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -139,8 +137,7 @@ def test_group_products_beyond_float64_are_exact(kind, keep, window):
     assert int(plan.sizes.max()) ** 2 > 100_000
 
 
-# --- the numbers docs/algorithm.md gives
-# --------------------------------------------------------------------------------------
+# --- the numbers docs/algorithm.md gives ---
 
 
 @pytest.mark.parametrize(
@@ -183,8 +180,7 @@ def test_blocks_hold_every_window_in_linear_work():
     assert 1.9 < work[1] / work[0] < 2.1
 
 
-# --- invariants
-# -----------------------------------------------------------------------------------------------------
+# --- invariants ---
 
 
 @pytest.fixture(params=[(8, 40), (3, 90), (-1, 25), (500, 25), (8, 1)], ids=str)
@@ -263,8 +259,7 @@ def test_spills_are_counted_and_strict_refuses_them(make_clip):
         plan_merge(x, 10, 0, strict=True)
 
 
-# --- batches
-# --------------------------------------------------------------------------------------------------------
+# --- batches ---
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -292,8 +287,7 @@ def test_rows_of_a_batch_are_rows_alone(make_clip, dtype):
     assert all(out[name].tobytes() == turned[name][::-1].tobytes() for name in out)
 
 
-# --- refusals
-# -------------------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ def check_bits(outputs, expected):
         assert output.tobytes() == expected[name].tobytes(), name
 
 
-# --- equality
-# -------------------------------------------------------------------------------------------------------
+# --- equality ---
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -125,8 +124,7 @@ def test_the_body_needs_no_particular_runtime(make_clip, window):
     check_bits(outputs, merge_rows(x, [23], [6], 7, window))
 
 
-# --- the model
-# ------------------------------------------------------------------------------------------------------
+# --- the model ---
 
 
 def nodes_of(nodes):
@@ -174,8 +172,7 @@ def test_attributes_default_to_two_fifths(make_clip):
     assert outputs[3].tobytes() != merge_rows(x, [40], [9], 9, 8, step=(1, 4))["source_map"].tobytes()
 
 
-# --- refusals
-# -------------------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
 @pytest.mark.parametrize(

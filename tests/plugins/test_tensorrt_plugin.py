@@ -14,6 +14,7 @@ import pytest
 
 from ltbm.plugins.merge import merge_rows
 from ltbm.runtime.probes.nvidia import built_for
+from tests.support import cuda_builds as builds
 from tests.support import cuda_harness as harness
 
 pytestmark = pytest.mark.compiler
@@ -21,15 +22,15 @@ pytestmark = pytest.mark.compiler
 PLUGINS = Path(__file__).parents[2] / "plugins"
 X, KEEP, Y = 0, 3, 5  # places among the inputs and outputs
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
-needs_nvcc = pytest.mark.skipif(harness.nvcc() is None, reason="nvcc is not installed")
+needs_nvcc = pytest.mark.skipif(builds.nvcc() is None, reason="nvcc is not installed")
 
 
 def require_headers():
-    if harness.compiler() is None:
+    if builds.compiler() is None:
         pytest.skip("no C++ compiler: install g++ or set CXX")
-    if harness.nvcc() is None:
+    if builds.nvcc() is None:
         pytest.skip("no CUDA headers: nvcc is not installed")
-    if not harness.tensorrt_includes():
+    if not builds.tensorrt_includes():
         pytest.skip("no TensorRT headers: set TENSORRT_INCLUDE_DIR to the folder of NvInfer.h")
 
 
@@ -37,17 +38,17 @@ def require_headers():
 def library(tmp_path_factory):
     """The plugin with emulated kernels."""
     require_headers()
-    return harness.build_emulated(
+    return builds.build_emulated(
         tmp_path_factory.mktemp("plugin") / "libltbm_tensorrt.so",
-        [harness.PLUGIN],
-        [*harness.tensorrt_includes(), *harness.cuda_includes()],
+        [builds.PLUGIN],
+        [*builds.tensorrt_includes(), *builds.cuda_includes()],
         ["-fvisibility=hidden"],
     )
 
 
 @pytest.fixture(scope="module")
 def host(library, tmp_path_factory):
-    return harness.Host(harness.build_host(tmp_path_factory.mktemp("host") / "libhost.so"), library)
+    return harness.Host(builds.build_host(tmp_path_factory.mktemp("host") / "libhost.so"), library)
 
 
 @pytest.fixture
@@ -154,8 +155,7 @@ def test_enqueue_equals_the_reference(host, seed):
     plugin.destroy()
 
 
-# --- builds
-# ---------------------------------------------------------------------------------------------------------
+# --- builds ---
 
 
 def configure(folder, *options):
@@ -184,12 +184,12 @@ def test_cmake_builds_the_plugin(tmp_path):
     require_headers()
     done = configure(
         tmp_path,
-        f"-DTENSORRT_INCLUDE_DIR={harness.tensorrt_includes()[0]}",
+        f"-DTENSORRT_INCLUDE_DIR={builds.tensorrt_includes()[0]}",
         "-DCUDA_ARCHITECTURES=90",
-        f"-DCMAKE_CUDA_COMPILER={harness.nvcc()}",
+        f"-DCMAKE_CUDA_COMPILER={builds.nvcc()}",
     )
     assert done.returncode == 0, done.stderr
-    harness.run(["cmake", "--build", tmp_path, "--target", "ltbm_tensorrt"])
+    builds.run(["cmake", "--build", tmp_path, "--target", "ltbm_tensorrt"])
     library = tmp_path / "libltbm_tensorrt.so"
     exported = {
         line.split()[-1].split("(")[0]

@@ -103,8 +103,7 @@ def time_axis(tokens: int, token_ms: float, width: int) -> str:
     return f'<svg width="{width}" height="16" viewBox="0 0 {width} 16" aria-hidden="true">{marks}</svg>'
 
 
-# --- the spectrogram
-# ------------------------------------------------------------------------------------------------
+# --- the spectrogram ---
 
 
 def picture(groups: MergeMap) -> np.ndarray:

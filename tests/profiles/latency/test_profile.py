@@ -156,8 +156,7 @@ def test_the_page_needs_nothing_beside_itself(made):
     assert [piece[:22] for piece in page.split('src="')[1:]] == ["data:image/png;base64,"]
 
 
-# --- ended early
-# ----------------------------------------------------------------------------------------------------
+# --- ended early ---
 
 
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -303,8 +302,7 @@ def test_only_what_the_engines_run_is_timed_and_full_once():
     ]
 
 
-# --- wrong usage
-# ----------------------------------------------------------------------------------------------------
+# --- wrong usage ---
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,7 @@ def test_a_driver_that_does_not_answer_stops_no_measurement(tmp_path):
     assert facts["gpu"] is None and facts["gpu_clocks"] is None
 
 
-# --- fidelity
-# -------------------------------------------------------------------------------------------------------
+# --- fidelity ---
 
 
 @pytest.fixture
@@ -183,8 +182,7 @@ def test_pictures_shrink_to_the_mean_of_their_blocks():
     assert shrink(picture, 9, 9).tolist() == picture.tolist()
 
 
-# --- floors
-# ---------------------------------------------------------------------------------------------------------
+# --- floors ---
 
 
 def test_a_floor_is_the_longer_of_bytes_and_operations(qwen):
