@@ -64,33 +64,30 @@ def check(
     lines = []
     for row in rows:
         request = Request(audio_seconds, row.prompt_tokens - row.tokens_out, max_new_tokens)
-        estimates = [
-            _quantities(estimate(model, one, request, Level(row.level, NAMED_RATIOS[row.level])))
-            for one in rates
-        ]
-        measured = {name: row.figures[name].p50 for name in ("encoder", "prefill", "tpot")} | {
-            "memory": row.memory.peak / MIB
-        }
-        lines += [
-            Checked(
-                row.level,
-                name,
-                "MiB" if name == "memory" else "ms",
-                float(np.mean([one[name] for one in estimates])),
-                value,
-            )
-            for name, value in measured.items()
-        ]
+        level = Level(row.level, NAMED_RATIOS[row.level])
+        estimates = [_quantities(estimate(model, one, request, level)) for one in rates]
+        lines += _checked_lines(row, estimates)
     return lines
 
 
-def _quantities(found: Estimate) -> dict[str, float]:
+def _checked_lines(row: Row, estimates: Sequence[dict[str, float]]) -> list[Checked]:
+    """One level's quantities; the estimate is the mean over the rates before and after."""
+    measured = {name: row.figures[name].p50 for name in ("encoder", "prefill", "tpot")}
+    measured["memory"] = row.memory.peak / MIB
+    lines = []
+    for name, value in measured.items():
+        estimated = float(np.mean([one[name] for one in estimates]))
+        lines.append(Checked(row.level, name, "MiB" if name == "memory" else "ms", estimated, value))
+    return lines
+
+
+def _quantities(estimated: Estimate) -> dict[str, float]:
     """What of an estimate can be measured."""
     return {
-        "encoder": found.encoder,
-        "prefill": found.prefill,
-        "tpot": found.tpot,
-        "memory": found.memory.total / MIB,
+        "encoder": estimated.encoder,
+        "prefill": estimated.prefill,
+        "tpot": estimated.tpot,
+        "memory": estimated.memory.total / MIB,
     }
 
 

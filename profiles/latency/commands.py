@@ -26,8 +26,8 @@ Ctrl-C leaves a report of what was measured so far.
 
 COMPARE_DESCRIPTION = """\
 Two profiles of `ltbm profile` side by side: levels that both have, or one level of each; ratios,
-and whether a difference is beyond the spreads. What else differs (machine, versions, clips) is
-said first.
+and whether a difference is beyond the spreads. What else differs (machine, versions, clips) comes
+first.
 
   ltbm compare before/profile.json after/profile.json
   ltbm compare orin/profile.json orin/profile.json --levels full,keep25"""
@@ -206,7 +206,7 @@ def run_compare(args) -> None:
     if args.levels and len(args.levels) != 2:
         raise UsageError(f"--levels takes two levels, one of each profile; got {','.join(args.levels)}")
     comparison = compare(read_profile(args.a), read_profile(args.b), args.levels)
-    text = json.dumps(comparison) + "\n" if args.json else markdown(comparison)
+    text = json.dumps(comparison.to_json()) + "\n" if args.json else markdown(comparison)
     if args.out:
         write_whole(args.out, text.encode())
     print(text, end="")

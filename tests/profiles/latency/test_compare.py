@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ltbm.profiles.latency.compare import compare, markdown
+from ltbm.profiles.latency.compare import Figure, compare, markdown
 from ltbm.profiles.latency.records import Profile
 from ltbm.profiles.latency.report import read_profile, write_report
 from ltbm.runtime.cli import main
@@ -13,19 +13,17 @@ from ltbm.runtime.cli import main
 
 def test_the_same_profile_does_not_differ(made_profile):
     found = compare(made_profile, made_profile)
-    assert found["notes"] == [] and [row["a"] for row in found["rows"]] == ["full", "keep25"]
-    assert all(
-        figure["ratio"] == 1 and not figure.get("beyond_spread")
-        for row in found["rows"]
-        for figure in row["figures"].values()
-    )
+    assert found.notes == [] and [row.a for row in found.rows] == ["full", "keep25"]
+    for row in found.rows:
+        for figure in row.figures.values():
+            assert figure.ratio == 1 and not figure.beyond_spread
 
 
 def test_levels_of_two_profiles_are_set_side_by_side(made_profile):
-    (row,) = compare(made_profile, made_profile, ["full", "keep25"])["rows"]
-    ttft, encoder = row["figures"]["TTFT ms"], row["figures"]["encoder ms"]
-    assert (ttft["a"], ttft["b"], ttft["ratio"], ttft["beyond_spread"]) == (1000, 300, 0.3, True)
-    assert not encoder["beyond_spread"]
+    (row,) = compare(made_profile, made_profile, ["full", "keep25"]).rows
+    ttft, encoder = row.figures["TTFT ms"], row.figures["encoder ms"]
+    assert ttft == Figure(1000, 300, 0.3, True)
+    assert not encoder.beyond_spread
     assert "| TTFT ms | 1000 | 300 | 0.30 | yes |" in markdown(
         compare(made_profile, made_profile, ["full", "keep25"])
     )
@@ -35,10 +33,7 @@ def test_levels_of_two_profiles_are_set_side_by_side(made_profile):
 def test_a_difference_counts_beyond_both_spreads(made_profile, make_profile, change, beyond):
     other = make_profile()
     other["rows"][0]["figures"]["ttft"] |= {"p50": 1000 - change, "spread": 1.0}  # the first one's is 20
-    assert (
-        compare(made_profile, Profile.from_json(other))["rows"][0]["figures"]["TTFT ms"]["beyond_spread"]
-        is beyond
-    )
+    assert compare(made_profile, Profile.from_json(other)).rows[0].figures["TTFT ms"].beyond_spread is beyond
 
 
 def test_what_else_differs_is_said(made_profile, make_profile):
@@ -50,7 +45,7 @@ def test_what_else_differs_is_said(made_profile, make_profile):
     )
     other["bundle"]["sha256"], other["clips"][0]["sha256"], other["complete"] = "cd", "22", False
     other["rows"][1]["load_average"] = 1.6
-    assert compare(made_profile, Profile.from_json(other))["notes"] == [
+    assert compare(made_profile, Profile.from_json(other)).notes == [
         "machine differs: A CPU and B CPU",
         "onnxruntime differs: 1.32 and 1.24",
         "threads differs: None and 1",
@@ -105,4 +100,4 @@ def test_a_profile_of_an_older_version_is_compared(make_profile, made_profile, t
     del data["options"]["kv_cache"], data["machine"]["last_level_cache_bytes"]
     (tmp_path / "profile.json").write_text(json.dumps(data))
     comparison = compare(read_profile(tmp_path), made_profile)
-    assert comparison["notes"] == [] and len(comparison["rows"]) == 2
+    assert comparison.notes == [] and len(comparison.rows) == 2
