@@ -65,7 +65,7 @@ def test_nothing_in_common_is_refused(made_profile):
     ):
         compare(a, b)
     with pytest.raises(
-        ValueError, match="level keep25 is not in the profile it was asked of; the first has full"
+        ValueError, match="level keep25 is not in its profile; the first has full"
     ):
         compare(a, b, ["keep25", "keep25"])
 
