@@ -3,16 +3,24 @@
 import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..runtime.arguments import FormerName, UsageError, add_command
+from ..runtime.backends.trt_library import TENSORRT, TENSORRT_RTX
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
 
 BUILD_DESCRIPTION = """\
-Build the TensorRT engines of a bundle on the GPU that will run them, and keep them under
-BUNDLE/engines. Engines are good for one GPU, TensorRT version, plugin and bundle; others are
-named and never loaded. Minutes for each stage; --json prints what was built.
+Build the TensorRT engines of a bundle and keep them under BUNDLE/engines. With the backend tensorrt
+on the GPU that will run them: they are good for one GPU, TensorRT version, plugin and bundle. With
+tensorrt-rtx on any machine, for RTX GPUs of the compute capabilities given; their kernels are
+compiled on the GPU when an engine is first loaded. Others are named and never loaded. Minutes for
+each stage; --json prints what was built.
 
   ltbm build ./bundle --max-context 2048
-  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --backend tensorrt"""
+  ltbm run ./bundle clip.wav --prompt 'What do you hear?' --backend tensorrt
+  ltbm build ./bundle --backend tensorrt-rtx --gpu sm89,sm120 --level keep25"""
 
 
 def add_commands(commands) -> None:
@@ -20,7 +28,7 @@ def add_commands(commands) -> None:
         commands,
         "build",
         run,
-        "turn a bundle into TensorRT engines on this GPU",
+        "turn a bundle into TensorRT engines",
         BUILD_DESCRIPTION,
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
@@ -31,10 +39,22 @@ def add_commands(commands) -> None:
 
 def _add_building(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--stages",
-        default="encoder,merge,decoder",
+        "--backend",
+        choices=(TENSORRT, TENSORRT_RTX),
+        default=TENSORRT,
+        help="what will run the engines (default tensorrt)",
+    )
+    parser.add_argument(
+        "--gpu",
+        type=_names,
         metavar="LIST",
-        help="which to build (default encoder,merge,decoder)",
+        help="compute capabilities for tensorrt-rtx, such as sm86,sm89,sm120 (default: all it knows)",
+    )
+    parser.add_argument(
+        "--stages",
+        type=_names,
+        metavar="LIST",
+        help="which to build, of encoder,merge,decoder (default: all that are engines)",
     )
     parser.add_argument(
         "--workspace",
@@ -70,9 +90,33 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-context",
         type=int,
         metavar="N",
-        help="most tokens of prompt and answer (default: the segments' tokens and 1024); fewer take less "
-        "memory",
+        help="most tokens of prompt and answer (default: the segments' tokens and 1024), for which the KV "
+        "cache takes memory in every request",
     )
+    parser.add_argument(
+        "--level",
+        metavar="LEVEL",
+        help="the highest level that will be asked for, such as keep25: the default of --max-context "
+        "follows it (default full)",
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _context_of(args, bundle: "Bundle") -> int | None:
+    """Tokens of prompt and answer at --level; None where it was not given."""
+    if args.level is None:
+        return None
+    from ..runtime.backends.shape_ranges import context_at
+    from ..runtime.levels import parse_level
+
+    try:
+        level = parse_level(args.level)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return context_at(bundle.manifest, level, args.max_audio_segments)
 
 
 def run(args) -> None:
@@ -81,14 +125,16 @@ def run(args) -> None:
     from ..runtime.bundle import Bundle
     from .engine import build_engines
 
-    stages = [stage.strip() for stage in args.stages.split(",") if stage.strip()]
+    bundle = Bundle.open(args.bundle)
     folder = build_engines(
-        Bundle.open(args.bundle),
-        stages,
+        bundle,
+        args.stages,
         args.max_audio_segments,
-        args.max_context,
+        args.max_context or _context_of(args, bundle),
         args.workspace,
         args.refresh,
+        backend=args.backend,
+        capabilities=args.gpu,
     )
     if args.json:
         stages_built = {name: asdict(record) for name, record in folder.stages.items()}

@@ -30,13 +30,14 @@ def decoder_graph(
     present.{i}.key/value: bind both to one buffer
     lm_head_chunks: products that the LM head is split into, none larger than its share of the vocabulary
     A flavour whose cache grows has no past_len: it takes P places, returns P + S, and key_bias is [B, P + S].
+    One that attends to the tokens seen only takes key_bias [B, USED], past_len + S <= USED <= CAP.
     """
     d = spec.decoder
     g = Graph("decoder", opset_for(flavour, precision), precision.activations, weights, flavour.domains)
     embeds = g.input("inputs_embeds", precision.inputs_embeds, ["B", "S", d.hidden_size])
     hidden = g.convert(embeds, precision.inputs_embeds, "float32")
     position_ids = g.input("position_ids", "int64", ["B", "S"])
-    key_bias = g.input("key_bias", "float32", ["B", "P + S" if flavour.grows else "CAP"])
+    key_bias = g.input("key_bias", "float32", ["B", _key_columns(flavour)])
     past_len = None if flavour.grows else g.input("past_len", "int32", ["B"])
     last_index = g.input("last_index", "int32", ["B"])
     rotate = flavour.rope(g, d, *_rope_tables(g, spec), position_ids)
@@ -46,6 +47,12 @@ def decoder_graph(
     head = weight_kind(precision, precision.lm_head)
     g.output(_logits(g, spec, checkpoint, x, head, lm_head_chunks), "logits", "float32", ["B", d.vocab_size])
     return g
+
+
+def _key_columns(flavour: Flavour) -> str:
+    if flavour.grows:
+        return "P + S"
+    return "USED" if flavour.seen_only else "CAP"
 
 
 def _last_token(block: "_Block", hidden: str, last_index: str, rotate, attention) -> str:

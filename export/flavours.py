@@ -21,6 +21,7 @@ class Flavour:
     fused_bias: MatMulNBits adds the bias, which its CUDA kernel refuses
     grows: the cache is returned longer (past in, present out) in place of being written in its place
     quantised_only: only of use where MatMulNBits is
+    seen_only: key_bias has USED columns, and attention reads so many of the cache's CAP
     """
 
     name: str
@@ -33,6 +34,7 @@ class Flavour:
     fused_bias: bool = False
     grows: bool = False
     quantised_only: bool = False
+    seen_only: bool = False
 
 
 def flavours_for(precision: Precision) -> list[Flavour]:
@@ -85,8 +87,22 @@ def _begin_gqa(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: s
 def _begin_std24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: str) -> Callable:
     """Standard opset 24: TensorScatter into the cache,
     Attention over all CAP columns under one float mask."""
+    return _in_place(g, d, hidden, past_len, key_bias, seen_only=False)
+
+
+def _begin_trt24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: str) -> Callable:
+    """The same over the first USED columns, those that key_bias has: TensorRT wants CAP as a number, and a
+    step is to cost what the tokens cost that are there, not the capacity."""
+    return _in_place(g, d, hidden, past_len, key_bias, seen_only=True)
+
+
+def _in_place(
+    g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias: str, seen_only: bool
+) -> Callable:
+    """seen_only: attention reads as many columns of the cache as `key_bias` has."""
     places = g.cast(past_len, "int64")
     mask = _causal_bias(g, hidden, g.op("Unsqueeze", places, g.const([1])), key_bias)
+    used = g.op("Shape", key_bias, start=1, end=2) if seen_only else ""
 
     def attend(layer: int, q: str, k: str, v: str) -> str:
         past, present = _cache(g, d, layer)
@@ -94,7 +110,10 @@ def _begin_std24(g: Graph, d: DecoderSpec, hidden: str, past_len: str, key_bias:
             g.node(
                 "TensorScatter", [before, _by_heads(g, new, d.kv_heads, d.head_dim), places], [after], axis=-2
             )
-        out = g.op("Attention", _by_heads(g, q, d.heads, d.head_dim), *present, mask, scale=d.head_dim**-0.5)
+        seen = present
+        if seen_only:
+            seen = [g.op("Slice", part, g.const([0]), used, g.const([2])) for part in present]
+        out = g.op("Attention", _by_heads(g, q, d.heads, d.head_dim), *seen, mask, scale=d.head_dim**-0.5)
         return _side_by_side(g, d, out)
 
     return attend
@@ -237,6 +256,15 @@ FLAVOURS = {
         ),
         Flavour("std24", 24, _begin_std24, _rope_standard, _norm_standard, _add_norm_standard),
         Flavour(
+            "trt24",
+            24,
+            _begin_trt24,
+            _rope_standard,
+            _norm_standard,
+            _add_norm_standard,
+            seen_only=True,
+        ),
+        Flavour(
             "ort24",
             24,
             _begin_std24,
@@ -251,6 +279,6 @@ FLAVOURS = {
         ),
     )
 }
-"""gqa: ONNX Runtime on the CPU. std24: standard ops, ONNX Runtime and TensorRT from 10.15 on. ort24:
-the same with ONNX Runtime's MatMulNBits, for CUDA, whose GroupQueryAttention refuses the key bias. concat20:
-TensorRT before 10.15."""
+"""gqa: ONNX Runtime on the CPU. std24: standard ops, for ONNX Runtime on CUDA, whose GroupQueryAttention
+refuses the key bias. ort24: the same with ONNX Runtime's MatMulNBits. trt24: TensorRT from 10.15 on, and
+TensorRT-RTX. concat20: TensorRT before 10.15."""

@@ -15,6 +15,7 @@ import onnx
 import onnx.checker
 from onnx import TensorProto, helper
 
+from .library import OP_DOMAIN
 from .merge import (
     AMAX_MIN,
     BLOCK,
@@ -27,7 +28,7 @@ from .merge import (
 )
 from .onnx_body import Body, Value
 
-DOMAIN = "ai.ltbm"
+DOMAIN = OP_DOMAIN
 OP = "LTBM"
 VERSION = 1
 OPSET = 20

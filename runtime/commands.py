@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from .answer import Answer, AnswerStream
 from .arguments import (
@@ -17,8 +18,13 @@ from .arguments import (
     sampling_from,
     session_options,
 )
+from .backends.flavours import FIXED_CAPACITY
 from .levels import NAMED_RATIOS, Level
 from .presets import TASKS
+
+if TYPE_CHECKING:
+    from .backends.engine_store import EngineFolder
+    from .bundle import Manifest
 
 RUN_DESCRIPTION = """\
 Answer a prompt about one or more clips through the bundle's three engines.
@@ -146,14 +152,18 @@ def inspect(args) -> None:
     if args.json:
         print(json.dumps(facts))
         return
+    engines = facts.pop("engines")
     for key, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items())
         print(f"{key:<24}{value}")
+    for name, engine in engines.items():
+        print(f"{'engines ' + name:<24}{', '.join(f'{key} {value}' for key, value in engine.items())}")
 
 
 def describe(bundle) -> dict:
     """A bundle's facts for users, ready for a table or JSON."""
+    from .backends.engine_store import stored
     from .stages.features import token_length
 
     manifest = bundle.manifest
@@ -180,7 +190,25 @@ def describe(bundle) -> dict:
         "kv_bytes_per_segment": kv_bytes,
         "tensors": len(manifest.tensors),
         "tools": manifest.tools,
+        "engines": {folder.path.name: _engine_facts(folder, manifest) for folder in stored(bundle)},
     }
+
+
+def _engine_facts(folder: "EngineFolder", manifest: "Manifest") -> dict:
+    """What one folder of TensorRT engines is for, and what it takes."""
+    target = folder.key.target
+    tokens = folder.key.limits.max_context
+    facts = {
+        "backend": target.backend,
+        "tensorrt": target.tensorrt,
+        "compute_capability": target.compute_capability,
+        "gpu": target.gpu or "any of these",
+        "max_context": tokens,
+        "bytes": sum(stage.size for stage in folder.stages.values()),
+    }
+    if folder.key.flavour == FIXED_CAPACITY:
+        facts["kv_cache_bytes"] = manifest.decoder.kv_bytes(tokens, manifest.precision.kv_itemsize)
+    return facts
 
 
 def _add_doctor(commands) -> None:

@@ -41,7 +41,8 @@ class Context:
         if self._decoder is None or self._decoder.cache.grows:
             return 0
         common = self._common_prefix(tokens)
-        oversized = self._decoder.cache.capacity > OVERSIZE * bucket(len(tokens) + max_new_tokens)
+        cache = self._decoder.cache
+        oversized = not cache.fixed and cache.capacity > OVERSIZE * bucket(len(tokens) + max_new_tokens)
         return 0 if oversized and 2 * common < len(tokens) else common
 
     def _common_prefix(self, tokens: Sequence[Hashable]) -> int:
@@ -80,4 +81,5 @@ class Context:
         return self._decoder
 
     def _suits(self, decoder: Decoder, capacity: int) -> bool:
-        return capacity <= decoder.cache.capacity <= OVERSIZE * capacity
+        cache = decoder.cache
+        return bool(cache.fixed) or capacity <= cache.capacity <= OVERSIZE * capacity

@@ -11,28 +11,43 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..files import file_sha256, write_whole
-from .flavours import tensorrt_flavour
+from .flavours import FIXED_CAPACITY, tensorrt_flavour
 from .shape_ranges import Limits, OptimisationProfile
+from .trt_library import PRODUCTS, TENSORRT, TENSORRT_RTX, load_library
 
 FOLDER = "engines"  # of a bundle
 RECORD = "engines.json"
 FORMAT = 2  # of the record; 1 counted audio in windows
 STAGES = ("encoder", "merge", "decoder")
+ENGINE_STAGES = {TENSORRT: STAGES, TENSORRT_RTX: ("encoder", "decoder")}
+"""Backend -> the stages that are engines. TensorRT-RTX has no plugins: its merge is not one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where engines run; one built elsewhere is foreign."""
+    """Where engines run; one built elsewhere is foreign.
 
-    tensorrt: str  # version
-    compute_capability: str  # such as 8.7
-    gpu: str  # its name: engines of one capability do not fit every GPU of it
-    plugin: str  # sha256 of the op's plugin library
+    tensorrt: version of the library
+    compute_capability: such as 8.7; of TensorRT-RTX all that an engine is built for, such as 8.6, 8.9
+    gpu: its name, because engines of one capability do not fit every GPU of it; empty for TensorRT-RTX
+    plugin: sha256 of the op's plugin library; empty for TensorRT-RTX
+    """
+
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    plugin: str
+    backend: str = TENSORRT
 
     @property
     def flavour(self) -> str:
         """The decoder graph for this TensorRT."""
-        return tensorrt_flavour(self.tensorrt)
+        return FIXED_CAPACITY if self.backend == TENSORRT_RTX else tensorrt_flavour(self.tensorrt)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that are engines."""
+        return ENGINE_STAGES[self.backend]
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Key:
 
     @classmethod
     def of(cls, bundle: Bundle, target: Target, limits: Limits) -> "Key":
-        graphs = {stage: _stage_hash(bundle, stage, target.flavour) for stage in STAGES}
+        graphs = {stage: _stage_hash(bundle, stage, target.flavour) for stage in target.stages}
         return cls(target, graphs, target.flavour, str(bundle.manifest.precision), limits)
 
     @classmethod
@@ -91,7 +106,7 @@ class EngineFolder:
 
     def damage(self) -> list[str]:
         """What is missing or cut, in words."""
-        words = [f"no {stage} engine" for stage in STAGES if stage not in self.stages]
+        words = [f"no {stage} engine" for stage in self.key.target.stages if stage not in self.stages]
         for stage, record in self.stages.items():
             file = self.file(stage)
             if not file.is_file() or file.stat().st_size != record.size:
@@ -118,20 +133,23 @@ def _stage_hash(bundle: Bundle, stage: str, flavour: str) -> str:
     return digest.hexdigest()
 
 
-def this_target() -> Target:
+def this_target(backend: str = TENSORRT) -> Target:
     """Of this machine; ImportError, FileNotFoundError or RuntimeError say what it lacks."""
     from ...plugins import library
     from ..machine import Machine, find_gpu
-    from .trt_library import trt
 
+    tensorrt = load_library(backend)
     gpu = find_gpu(Machine())
     if gpu is None:
+        where = "TensorRT-RTX's are built anywhere, and run" if tensorrt.is_rtx else "are built and run"
         raise RuntimeError(
-            "no NVIDIA GPU or driver is found here; engines are built and run on the GPU they are for. "
+            f"no NVIDIA GPU or driver is found here; engines {where} on the GPU they are for. "
             "`ltbm doctor` says more"
         )
+    if tensorrt.is_rtx:
+        return Target(tensorrt.version, gpu.compute_capability, "", "", backend)
     plugin = file_sha256(library.require_tensorrt_library())
-    return Target(trt.__version__, gpu.compute_capability, gpu.name, plugin)
+    return Target(tensorrt.version, gpu.compute_capability, gpu.name, plugin)
 
 
 def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
@@ -143,9 +161,11 @@ def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
             return folder
         refused.append(f"{folder.path.name}: {', '.join(reasons)}")
     refused += [f"{path.name}: {reason}" for path, reason in unreadable(bundle).items()]
-    message = f"no TensorRT engines of {bundle.path} for this machine: run `ltbm build {bundle.path}`"
-    if refused:
-        message += f" --refresh. Not loaded are {'; '.join(refused)}"
+    build = f"ltbm build {bundle.path}"
+    if target.backend != TENSORRT:
+        build += f" --backend {target.backend}"
+    message = f"no {PRODUCTS[target.backend]} engines of {bundle.path} for this machine: run `{build}"
+    message += f" --refresh`. Not loaded are {'; '.join(refused)}" if refused else "`"
     raise FileNotFoundError(message)
 
 
@@ -160,9 +180,16 @@ def differences(folder: EngineFolder, bundle: Bundle, target: Target) -> list[st
     there = _flat(folder.key)
     words = []
     for name, value in here.items():
-        if there.get(name) != value:
+        if there.get(name) != value and not _is_one_of(name, value, there.get(name), target):
             words.append(f"built for {name} {_short(there.get(name))}, here it is {_short(value)}")
     return words
+
+
+def _is_one_of(name: str, value: str, built: str | None, target: Target) -> bool:
+    """Whether a TensorRT-RTX engine was built for this machine's compute capability among others."""
+    if target.backend != TENSORRT_RTX or name != "compute capability":
+        return False
+    return value in (built or "").split(", ")
 
 
 def stored(bundle: Bundle) -> Iterator[EngineFolder]:
@@ -209,7 +236,8 @@ def remove_stale(bundle: Bundle, target: Target) -> list[str]:
     """Delete the folders that this GPU built and can no longer load, not those of other GPUs; their names."""
     removed = []
     for folder in stored(bundle):
-        if folder.key.target.gpu == target.gpu and unusable(folder, bundle, target):
+        theirs = folder.key.target
+        if (theirs.backend, theirs.gpu) == (target.backend, target.gpu) and unusable(folder, bundle, target):
             shutil.rmtree(folder.path)
             removed.append(folder.path.name)
     return removed

@@ -4,13 +4,14 @@ from ..versions import version_tuple
 
 GQA = "gqa"  # ONNX Runtime on the CPU: its own attention with a cache updated in place
 GQA_INT8_KV = "gqa8"  # the same with an int8 KV cache
-STANDARD = "std24"  # operators of opset 24 with a cache updated in place
+STANDARD = "std24"  # operators of opset 24 with a cache updated in place, for ONNX Runtime on CUDA
+FIXED_CAPACITY = "trt24"  # the same for TensorRT: a cache of fixed capacity, attention over the tokens seen
 STANDARD_QUANTISED = "ort24"  # the same with ONNX Runtime's own product for quantised weights
 GROWING = "concat20"  # operators of opset 20; every step writes a longer cache
 
-TENSORRT_IN_PLACE_SINCE = (10, 15)  # its KVCacheUpdate, which STANDARD needs
+TENSORRT_IN_PLACE_SINCE = (10, 15)  # its KVCacheUpdate, which FIXED_CAPACITY needs
 
 
 def tensorrt_flavour(version: str) -> str:
     """The decoder that TensorRT `version` runs."""
-    return STANDARD if version_tuple(version) >= TENSORRT_IN_PLACE_SINCE else GROWING
+    return FIXED_CAPACITY if version_tuple(version) >= TENSORRT_IN_PLACE_SINCE else GROWING

@@ -1,12 +1,14 @@
 """Which backends there are, one record each, and how an engine of each is opened."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bundle import Bundle
 from ..engine import Engine
 from .backend import Backend, DecoderFlavours, EngineFiles, EngineOptions
-from .flavours import GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED
+from .flavours import FIXED_CAPACITY, GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED
+from .trt_library import TENSORRT, TENSORRT_RTX, load_library
 
 if TYPE_CHECKING:
     from .cuda import Stream
@@ -107,23 +109,52 @@ def _require_int8_kv(bundle: Bundle, flavour: str) -> None:
 
 
 def _require_tensorrt(device: str) -> None:
-    from .trt_library import trt  # noqa: F401  raises where TensorRT is missing
+    load_library(TENSORRT)
+
+
+def _require_tensorrt_rtx(device: str) -> None:
+    load_library(TENSORRT_RTX)
 
 
 def _open_tensorrt(path: Path, options: EngineOptions) -> Engine:
     from .trt import TensorRTEngine
 
     assert options.stream is not None, "TensorRT runs on a GPU, where there is a stream"
-    return TensorRTEngine(path, options.stream)
+    return TensorRTEngine(path, options.stream, load_library(TENSORRT))
+
+
+def _open_tensorrt_rtx(path: Path, options: EngineOptions) -> Engine:
+    """An engine on the GPU; the merge, for which there is no plugin, on the CPU."""
+    from .host_engine import HostEngine
+    from .trt import TensorRTEngine
+
+    assert options.stream is not None, "TensorRT runs on a GPU, where there is a stream"
+    if path.suffix != ".onnx":
+        return TensorRTEngine(path, options.stream, load_library(TENSORRT_RTX))
+    on_host = replace(options, device="cpu", stream=None)
+    return HostEngine(_open_onnxruntime(path, on_host), options.stream)
 
 
 def _tensorrt_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
+    return _engine_files(TENSORRT, bundle, device, kv_cache)
+
+
+def _tensorrt_rtx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
+    return _engine_files(TENSORRT_RTX, bundle, device, kv_cache)
+
+
+def _engine_files(backend: str, bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
+    """The engines that `ltbm build` made, and the ONNX graph of a stage that is none."""
     from .engine_store import STAGES, find_engines, this_target
 
     if kv_cache is not None:
-        decoder_flavour("tensorrt", device, kv_cache=kv_cache)  # says that there is none
-    engines = find_engines(bundle, this_target())
-    return EngineFiles(engines.key.flavour, {stage: engines.file(stage) for stage in STAGES})
+        decoder_flavour(backend, device, kv_cache=kv_cache)  # says that there is none
+    engines = find_engines(bundle, this_target(backend))
+    files = {}
+    for stage in STAGES:
+        is_engine = stage in engines.key.target.stages
+        files[stage] = engines.file(stage) if is_engine else bundle.file(ONNX_FILES[stage])
+    return EngineFiles(engines.key.flavour, files)
 
 
 _ONNXRUNTIME = Backend(
@@ -140,11 +171,18 @@ _ONNXRUNTIME = Backend(
     _open_onnxruntime,
 )
 _TENSORRT = Backend(
-    "tensorrt",
+    TENSORRT,
     # of TensorRT from 10.15 on: engines record theirs (`tensorrt_flavour`)
-    {"cuda": DecoderFlavours(STANDARD)},
+    {"cuda": DecoderFlavours(FIXED_CAPACITY)},
     _require_tensorrt,
     _tensorrt_files,
     _open_tensorrt,
 )
-BACKENDS = {backend.name: backend for backend in (_ONNXRUNTIME, _TENSORRT)}
+_TENSORRT_RTX = Backend(
+    TENSORRT_RTX,
+    {"cuda": DecoderFlavours(FIXED_CAPACITY)},
+    _require_tensorrt_rtx,
+    _tensorrt_rtx_files,
+    _open_tensorrt_rtx,
+)
+BACKENDS = {backend.name: backend for backend in (_ONNXRUNTIME, _TENSORRT, _TENSORRT_RTX)}

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..bundle import DecoderSpec, Manifest
+from ..levels import Level
 from ..stages.encoder import MAX_BATCH
 from ..stages.features import ENCODER_STRIDE, token_length
 from ..stages.kv_cache import BUCKET, bucket
-from .flavours import GROWING
+from .flavours import FIXED_CAPACITY, GROWING
 
 DEFAULT_SEGMENTS = 4  # of audio, where the model takes so many: 120 s at level full
 TEXT_TOKENS = 1024  # of prompt and answer beside the audio
@@ -37,9 +38,7 @@ class Limits:
         """Those given, or the defaults; ValueError for what the model does not have."""
         audio = manifest.audio
         most = manifest.decoder.max_positions // BUCKET * BUCKET
-        segments = max_audio_segments
-        if segments is None:
-            segments = min(DEFAULT_SEGMENTS, audio.max_segments)
+        segments = _default_segments(manifest) if max_audio_segments is None else max_audio_segments
         if not 1 <= segments <= audio.max_segments:
             raise ValueError(
                 f"max audio segments {segments} is not in 1 to {audio.max_segments}, "
@@ -50,6 +49,17 @@ class Limits:
         if not BUCKET <= context <= most:
             raise ValueError(f"max context {max_context} is not in 1 to {most}, the positions of this model")
         return cls(segments, context)
+
+
+def context_at(manifest: Manifest, level: Level, max_audio_segments: int | None = None) -> int:
+    """Tokens of prompt and answer where no request asks for more than `level`."""
+    segments = max_audio_segments or _default_segments(manifest)
+    kept = level.target(token_length(manifest.audio.segment_frames))
+    return bucket(segments * kept + TEXT_TOKENS)
+
+
+def _default_segments(manifest: Manifest) -> int:
+    return min(DEFAULT_SEGMENTS, manifest.audio.max_segments)
 
 
 @dataclass(frozen=True)
@@ -112,9 +122,9 @@ def _prefill(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationPr
     usual = _usual_context(manifest, limits)
     new = (1, usual, most)
     if flavour == GROWING:
-        shapes = _decoder_shapes(manifest.decoder, new, cached=(0, 0, most - 1), keys=new)
+        shapes = _decoder_shapes(manifest.decoder, new, cached=(0, 0, 0), keys=new)
     else:
-        shapes = _in_place_shapes(manifest.decoder, new, usual, most)
+        shapes = _in_place_shapes(manifest.decoder, flavour, new, usual, most)
     return OptimisationProfile("prefill", shapes)
 
 
@@ -127,14 +137,18 @@ def _decode(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationPro
         cached = (1, usual - 1, most - 1)
         shapes = _decoder_shapes(manifest.decoder, new, cached, keys=(2, usual, most))
     else:
-        shapes = _in_place_shapes(manifest.decoder, new, usual, most)
+        shapes = _in_place_shapes(manifest.decoder, flavour, new, usual, most)
     return OptimisationProfile("decode", shapes)
 
 
-def _in_place_shapes(spec: DecoderSpec, new: Counts, usual: int, most: int) -> dict[str, Range]:
-    """A cache updated in place has its whole capacity, in buckets; `past_len` says how much is written."""
-    capacity = (BUCKET, bucket(usual + 1) if usual < most else most, most)
-    return _decoder_shapes(spec, new, cached=capacity, keys=capacity) | {"past_len": ONE_ROW}
+def _in_place_shapes(spec: DecoderSpec, flavour: str, new: Counts, usual: int, most: int) -> dict[str, Range]:
+    """A cache updated in place has its whole capacity; `past_len` says how much is written.
+
+    Of a fixed capacity, attention reads the tokens that are there, in buckets; else all of it.
+    """
+    keys = (BUCKET, bucket(usual + 1) if usual < most else most, most)
+    capacity = (most, most, most) if flavour == FIXED_CAPACITY else keys
+    return _decoder_shapes(spec, new, cached=capacity, keys=keys) | {"past_len": ONE_ROW}
 
 
 def _decoder_shapes(spec: DecoderSpec, new: Counts, cached: Counts, keys: Counts) -> dict[str, Range]:

@@ -12,7 +12,8 @@ import numpy as np
 from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from .cuda import CudaArray, Graph, Stream
-from .trt_library import process_logger, trt
+from .kernel_cache import KernelCache
+from .trt_library import TensorRTLibrary
 
 NUMPY_TYPES = {
     "FLOAT": np.float32,
@@ -50,22 +51,24 @@ class TensorRTEngine:
     on_host: the inputs whose values are shapes, which TensorRT reads on the host
     """
 
-    def __init__(self, path: Path, stream: Stream):
+    def __init__(self, path: Path, stream: Stream, tensorrt: TensorRTLibrary):
         self.stream = stream
-        self._logger = process_logger()
+        self._trt = trt = tensorrt.trt
+        self._logger = tensorrt.logger
         runtime = trt.Runtime(self._logger)
         if path.stem == "merge":
             library.load_tensorrt_plugin(runtime.get_plugin_registry())
         engine = self._deserialise(runtime, path)
-        self.inputs = _tensor_specs(engine, trt.TensorIOMode.INPUT)
-        self.outputs = _tensor_specs(engine, trt.TensorIOMode.OUTPUT)
-        self.on_host = _host_inputs(engine, self.inputs)
+        self.inputs = _tensor_specs(trt, engine, trt.TensorIOMode.INPUT)
+        self.outputs = _tensor_specs(trt, engine, trt.TensorIOMode.OUTPUT)
+        self.on_host = _host_inputs(trt, engine, self.inputs)
         self._aliases = _find_aliases(engine, self.outputs)
         scratch = stream.empty((max(engine.device_memory_size_v2, 1),), np.uint8)
         indices = range(engine.num_optimization_profiles)
+        self._kernels = KernelCache(trt, engine, path) if tensorrt.is_rtx else None
         contexts = [self._create_context(engine, scratch, index) for index in indices]
         self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts)
-        ranges = [_shape_ranges(engine, index) for index in indices]
+        ranges = [_shape_ranges(trt, engine, index) for index in indices]
         self._profile_contexts = [ProfileContext(self, index, ranges[index]) for index in indices]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -96,6 +99,9 @@ class TensorRTEngine:
         self._profile_contexts = []
         loaded = self._loaded
         self._loaded = None
+        if self._kernels is not None:
+            self._kernels.save()
+            self._kernels = None
         if loaded is not None:  # contexts go before the engine, and the engine before the runtime
             loaded.contexts.clear()
             del loaded.engine
@@ -119,11 +125,15 @@ class TensorRTEngine:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise self.failure(f"TensorRT does not load {path}: run `ltbm build --refresh` on this machine")
+            raise self.failure(f"TensorRT does not load {path}: run `ltbm build --refresh`")
         return engine
 
     def _create_context(self, engine, scratch: CudaArray, index: int):
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self._kernels is None:
+            context = engine.create_execution_context(strategy)
+        else:
+            context = engine.create_execution_context(self._kernels.runtime_config(strategy))
         if context is None:
             raise self.failure("TensorRT made no execution context")
         context.set_device_memory(scratch.pointer, scratch.nbytes)
@@ -292,7 +302,7 @@ class TensorRTBinding:
             return None
 
 
-def _tensor_specs(engine, mode) -> dict[str, TensorSpec]:
+def _tensor_specs(trt, engine, mode) -> dict[str, TensorSpec]:
     """The inputs or the outputs."""
     specs = {}
     for index in range(engine.num_io_tensors):
@@ -304,7 +314,7 @@ def _tensor_specs(engine, mode) -> dict[str, TensorSpec]:
     return specs
 
 
-def _host_inputs(engine, names: Mapping[str, TensorSpec]) -> set[str]:
+def _host_inputs(trt, engine, names: Mapping[str, TensorSpec]) -> set[str]:
     return {name for name in names if engine.get_tensor_location(name) == trt.TensorLocation.HOST}
 
 
@@ -317,10 +327,10 @@ def _find_aliases(engine, outputs: Mapping[str, TensorSpec]) -> dict[str, str]:
     return {output: past for output, past in aliases.items() if past}
 
 
-def _shape_ranges(engine, index: int) -> dict[str, ShapeRange]:
+def _shape_ranges(trt, engine, index: int) -> dict[str, ShapeRange]:
     """Of every input with dimensions that vary, in one optimisation profile."""
     ranges = {}
-    for name, spec in _tensor_specs(engine, trt.TensorIOMode.INPUT).items():
+    for name, spec in _tensor_specs(trt, engine, trt.TensorIOMode.INPUT).items():
         if None in spec.shape:
             ranges[name] = [tuple(shape) for shape in engine.get_tensor_profile_shape(name, index)]
     return ranges

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..bundle import DecoderSpec
 from ..engine import Array, Binding, Engine
-from .kv_cache import KVCache
+from .kv_cache import KVCache, bucket
 from .splice import Prefix
 
 
@@ -103,24 +103,38 @@ class Decoder:
     def _binding(self, tokens: dict[str, Array]) -> Binding:
         """A binding for these tokens; that of the single step is kept while the cache stays where it is."""
         step = tokens is self._token and not self.cache.grows
-        if step and self._step is not None:
-            return self._step
         new = tokens["position_ids"].shape[1]
-        used = int(self.cache.lengths[0]) + new
+        columns = self._key_columns(new)
+        if step and self._step is not None and columns == self._step_columns:
+            return self._step
         bias = self._key_bias
-        if self.cache.grows:
-            bias = bias.reshape(-1)[:used].reshape(1, used)
+        if columns < self.cache.capacity:
+            bias = bias.reshape(-1)[:columns].reshape(1, columns)
         outputs = {"key_bias": bias, "logits": self._logits}
         binding = self._engine.bind(tokens | self._counts | self.cache.arrays(new) | outputs)
         if step:
             self._step = binding
+            self._step_columns = columns
         return binding
+
+    def _key_columns(self, new: int) -> int:
+        """Keys that attention looks at: the tokens that are there, where the engine takes that.
+
+        In buckets where the capacity is fixed, so that a step's binding serves many steps.
+        """
+        cache = self.cache
+        if cache.grows:
+            return int(cache.lengths[0]) + new
+        if cache.fixed and cache.rows == 1:
+            return min(bucket(int(cache.lengths[0]) + new), cache.capacity)
+        return cache.capacity
 
     def _reset_bindings(self) -> None:
         self._key_bias = self._engine.zeros((self.rows, self.cache.capacity), np.float32)
         self._ones = np.ones(self.rows, np.int32)
         self._last_index = np.zeros(self.rows, np.int32)
         self._step: Binding | None = None
+        self._step_columns = 0
 
 
 def decode_tokens(

@@ -13,15 +13,23 @@ def bucket(tokens: int) -> int:
     return -(-tokens // BUCKET) * BUCKET
 
 
+def fixed_capacity(engine: Engine) -> int | None:
+    """The capacity that a decoder was built for; None where it takes any."""
+    return None if "past_len" not in engine.inputs else engine.inputs["past.0.key"].shape[2]
+
+
 class KVCache:
     """Every layer's keys and values [rows, KV, capacity, head_dim]; `lengths` [rows] counts tokens written.
 
     A decoder that has no `past_len` input (flavour concat20) does not update in place: it reads a cache of
     just the tokens written and writes a longer one, so there are two arrays for each, in turn.
+    An engine built for a fixed capacity gets all of it, whatever is asked for.
     """
 
     def __init__(self, engine: Engine, spec: DecoderSpec, capacity: int, rows: int = 1):
-        self.capacity = capacity
+        self.fixed = fixed_capacity(engine)
+        self._check(capacity)
+        self.capacity = self.fixed or capacity
         self.rows = rows
         self.lengths = np.zeros(rows, np.int32)
         self.grows = "past_len" not in engine.inputs
@@ -29,8 +37,8 @@ class KVCache:
         self._spec = spec
         self._dtype = engine.inputs["past.0.key"].dtype
         self.token_bytes = rows * spec.kv_bytes(1, self._dtype.itemsize)
-        self._present = self._allocate(capacity)
-        self._past = self._allocate(capacity) if self.grows else self._present
+        self._present = self._allocate(self.capacity)
+        self._past = self._allocate(self.capacity) if self.grows else self._present
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +65,7 @@ class KVCache:
         """Make room for `capacity` tokens a row, keeping those written."""
         if self.grows:
             raise ValueError("a growing cache (decoder flavour concat20) is allocated once; make a new one")
+        self._check(capacity)
         wider = self._allocate(capacity)
         used = int(self.lengths.max())
         by_head = (self.rows * self._spec.kv_heads, -1, self._spec.head_dim)
@@ -64,6 +73,13 @@ class KVCache:
             wider[name].reshape(*by_head)[:, :used] = array.reshape(*by_head)[:, :used]
         self._past = self._present = wider
         self.capacity = capacity
+
+    def _check(self, capacity: int) -> None:
+        if self.fixed and capacity > self.fixed:
+            raise ValueError(
+                f"prompt and answer take {capacity} tokens of KV cache, the engine holds {self.fixed}: "
+                "take a lower level or a shorter answer, or build with a larger --max-context"
+            )
 
     def _cut(self, arrays: dict[str, Array], tokens: int) -> dict[str, Array]:
         """The first bytes of each array as a cache of exactly `tokens` tokens."""

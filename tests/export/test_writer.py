@@ -41,7 +41,10 @@ def test_flavours_share_one_weight_file(make_bundle, precision):
 
 @pytest.mark.parametrize(
     "precision,flavours",
-    [("float32", ("gqa", "std24", "concat20")), ("int4", ("gqa", "std24", "ort24", "concat20"))],
+    [
+        ("float32", ("gqa", "std24", "trt24", "concat20")),
+        ("int4", ("gqa", "std24", "trt24", "ort24", "concat20")),
+    ],
 )
 def test_flavours(make_bundle, precision, flavours):
     manifest = Bundle.open(make_bundle("qwen2_audio", precision)[1]).manifest
@@ -64,8 +67,8 @@ def test_concat20_is_of_primitives(make_bundle, precision):
 def test_int4_for_tensorrt(make_bundle):
     """Signed codes without zero points, and none of ONNX Runtime's own ops."""
     _, bundle = make_bundle("qwen2_audio", "int4", dict(target="tensorrt"))
-    assert Bundle.open(bundle).manifest.flavours == ("std24", "concat20")
-    for flavour in ("std24", "concat20"):
+    assert Bundle.open(bundle).manifest.flavours == ("std24", "trt24", "concat20")
+    for flavour in ("std24", "trt24", "concat20"):
         graph = onnx.load(bundle / f"decoder.{flavour}.onnx").graph
         kinds = {tensor.name: tensor for tensor in graph.initializer}
         dense = [node for node in graph.node if node.op_type == "DequantizeLinear"]

@@ -97,9 +97,9 @@ def test_quantised(make_bundle, family, name):
     assert all(line.passed for line in lines), "\n".join(map(str, lines))
     rounded = [line for line in lines if line.stage.endswith("rounded")]
     plain = [line for line in lines if line.stage in ("prefill", "decode")]
-    assert len(rounded) == len(plain) == 2 * (2 if "TensorRT" in name else 4)
+    assert len(rounded) == len(plain) == 2 * (3 if "TensorRT" in name else 5)
     for near, far in zip(sorted(rounded, key=str), sorted(plain, key=str)):
-        standard = near.flavour in ("std24", "concat20") or export.get("accuracy_level") == 0
+        standard = near.flavour in ("std24", "trt24", "concat20") or export.get("accuracy_level") == 0
         if standard and "float16" not in name and "TensorRT" not in name:  # in float32 throughout
             assert near.difference < BOUND and far.difference > 100 * BOUND, f"{near}\n{far}"
 
@@ -120,7 +120,7 @@ def test_codes_in_a_wrong_order_are_found(make_bundle, tmp_path, precision):
     lines = check_parity(
         Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2
     )
-    for flavour in ("gqa", "std24", "ort24", "concat20"):
+    for flavour in ("gqa", "std24", "trt24", "ort24", "concat20"):
         assert not all(
             line.passed for line in lines if line.stage.endswith("rounded") and line.flavour == flavour
         )

@@ -1,12 +1,15 @@
+import shutil
+
 import numpy as np
 import pytest
 
+from ltbm.export.static_dims import with_static_dim
 from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.prompt import Turn
 from ltbm.runtime.stages.decoder import Decoder
 
-FLAVOURS = ("gqa", "std24")
+FLAVOURS = ("gqa", "std24", "trt24")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,43 @@ def test_rows_of_a_batch_equal_rows_alone(session, prefixes, flavour):
     together = logits_of(session, flavour, prefixes)
     alone = np.concatenate([logits_of(session, flavour, [prefix]) for prefix in prefixes], axis=1)
     assert np.abs(together - alone).max() < 1e-4
+
+
+def fixed_engine(session, folder, capacity=256):
+    """The decoder for TensorRT with its capacity made a number, on ONNX Runtime."""
+    path = session.bundle.file("decoder.trt24.onnx")
+    fixed = folder / path.name
+    fixed.write_bytes(with_static_dim(path.read_bytes(), "CAP", capacity))
+    shutil.copy(session.bundle.file("decoder.weights"), folder)
+    return open_engine(fixed, "onnxruntime", "cpu")
+
+
+def test_a_fixed_capacity_is_read_as_far_as_tokens_are_there(session, prefixes, tmp_path):
+    """The same logits as another flavour; key_bias grows by buckets, and with it what attention reads."""
+    engine = fixed_engine(session, tmp_path)
+    widths = []
+    bind = engine.bind
+
+    def watched(arrays):
+        widths.append(arrays["key_bias"].shape[1])
+        return bind(arrays)
+
+    engine.bind = watched
+    decoder = Decoder(engine, session.manifest.decoder, 100)
+    assert decoder.cache.capacity == 256
+    out = [decoder.prefill(prefixes[:1]).copy()]
+    for token in range(20, 90):
+        out.append(decoder.step(session.pipeline.embeddings[[token]]).copy())
+    expected = logits_of(session, "gqa", prefixes[:1], steps=70)
+    assert np.abs(np.stack(out) - expected).max() < 1e-4
+    first = -(-len(prefixes[0]) // 64) * 64
+    assert widths == [first, first, first + 64] + [first + 128] * (widths[-1] == first + 128)
+
+
+def test_more_than_a_fixed_capacity_is_refused(session, tmp_path):
+    engine = fixed_engine(session, tmp_path)
+    with pytest.raises(ValueError, match="take 300 tokens of KV cache, the engine holds 256"):
+        Decoder(engine, session.manifest.decoder, 300)
 
 
 def test_flavours_agree(session, prefixes):

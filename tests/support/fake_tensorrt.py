@@ -21,6 +21,7 @@ ENUMERATIONS = {
     "ExecutionContextAllocationStrategy": "STATIC USER_MANAGED",
     "NetworkDefinitionCreationFlag": "EXPLICIT_BATCH STRONGLY_TYPED",
     "DataType": "FLOAT HALF BF16 INT32 INT64 INT8 UINT8 BOOL",
+    "LayerType": "ATTENTION_OUTPUT",
 }
 
 
@@ -32,21 +33,25 @@ class IProgressMonitor:
 
 
 class FakeTensorRT(types.ModuleType):
-    """A `tensorrt` of one version.
+    """A `tensorrt` of one version, or, with `capabilities` that it knows, a `tensorrt_rtx`.
 
     fail: names of methods that are to fail
     built: names of the graphs that were built
+    compiled: of every engine that TensorRT-RTX loaded, whether its kernels had to be compiled
     alive: how many engines and contexts there are
     in_place: whether a cache is updated in place, as from 10.15 on
     """
 
-    def __init__(self, driver: Driver, version: str):
-        super().__init__("tensorrt")
+    def __init__(self, driver: Driver, version: str, capabilities: str = ""):
+        super().__init__("tensorrt_rtx" if capabilities else "tensorrt")
         self.__version__ = version
         self.driver = driver
-        self.in_place = version_tuple(version) >= (10, 15)
+        self.is_rtx = bool(capabilities)
+        self.in_place = self.is_rtx or version_tuple(version) >= (10, 15)
+        self.ComputeCapability = enum.IntEnum("ComputeCapability", capabilities, start=0)
         self.fail: set[str] = set()
         self.built: list[str] = []
+        self.compiled: list[bool] = []  # of every engine loaded: whether its kernels had to be
         self.alive = {"engines": 0, "contexts": 0}
         for name, members in ENUMERATIONS.items():
             setattr(self, name, enum.IntEnum(name, members, start=0))

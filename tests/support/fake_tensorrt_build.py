@@ -1,5 +1,6 @@
 """The fake TensorRT's parser and builder: a plan names its graph and holds its optimisation profiles."""
 
+import base64
 import json
 import types
 from pathlib import Path
@@ -8,6 +9,8 @@ from tests.support.fake_tensorrt_graph import Graph, HostMemory, ILogger, Regist
 
 NO_PLUGIN = "Plugin not found, are the plugin name, version, and namespace correct?"
 NO_IMPORTER = "No importer registered for op: Attention"
+DYNAMIC_CACHE = "TensorScatter: The KV cache tensor must have a static sequence length dimension."
+DISAGREEING = "Profile kMAX values are not self-consistent"
 STEPS = 20  # of a build's one phase
 
 
@@ -24,12 +27,17 @@ class OnnxParser:
     def get_error(self, index):
         return self.errors[index]
 
-    def parse_from_file(self, path):
-        if Path(path).name == "merge.trt.onnx" and not self.network.registry.libraries:
-            self.errors.append(ParserError("LTBM_0", "LTBM", NO_PLUGIN))
-        if "parse_from_file" in self.trt.fail:
+    def parse(self, model, path):
+        if Path(path).name == "merge.trt.onnx":
+            assert not self.trt.is_rtx, "TensorRT-RTX ends the process at a plugin's node"
+            if not self.network.registry.libraries:
+                self.errors.append(ParserError("LTBM_0", "LTBM", NO_PLUGIN))
+        if "parse" in self.trt.fail:
             self.errors.append(ParserError("Attention_7", "Attention", NO_IMPORTER))
-        self.network.graph = Graph(Path(path))
+        graph = Graph(Path(path), model)
+        if graph.has_dynamic_cache():
+            self.errors.append(ParserError("TensorScatter_0", "TensorScatter", DYNAMIC_CACHE))
+        self.network.graph = graph
         return not self.errors
 
 
@@ -61,6 +69,14 @@ class OptimizationProfile:
             in_order = all(low <= n <= high for low, n, high in zip(least, usual, most))
             assert in_order, "a profile's opt is not between min and max"
 
+    def disagrees(self):
+        """Whether the largest cached and new tokens are more than the largest keys."""
+        cached = self.shapes.get("past.0.key")
+        if cached is None or "past_len" in self.shapes:
+            return False
+        _, _, most = cached
+        return most[2] + self.shapes["inputs_embeds"][2][1] > self.shapes["key_bias"][2][1]
+
 
 class TimingCache:
     def __init__(self, data):
@@ -76,9 +92,15 @@ class BuilderConfig:
     def __init__(self, trt):
         self.trt = trt
         self.profiles = []
+        self.num_compute_capabilities = 0
+        self.capabilities = {}
 
     def set_memory_pool_limit(self, pool, size):
         self.workspace = size
+
+    def set_compute_capability(self, capability, index):
+        assert self.trt.is_rtx and index < self.num_compute_capabilities
+        self.capabilities[index] = capability.name
 
     def add_optimization_profile(self, profile):
         if "add_optimization_profile" in self.trt.fail:
@@ -87,6 +109,7 @@ class BuilderConfig:
         return len(self.profiles) - 1
 
     def create_timing_cache(self, data):
+        assert not self.trt.is_rtx, "a timing cache makes TensorRT-RTX look for a GPU"
         assert bytes(data) in (b"", b"timings", b"foreign")
         return TimingCache(bytes(data))
 
@@ -105,7 +128,7 @@ class Builder:
 
     def create_network(self, flags):
         assert flags == 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        return types.SimpleNamespace(graph=None, registry=self.registry)
+        return types.SimpleNamespace(graph=None, registry=self.registry, num_layers=0)
 
     def create_builder_config(self):
         return BuilderConfig(self.trt)
@@ -117,13 +140,23 @@ class Builder:
         graph = network.graph
         for profile in config.profiles:
             profile.check(graph.varying_inputs())
+            if profile.disagrees():
+                self.logger.log(ILogger.WARNING, DISAGREEING)
+        assert len(config.capabilities) == config.num_compute_capabilities
+        assert bool(config.capabilities) == self.trt.is_rtx
         report_steps(config.progress_monitor)
         if "build_serialized_network" in self.trt.fail:
             self.logger.log(ILogger.ERROR, "out of memory in tactic selection")
             return None
         self.trt.built.append(graph.path.name)
         profiles = [{"shapes": profile.shapes, "values": profile.values} for profile in config.profiles]
-        facts = {"graph": str(graph.path), "profiles": profiles, "version": self.trt.__version__}
+        facts = {
+            "graph": str(graph.path),
+            "model": base64.b64encode(graph.model).decode(),
+            "profiles": profiles,
+            "version": self.trt.__version__,
+            "capabilities": list(config.capabilities.values()),
+        }
         return HostMemory(json.dumps(facts).encode())
 
 

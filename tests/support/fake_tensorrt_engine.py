@@ -1,5 +1,6 @@
 """The fake TensorRT's runtime, engines and execution contexts over the memory of the fake device."""
 
+import base64
 import ctypes
 import json
 from collections.abc import Callable
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.fake_cuda import STREAM, Event
-from tests.support.fake_tensorrt_graph import NUMPY_TYPES, Graph, ILogger, Registry
+from tests.support.fake_tensorrt_graph import NUMPY_TYPES, Graph, HostMemory, ILogger, Registry
 
 SCRATCH = 4096  # bytes that every engine asks for
 ALIGNMENT = 256  # bytes
 GARBAGE = 0xCD  # what a run leaves in scratch memory
+KERNELS = b"kernels"  # what a runtime cache holds in the end
 
 
 class Runtime:
@@ -40,7 +42,7 @@ class Engine:
     def __init__(self, runtime, facts):
         self.trt = runtime.trt
         self.runtime = runtime
-        self.graph = Graph(Path(facts["graph"]))
+        self.graph = Graph(Path(facts["graph"]), base64.b64decode(facts["model"]))
         self.profiles = facts["profiles"]
         self.shape_inputs = set(self.profiles[0]["values"])
         self.trt.alive["engines"] += 1
@@ -71,8 +73,47 @@ class Engine:
         return self.profiles[index]["shapes"][name]
 
     def create_execution_context(self, strategy):
+        if self.trt.is_rtx:
+            assert isinstance(strategy, RuntimeConfig), (
+                "TensorRT-RTX would compile its kernels in every process"
+            )
+            strategy = strategy.strategy
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         return None if "create_execution_context" in self.trt.fail else Context(self)
+
+    def create_runtime_config(self):
+        assert self.trt.is_rtx
+        return RuntimeConfig(self.trt)
+
+
+class RuntimeCache:
+    """Of kernels that were compiled; all are, once it is given to a configuration."""
+
+    def __init__(self):
+        self.kernels = b""
+
+    def deserialize(self, data):
+        self.kernels = bytes(data)
+        return self.kernels == KERNELS
+
+    def serialize(self):
+        return HostMemory(self.kernels)
+
+
+class RuntimeConfig:
+    def __init__(self, trt):
+        self.trt = trt
+        self.strategy = None
+
+    def create_runtime_cache(self):
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.trt.compiled.append(cache.kernels != KERNELS)
+        cache.kernels = KERNELS
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
 
 
 class InPlaceEngine(Engine):

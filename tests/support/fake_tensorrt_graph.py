@@ -7,6 +7,7 @@ import onnxruntime
 
 from ltbm.plugins import library
 
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 NUMPY_TYPES = {
     "tensor(float)": ("FLOAT", np.float32),
     "tensor(float16)": ("HALF", np.float16),
@@ -46,17 +47,25 @@ class Registry:
 class Graph:
     """An ONNX file on ONNX Runtime; the merge with its function body or native op in place of the plugin."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, model: bytes):
         self.path = path
+        self.model = model
         options = onnxruntime.SessionOptions()
         library.register(options)
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        file = path.with_name("merge.onnx") if path.name == "merge.trt.onnx" else path
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        if path.name == "merge.trt.onnx":
+            model = path.with_name("merge.onnx").read_bytes()
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         self.outputs = {value.name: value for value in self.session.get_outputs()}
         self.tensors = self.inputs | self.outputs
+
+    def has_dynamic_cache(self) -> bool:
+        """Whether a cache that is updated in place has a capacity that varies."""
+        cache = self.inputs.get("past.0.key")
+        return cache is not None and "past_len" in self.inputs and isinstance(cache.shape[2], str)
 
     def varying_inputs(self) -> set[str]:
         """Inputs with dimensions that vary."""

@@ -15,6 +15,7 @@ FILES = [
     "runtime/backends/cuda.py",
     "runtime/backends/engine_store.py",
     "export/engine.py",
+    "export/tensorrt_builder.py",
     "plugins/library.py",
 ]
 CLASSES = {
@@ -31,7 +32,7 @@ CLASSES = {
     "cache": "ITimingCache",
     "registry": "IPluginRegistry",
 }
-HOLDS_ERRORS = "export/engine.py"  # elsewhere `error` is an exception
+HOLDS_ERRORS = "export/tensorrt_builder.py"  # elsewhere `error` is an exception
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _File:
                 self._class(node)
             elif isinstance(node, ast.Call):
                 self._getattr(node)
+                self._made_class(node)
             elif isinstance(node, ast.Attribute):
                 self._module(node)
                 self._method(node)
@@ -89,6 +91,21 @@ class _File:
             if chain[:1] == ["trt"]:
                 methods = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
                 self._uses.subclasses[".".join(chain[1:])] = methods
+
+    def _made_class(self, node: ast.Call) -> None:
+        """type("Name", (Ours, trt.Theirs), {}): a class of theirs with the methods of ours."""
+        if not (isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 3):
+            return
+        bases = node.args[1]
+        assert isinstance(bases, ast.Tuple)
+        ours, theirs = bases.elts
+        self._uses.subclasses[".".join(_chain(theirs)[1:])] = self._methods_of(_last(ours))
+
+    def _methods_of(self, name: str | None) -> list[str]:
+        for node in self._tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+        raise AssertionError(f"no class {name} in {self._name}")
 
     def _getattr(self, node: ast.Call) -> None:
         if not (isinstance(node.func, ast.Name) and node.func.id == "getattr"):
@@ -104,11 +121,10 @@ class _File:
         chain = _chain(node)
         if not chain or isinstance(parent, ast.Attribute):
             return
-        name = ".".join(chain[1:])
-        if chain[0] == "trt":
-            self._uses.trt.add(name)
+        if "trt" in chain[:-1]:
+            self._uses.trt.add(".".join(chain[chain.index("trt") + 1 :]))
         elif chain[0] == "cudart":
-            self._uses.cudart.add((name, self._arguments(node)))
+            self._uses.cudart.add((".".join(chain[1:]), self._arguments(node)))
 
     def _method(self, node: ast.Attribute) -> None:
         kind = self._class_of(node.value)

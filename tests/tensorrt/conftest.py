@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from ltbm.runtime.backends.trt_library import load_library
 from tests.support import fake_cuda
 from tests.support.fake_tensorrt import FakeTensorRT
 
@@ -14,7 +15,7 @@ BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_au
 MODULES_OVER_FAKES = (
     "ltbm.runtime.backends.cuda",
     "ltbm.runtime.backends.trt",
-    "ltbm.runtime.backends.trt_library",
+    "ltbm.runtime.backends.host_engine",
     "ltbm.export.engine",
 )
 
@@ -36,8 +37,15 @@ class Device:
         self.tensorrt("10.16.1")
 
     def tensorrt(self, version: str) -> None:
-        self.trt = FakeTensorRT(self.driver, version)
-        self._monkeypatch.setitem(sys.modules, "tensorrt", self.trt)
+        self._install(FakeTensorRT(self.driver, version))
+
+    def tensorrt_rtx(self, version: str = "1.7.1", capabilities: str = "SM86 SM87 SM120") -> None:
+        self._install(FakeTensorRT(self.driver, version, capabilities))
+
+    def _install(self, fake: FakeTensorRT) -> None:
+        self.trt = fake
+        self._monkeypatch.setitem(sys.modules, fake.__name__, fake)
+        load_library.cache_clear()
         for name in MODULES_OVER_FAKES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -63,6 +71,7 @@ def device(make_bundle, monkeypatch):
     for family, precision in BUNDLES:  # before libraries of the export see the fake tensorrt
         make_bundle(family, precision)
     yield Device(monkeypatch)
+    load_library.cache_clear()
     for name in MODULES_OVER_FAKES:
         sys.modules.pop(name, None)
 

@@ -170,15 +170,15 @@ def test_what_is_not_there_is_found(bindings):
 
 USE = """
 from ltbm.runtime.backends.trt import NUMPY_TYPES
-from ltbm.runtime.backends.trt_library import process_logger, trt
-from ltbm.export.engine import Monitor
-lines, logger = [], process_logger()
+from ltbm.runtime.backends.trt_library import load_library
+from ltbm.export.tensorrt_builder import monitor
+trt, lines, logger = load_library().trt, [], load_library().logger
 logger.report = lines.append
 for severity in (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger.log(severity, severity.name)
 assert lines == ["TensorRT: WARNING", "TensorRT: ERROR"]
 assert logger.take_errors() == "; TensorRT says: ERROR" and logger.take_errors() == ""
-monitor = Monitor("merge", lines.append)
+monitor = monitor(trt, "merge", lines.append)
 monitor.phase_start("Build", None, 20)
 assert monitor.step_complete("Build", 10) and lines[-1] == "merge: Build 10 of 20"
 monitor.phase_finish("Build")

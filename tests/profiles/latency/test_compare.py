@@ -64,9 +64,7 @@ def test_nothing_in_common_is_refused(made_profile):
         ValueError, match="no level in common: the first has full, the second keep25; give --levels"
     ):
         compare(a, b)
-    with pytest.raises(
-        ValueError, match="level keep25 is not in its profile; the first has full"
-    ):
+    with pytest.raises(ValueError, match="level keep25 is not in its profile; the first has full"):
         compare(a, b, ["keep25", "keep25"])
 
 
