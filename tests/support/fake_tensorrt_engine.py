@@ -75,7 +75,7 @@ class Engine:
     def create_execution_context(self, strategy):
         if self.trt.is_rtx:
             assert isinstance(strategy, RuntimeConfig), (
-                "TensorRT-RTX would compile its kernels in every process"
+                "kernels would be compiled in every process"
             )
             strategy = strategy.strategy
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
