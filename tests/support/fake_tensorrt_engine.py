@@ -74,9 +74,7 @@ class Engine:
 
     def create_execution_context(self, strategy):
         if self.trt.is_rtx:
-            assert isinstance(strategy, RuntimeConfig), (
-                "kernels would be compiled in every process"
-            )
+            assert isinstance(strategy, RuntimeConfig), "kernels would be compiled in every process"
             strategy = strategy.strategy
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         return None if "create_execution_context" in self.trt.fail else Context(self)
