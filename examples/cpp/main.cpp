@@ -164,8 +164,8 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   stream.wait();  // the engines and the buffers of this stage go now: the LLM needs the memory
 }
 
-// The LLM with its KV cache: in place (decoder.std24, TensorRT 10.15 and newer), or growing from one buffer
-// into another (decoder.concat20).
+// The LLM with its KV cache: in place and of fixed capacity (decoder.trt24, TensorRT 10.15 and newer), or
+// growing from one buffer into another (decoder.concat20).
 class Decoder {
  public:
   Decoder(nvinfer1::IRuntime& runtime, const std::string& path, int64_t needed, const Stream& stream)
@@ -173,11 +173,15 @@ class Decoder {
     const std::vector<int64_t> past = stage_.shape("past.0.key");
     heads_ = past[1];
     head_dim_ = past[3];
-    capacity_ = (needed + BUCKET - 1) / BUCKET * BUCKET;
+    capacity_ = bucket(needed);
     if (in_place_) {
       check(stage_.updates_in_place("present.0.key", "past.0.key"),
             path + " wants a cache in place, which this TensorRT does not do");
-      capacity_ = std::max(capacity_, stage_.least("past.0.key", 2));
+      check(past[2] > 0, path + " is not of fixed capacity: build it with `ltbm build`");
+      check(needed <= past[2], "prompt and answer take " + std::to_string(needed) + " tokens, " + path +
+                                   " holds " + std::to_string(past[2]) +
+                                   ": build it with a larger --max-context");
+      capacity_ = past[2];
     }
     const size_t bytes = heads_ * capacity_ * head_dim_ * stage_.itemsize("past.0.key");
     for (int layer = 0; stage_.has("past." + std::to_string(layer) + ".key"); ++layer)
@@ -201,7 +205,9 @@ class Decoder {
     const int32_t past = static_cast<int32_t>(length_), last = static_cast<int32_t>(count) - 1;
     past_len_.write(&past, sizeof(past), 0, stream_);
     last_index_.write(&last, sizeof(last), 0, stream_);
-    const int64_t used = in_place_ ? capacity_ : length_, bias = in_place_ ? capacity_ : length_ + count;
+    const int64_t used = in_place_ ? capacity_ : length_;
+    // In place, attention reads the tokens that are there, in buckets.
+    const int64_t bias = in_place_ ? std::min(bucket(length_ + count), capacity_) : length_ + count;
     Tensors tensors{{"inputs_embeds", {inputs_embeds, {1, count, width}}},
                     {"position_ids", {position_ids, {1, count}}},
                     {"key_bias", {key_bias, {1, bias}}},
@@ -221,6 +227,8 @@ class Decoder {
   }
 
  private:
+  static int64_t bucket(int64_t tokens) { return (tokens + BUCKET - 1) / BUCKET * BUCKET; }
+
   Stage stage_;
   const Stream& stream_;
   const bool in_place_;

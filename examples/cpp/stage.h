@@ -129,11 +129,6 @@ class Stage {
     }
   }
 
-  // The extent of a dimension that the first profile is at least built for.
-  int64_t least(const std::string& name, int dimension) const {
-    return engine_->getProfileShape(name.c_str(), 0, nvinfer1::OptProfileSelector::kMIN).d[dimension];
-  }
-
 #if NV_TENSORRT_MAJOR > 10 || (NV_TENSORRT_MAJOR == 10 && NV_TENSORRT_MINOR >= 15)
   bool updates_in_place(const std::string& output, const std::string& input) const {
     const char* aliased = engine_->getAliasedInputTensor(output.c_str());

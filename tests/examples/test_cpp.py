@@ -109,11 +109,10 @@ class Stages:
 
     def write_engines(self, folder: Path, max_context: int | None = None) -> Path:
         folder.mkdir(parents=True)
+        limits = Limits.of(self.manifest, None, max_context)
         for name, session in self.sessions.items():
-            profiles = optimisation_profiles(
-                self.manifest, name, self.flavour, Limits.of(self.manifest, None, max_context)
-            )
-            (folder / f"{name}.engine").write_text(describe(name, session, profiles))
+            profiles = optimisation_profiles(self.manifest, name, self.flavour, limits)
+            (folder / f"{name}.engine").write_text(describe(name, session, profiles, limits.max_context))
         return folder
 
     def serve(self, end: socket.socket) -> None:
@@ -141,12 +140,13 @@ def numpy_type(value) -> str:
     return {"float": "float32"}.get(value.type[7:-1], value.type[7:-1])
 
 
-def describe(name: str, session, profiles) -> str:
-    """An engine file for the fake, with the profiles that `ltbm build` makes."""
+def describe(name: str, session, profiles, capacity: int) -> str:
+    """An engine file for the fake, with the profiles and the capacity that `ltbm build` gives it."""
     lines = [f"stage {name} {len(profiles)}"]
     for kind, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
         for value in values:
-            shape = [extent if isinstance(extent, int) else -1 for extent in value.shape]
+            known = [capacity if extent == "CAP" else extent for extent in value.shape]
+            shape = [extent if isinstance(extent, int) else -1 for extent in known]
             ends = (
                 [
                     end
@@ -193,7 +193,7 @@ def run(program, stages, engines, table, request, plugin):
 def ready(make_bundle, make_clip, tmp_path):
     """(family, precision, flavour, level) -> bundle, stages, plugin, and the request in tmp_path."""
 
-    def make(family="qwen2_audio", precision="float32", flavour="std24", level="keep25"):
+    def make(family="qwen2_audio", precision="float32", flavour="trt24", level="keep25"):
         bundle = make_bundle(family, precision)[1]
         prepare.write_request(
             Bundle.open(bundle), make_clip(3), "hm ?", parse_level(level), 8, tmp_path / "request"
@@ -207,17 +207,17 @@ def ready(make_bundle, make_clip, tmp_path):
 @pytest.mark.parametrize(
     "family,precision,flavour,level",
     [
-        ("qwen2_audio", "float32", "std24", "keep25"),
-        ("qwen2_audio", "float32", "std24", "full"),
-        ("qwen2_audio", "float16", "std24", "keep50"),
+        ("qwen2_audio", "float32", "trt24", "keep25"),
+        ("qwen2_audio", "float32", "trt24", "full"),
+        ("qwen2_audio", "float16", "trt24", "keep50"),
         ("qwen2_audio", "float32", "concat20", "keep25"),
-        ("audioflamingo3", "float32", "std24", "keep12"),
+        ("audioflamingo3", "float32", "trt24", "keep12"),
     ],
 )
 def test_it_answers_as_python_does(
     program, version, ready, make_clip, tmp_path, family, precision, flavour, level
 ):
-    if flavour == "std24" and version < IN_PLACE:
+    if flavour == "trt24" and version < IN_PLACE:
         pytest.skip(f"TensorRT {version[0]}.{version[1]} updates no cache in place")
     bundle, stages, plugin = ready(family, precision, flavour, level)
     done = run(
@@ -239,7 +239,7 @@ def test_it_answers_as_python_does(
 
 
 def test_a_table_of_bfloat16_bits_is_read(program, version, ready, tmp_path):
-    bundle, stages, plugin = ready(flavour="std24" if version >= IN_PLACE else "concat20")
+    bundle, stages, plugin = ready(flavour="trt24" if version >= IN_PLACE else "concat20")
     engines = stages.write_engines(tmp_path / "engines")
     bits = np.load(bundle / "embeddings.npy").view(np.uint32) >> 16
     np.save(tmp_path / "bits.npy", bits.astype(np.uint16))
@@ -252,7 +252,7 @@ def test_a_table_of_bfloat16_bits_is_read(program, version, ready, tmp_path):
 
 
 def test_what_is_wrong_is_said(program, version, ready, tmp_path):
-    flavour = "std24" if version >= IN_PLACE else "concat20"
+    flavour = "trt24" if version >= IN_PLACE else "concat20"
     bundle, stages, plugin = ready(flavour=flavour)
     good, small = stages.write_engines(tmp_path / "engines"), stages.write_engines(tmp_path / "small", 64)
     (foreign := stages.write_engines(tmp_path / "foreign") / "decoder.engine").write_text(
@@ -262,7 +262,12 @@ def test_what_is_wrong_is_said(program, version, ready, tmp_path):
         (tmp_path / "none", plugin, "request", "no engine .*decoder.engine: make it here with `ltbm build`"),
         (foreign.parent, plugin, "request", "decoder.engine does not load: .* `ltbm build` again"),
         (good, tmp_path / "lost.so", "request", "lost.so does not load as a TensorRT plugin"),
-        (small, plugin, "request", "decoder.engine was built for smaller shapes"),
+        (
+            small,
+            plugin,
+            "request",
+            "decoder.engine (was built for smaller shapes|holds 64: build it with a larger --max-context)",
+        ),
         (good, plugin, "nothing", "no file .*request.txt: write it with prepare.py"),
     ):
         done = run(program, stages, engines, bundle / "embeddings.npy", tmp_path / request, library)
