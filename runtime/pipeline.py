@@ -55,7 +55,7 @@ class Pipeline:
         self.embeddings.close()
 
     def segments(self, source, long_audio: str = "error", sampling_rate: int | None = None) -> list[Audio]:
-        """Every audio of `source`, one that `load_audio` takes or a sequence of them, cut into segments of 30 s.
+        """Every audio of `source`, one that `load_audio` takes or a sequence of them, in segments of 30 s.
 
         long_audio: an audio longer than the model takes is refused (`error`) or cut into several (`segments`)
         """

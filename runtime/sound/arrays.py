@@ -22,7 +22,7 @@ def is_array(source) -> bool:
 
 
 def as_pair(source) -> tuple | None:
-    """(array, Hz) of such a pair in either order, or of a mapping with `array` and `sampling_rate`; else None."""
+    """(array, Hz) of a pair in either order, or of a mapping with `array` and `sampling_rate`; else None."""
     if isinstance(source, Mapping) and {"array", "sampling_rate"} <= source.keys():
         return source["array"], source["sampling_rate"]
     if not isinstance(source, tuple) or len(source) != 2:

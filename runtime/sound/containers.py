@@ -37,7 +37,7 @@ UNREAD = {  # known and not read, by the first bytes
 
 
 def file_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
-    """What a decoder is to read of a file of `size` bytes; ValueError for what is no sound, cut, or not read."""
+    """What a decoder is to read of a file of `size` bytes; ValueError for no sound, a cut file, another kind."""
     start = _after_id3(file)
     head = _at(file, start, HEAD_BYTES)
     kind = recognise(head, name)
@@ -87,7 +87,7 @@ def _recognise_by_name(head: bytes, name: str) -> str:
         raise ValueError(f"{name} is a git-lfs pointer, not the sound itself: run git lfs pull")
     if suffix in RAW_SUFFIXES:
         raise ValueError(
-            f"{name} seems to be raw PCM, which does not say its rate: convert it, for 16 bits at 16 kHz with "
+            f"{name} seems to be raw PCM, which does not say its rate: convert, from 16 bits at 16 kHz with "
             f"ffmpeg -f s16le -ar 16000 -ac 1 -i {name} out.wav"
         )
     raise unreadable(name, f"it begins with {head[:12]!r}")

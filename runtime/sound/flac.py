@@ -24,7 +24,9 @@ def _part(file: BinaryIO, start: int, end: int) -> Part:
     file.seek(start + TOTAL_AT)
     total = file.read(5).ljust(5, b"\0")
     promised = int.from_bytes(total, "big") & 0xF_FFFF_FFFF
-    return Part(start, end, promised or None, patches={start + TOTAL_AT: bytes([total[0] & 0xF0, 0, 0, 0, 0])})
+    return Part(
+        start, end, promised or None, patches={start + TOTAL_AT: bytes([total[0] & 0xF0, 0, 0, 0, 0])}
+    )
 
 
 def _stream_starts(file: BinaryIO, start: int, size: int) -> list[int]:

@@ -33,26 +33,20 @@ class Limit:
         """TooLongError if `samples` at `rate` Hz are too many; source: what says that there are so many."""
         if self.seconds is None:
             return
-        if round(samples * self.sampling_rate / rate) > round(self.seconds * self.sampling_rate):
-            raise TooLongError(
-                f"{name} is longer than the {self.seconds:g} s the model takes ({source} {samples / rate:.1f} s)"
-            )
-
-    def room(self, samples: int, rate: float) -> float:
-        """Samples at `rate` Hz that may still come after `samples`, one more than are taken."""
-        if self.seconds is None:
-            return math.inf
-        return max(self.seconds * rate - samples, 0.0) + 2
+        resampled = int(samples * self.sampling_rate / rate + 0.5)  # as soxr rounds
+        if resampled > self.seconds * self.sampling_rate:
+            length = f"{source} {samples / rate:.1f} s"
+            raise TooLongError(f"{name} is longer than the {self.seconds:g} s the model takes ({length})")
 
 
 def check_rate(rate, name: str) -> float:
-    """`rate` as a number of Hz; ValueError for what no sound is recorded at."""
-    is_number = isinstance(rate, Real) and not isinstance(rate, (bool, np.bool_))
-    if not is_number:
+    """`rate` in Hz; ValueError for what no sound is recorded at."""
+    if isinstance(rate, bool) or not isinstance(rate, Real):
         raise ValueError(f"{name} {rate!r} is not a number of Hz")
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:  # also NaN
+    hertz = float(rate)
+    if not LOWEST_RATE <= hertz <= HIGHEST_RATE:  # NaN neither
         raise ValueError(f"{name} {rate} Hz is not between {LOWEST_RATE} and {HIGHEST_RATE} Hz")
-    return rate  # pyright: ignore[reportReturnType]  # a Real that is no float: numpy's, Fraction
+    return hertz
 
 
 def check_samples(waveform: np.ndarray, name: str) -> None:
@@ -68,4 +62,6 @@ def check_samples(waveform: np.ndarray, name: str) -> None:
             f"divide by the full scale of what they were, 32768 for 16 bits"
         )
     if peak > USUAL_PEAK:
-        warn_audio(f"{name} reaches {peak:g}, floating point samples are within -1 and 1: is its scale right?")
+        warn_audio(
+            f"{name} reaches {peak:g}, floating point samples are within -1 and 1: is its scale right?"
+        )

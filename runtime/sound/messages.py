@@ -10,13 +10,18 @@ class AudioWarning(UserWarning):
     """The sound was read; something about it is not as it should be."""
 
 
+def convert_line(name: str) -> str:
+    """The command that makes a WAV of a file."""
+    is_file = name != "stdin" and not name.startswith("the audio")  # those have no name in the shell
+    return f"ffmpeg -i {shlex.quote(name) if is_file else 'FILE'} out.wav"
+
+
 class UnreadError(ValueError):
     """A format that is known and not read."""
 
     def __init__(self, name: str, format_name: str):
         super().__init__(
-            f"{name} is {format_name}, which is not read; {READ_FORMATS} are: "
-            f"ffmpeg -i {shlex.quote(name)} out.wav"
+            f"{name} is {format_name}, which is not read; {READ_FORMATS} are: {convert_line(name)}"
         )
         self.format_name = format_name
 
@@ -28,12 +33,12 @@ def warn_audio(text: str) -> None:
 def unreadable(name: str, reason: str) -> ValueError:
     return ValueError(
         f"{name} is not readable audio ({reason}); {READ_FORMATS} are. Copy it again, or try "
-        f"ffmpeg -i {shlex.quote(name)} out.wav"
+        f"{convert_line(name)}"
     )
 
 
 def truncated(name: str, promised: str, held: str) -> ValueError:
     return ValueError(
-        f"{name} is truncated or damaged: its header promises {promised}, it holds {held}; copy it again, or keep "
-        f"what is there with ffmpeg -i {shlex.quote(name)} out.wav"
+        f"{name} is truncated or damaged: its header promises {promised}, it holds {held}; copy it again, or "
+        f"keep what is there with {convert_line(name)}"
     )

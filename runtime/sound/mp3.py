@@ -15,8 +15,19 @@ BITRATES = {  # kbit/s by (MPEG-1 or not, layer); 0 is "free", which is not read
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # Hz, by version
-FRAME_SAMPLES = {(True, 1): 384, (True, 2): 1152, (True, 3): 1152, (False, 1): 384, (False, 2): 1152, (False, 3): 576}
+RATES = {
+    3: (44_100, 48_000, 32_000),
+    2: (22_050, 24_000, 16_000),
+    0: (11_025, 12_000, 8_000),
+}  # Hz, by version
+FRAME_SAMPLES = {
+    (True, 1): 384,
+    (True, 2): 1152,
+    (True, 3): 1152,
+    (False, 1): 384,
+    (False, 2): 1152,
+    (False, 3): 576,
+}
 DECODER_SLACK = 3  # frames that decoding may drop at a start without the bits before it, or at a damage
 TAG_OFFSETS = {(True, False): 36, (True, True): 21, (False, False): 21, (False, True): 13}  # (MPEG-1, mono)
 MOST_RESYNC = 1 << 20  # bytes searched for the next frame
@@ -54,7 +65,7 @@ class CountTag:
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of a stream: how many, where the first starts and the last ends, bytes between that are none."""
+    """The frames of a stream: how many, from the first's start to the last's end; bytes between that are none."""
 
     first: FrameHeader
     count: int
@@ -160,7 +171,9 @@ def _next_frame(file: BinaryIO, offset: int, end: int) -> int | None:
     index = data.find(b"\xff", 1)
     while index >= 0:
         header = parse_header(data[index : index + 4])
-        if header is not None and _is_followed(data, index + header.size, offset + index + header.size == end):
+        if header is not None and _is_followed(
+            data, index + header.size, offset + index + header.size == end
+        ):
             return offset + index
         index = data.find(b"\xff", index + 1)
     return None

@@ -10,7 +10,11 @@ from .part import Part
 PAGE_HEADER = 27  # bytes before the table of segment sizes
 FIRST, LAST = 2, 4  # flags of a page: it begins or ends its stream
 SEARCH = 1 << 16  # bytes read at once in search of a page
-UNREAD = {b"\x7fFLAC": "Ogg FLAC", b"Speex   ": "Speex", b"\x80theora": "Theora video"}  # how first packets begin
+UNREAD = {
+    b"\x7fFLAC": "Ogg FLAC",
+    b"Speex   ": "Speex",
+    b"\x80theora": "Theora video",
+}  # how first packets begin
 
 
 @dataclass(frozen=True)

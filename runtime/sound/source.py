@@ -69,6 +69,10 @@ def _open(source, name: str, max_seconds: float | None) -> Source:
     if hasattr(source, "read"):
         return _read_stream(source, name, max_seconds)
     if isinstance(source, str) and source == STDIN:
+        if sys.stdin.isatty():
+            raise ValueError(
+                "stdin is a terminal: pipe a file into it, as in cat clip.wav | ltbm run BUNDLE -"
+            )
         return _read_stream(sys.stdin.buffer, name, max_seconds)
     if isinstance(source, (str, os.PathLike)):
         return _open_path(source, name, max_seconds)
@@ -90,7 +94,7 @@ def _open_path(path, name: str, max_seconds: float | None) -> Source:
 
 
 def _read_stream(stream, name: str, max_seconds: float | None) -> Source:
-    """All that a stream still has, in memory; refused as soon as it is no sound, or more than can be taken."""
+    """All that a stream still has, in memory; refused as soon as it is no sound, or more than is taken."""
     most = MOST_STREAM_BYTES
     if max_seconds is not None:
         most = min(max(int(max_seconds * BYTES_PER_SECOND), LEAST_STREAM_BYTES), most)

@@ -12,12 +12,12 @@ def load_audio(
 ) -> np.ndarray:
     """A mono waveform [samples] float32 at `sampling_rate` Hz.
 
-    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), "-" for stdin, the bytes of such a file or a
-        binary file; or an array [samples] or [samples, channels] whose rate is `source_rate` Hz (the
-        model's own when left out), a pair (array, Hz); integers are read as full-scale PCM
+    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), "-" for stdin, the bytes of such a file, a
+        binary file; an array [samples] or [samples, channels] at `source_rate` Hz (`sampling_rate` when left
+        out), a pair (array, Hz); integers are read as full-scale PCM
     max_seconds: longer audio is refused, by its header where that says so, else while it is read
-    Raises FileNotFoundError, TooLongError, or ValueError for what is empty, truncated, not audio, not finite or
-    out of range. Warns (AudioWarning) of what was read though its header is wrong.
+    Raises FileNotFoundError, TooLongError, TypeError, or ValueError for what is empty, truncated, not audio,
+    not finite or out of range. Warns (AudioWarning) of what was read though its header is wrong.
     """
     check_rate(sampling_rate, "sampling rate")
     limit = Limit(max_seconds, sampling_rate)
