@@ -37,10 +37,10 @@ UNREAD = {  # known and not read, by the first bytes
 
 
 def file_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
-    """What a decoder is to read of a file of `size` bytes; ValueError for no sound, a cut file, another kind."""
+    """What a decoder is to read of `file`; ValueError for no sound, or a kind that is not read."""
     start = _after_id3(file)
     head = _at(file, start, HEAD_BYTES)
-    kind = recognise(head, name)
+    kind = recognise(head, name) if start == 0 else _recognise_after_id3(head)
     if kind == "WAV":
         return wav_parts(file, size, name)
     if kind == "FLAC":
@@ -73,9 +73,20 @@ def recognise(head: bytes, name: str) -> str:
                 return kind
     if head[4:8] == b"ftyp":
         return "MP4 (m4a)"
-    if head[:1] == b"\xff" and head[1:2] and head[1] & 0xF6 == 0xF0:
+    if _is_aac(head):
         return "AAC"
     return _recognise_by_name(head, name)
+
+
+def _recognise_after_id3(head: bytes) -> str:
+    """MP3 unless it is another kind that has such tags: there may be padding before the first frame."""
+    if head.startswith(b"fLaC"):
+        return "FLAC"
+    return "AAC" if _is_aac(head) else "MP3"
+
+
+def _is_aac(head: bytes) -> bool:
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
 
 
 def _recognise_by_name(head: bytes, name: str) -> str:

@@ -65,7 +65,7 @@ class CountTag:
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of a stream: how many, from the first's start to the last's end; bytes between that are none."""
+    """The frames of a stream: how many, from the first's start to the last's end, bytes between."""
 
     first: FrameHeader
     count: int

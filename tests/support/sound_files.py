@@ -15,7 +15,7 @@ needs_ffmpeg = pytest.mark.skipif(
 
 
 def sweep(rate: int, seconds: float, channels: int = 1) -> np.ndarray:
-    """[samples, channels] float64 between -0.6 and 0.6: a slow sweep within speech's band, other in each channel."""
+    """[samples, channels] float64 between -0.6 and 0.6: a slow sweep, other in each channel."""
     time = np.arange(round(rate * seconds)) / rate
     tracks = []
     for channel in range(channels):
