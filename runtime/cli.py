@@ -4,8 +4,10 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 
 from .arguments import UsageError
+from .sound.messages import AudioWarning
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -28,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     former = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning(warnings.showwarning)
+            return args.run(args) or 0
     except KeyboardInterrupt:
         print("ltbm: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -42,6 +46,18 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _show_warning(others):
+    """Warnings about sound in one line, as errors are; `others` shows all other warnings."""
+
+    def show(message, category, *details, **options):
+        if issubclass(category, AudioWarning):
+            print(f"ltbm: {message}", file=sys.stderr)
+        else:
+            others(message, category, *details, **options)
+
+    return show
 
 
 def _terminated(number, frame) -> None:

@@ -53,7 +53,7 @@ def _add_run(commands) -> None:
     parser = add_command(commands, "run", run, "answer a prompt about a clip", RUN_DESCRIPTION)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
-        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate; several follow one another"
+        "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate, - for stdin; several follow one another"
     )
     parser.add_argument(
         "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"
@@ -84,6 +84,8 @@ def run(args) -> None:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
+    if args.chat and "-" in args.audio:
+        raise UsageError("- reads the sound from stdin, --chat the questions: give the sound as a file")
     options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "long_audio": args.long_audio}
     with Session.open(args.bundle, **session_options(args)) as session:
         conversation = session.converse(level)

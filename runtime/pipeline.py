@@ -9,6 +9,8 @@ from .backends.engines import Engines, open_engines
 from .bundle import Bundle
 from .levels import Budget, Level, settle
 from .prompt import Prompter, Turn
+from .sound.limits import TooLongError
+from .sound.source import as_list, name_of
 from .stages.audio import load_audio
 from .stages.decoder import Decoder, decode_tokens
 from .stages.embeddings import Embeddings
@@ -53,21 +55,31 @@ class Pipeline:
         self.embeddings.close()
 
     def segments(self, source, long_audio: str = "error", sampling_rate: int | None = None) -> list[Audio]:
-        """Every audio of `source`, a path or an array or a sequence of them, cut into segments of 30 s.
+        """Every audio of `source`, one that `load_audio` takes or a sequence of them, in segments of 30 s.
 
         long_audio: an audio longer than the model takes is refused (`error`) or cut into several (`segments`)
         """
         long_audio = read_long_audio(long_audio)
-        several = isinstance(source, Sequence) and not isinstance(source, (str, bytes))
-        sources = source if several else [source]
-        if not len(sources):
+        sources = as_list(source)
+        if not sources:
             raise ValueError("no audio was given")
         spec = self.manifest.audio
         audios: list[Audio] = []
         for one in sources:
-            segments = cut_segments(load_audio(one, spec.sampling_rate, sampling_rate), spec)
-            audios += split_long(segments, spec.max_segments, long_audio, one, spec.segment_seconds)
+            segments = cut_segments(self._load(one, long_audio, sampling_rate), spec)
+            audios += split_long(segments, spec.max_segments, name_of(one))
         return audios
+
+    def _load(self, source, long_audio: str, sampling_rate: float | None) -> np.ndarray:
+        spec = self.manifest.audio
+        longest = None if long_audio == "segments" else spec.max_segments * spec.segment_seconds
+        try:
+            return load_audio(source, spec.sampling_rate, sampling_rate, max_seconds=longest)
+        except TooLongError as error:
+            raise TooLongError(
+                f"{error}; give --long-audio segments (long_audio='segments') to take it as several audios, "
+                "or cut it"
+            ) from None
 
     def features(self, audio: Audio) -> list[np.ndarray]:
         """The log-mels [n_mels, frames] of each segment, which keeps them for the encoder."""

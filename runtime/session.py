@@ -105,7 +105,8 @@ class Session:
     ) -> AnswerStream:
         """The answer to `prompt` about `audio` as it comes.
 
-        audio: a path or an array [samples] (at `sampling_rate` Hz), or a sequence of them, in order
+        audio: a path, bytes, a binary file, an array [samples] (at `sampling_rate` Hz), a pair (array, Hz),
+            or a sequence of them, in order
         level: full, keep75, keep50 (default), keep25, keep12, keep6; a share such as 0.3; a Level; a Budget
         task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         max_new_tokens: tokens of the longest answer

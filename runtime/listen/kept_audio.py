@@ -85,7 +85,7 @@ class KeptAudio:
         """What is kept, up to sample `end`, as the audios of a prompt; ValueError if that is too short."""
         segments = self._segments(end)
         spec = self._spec
-        return split_long(segments, spec.max_segments, "segments", "the sound so far", spec.segment_seconds)
+        return split_long(segments, spec.max_segments, "the sound so far")
 
     def _segments(self, end: int) -> list[Segment]:
         segments = []

@@ -71,7 +71,7 @@ class Listener:
         if not max_backlog_seconds > 0:
             raise ValueError(f"max_backlog_seconds {max_backlog_seconds} is not above 0")
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._rate = sampling_rate or spec.sampling_rate
+        self._rate = spec.sampling_rate if sampling_rate is None else sampling_rate
         self._max_backlog = max_backlog_seconds
         self._on_behind = on_behind
         self._pushed = 0  # samples taken

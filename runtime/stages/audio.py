@@ -1,93 +1,52 @@
-"""Audio in: a file or an array becomes a mono float32 waveform at the model's sampling rate."""
-
-from pathlib import Path
+"""Audio in: a file, bytes or an array becomes a mono float32 waveform at the model's sampling rate."""
 
 import numpy as np
 
+from ..sound.arrays import array_samples, as_pair, is_array
+from ..sound.limits import Limit, check_rate, check_samples
+from ..sound.source import name_of, open_source
 
-def load_audio(source, sampling_rate: int, source_rate: int | None = None) -> np.ndarray:
+
+def load_audio(
+    source, sampling_rate: int, source_rate: float | None = None, *, max_seconds: float | None = None
+) -> np.ndarray:
     """A mono waveform [samples] float32 at `sampling_rate` Hz.
 
-    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), or an array [samples] or [samples,
-        channels] whose rate is `source_rate` Hz (the model's own when left out); integers are read as
-        full-scale PCM.
-    Raises FileNotFoundError, or ValueError for what is empty, truncated, not audio, or not finite.
+    source: a path (WAV, FLAC, OGG or MP3, any rate and channels), "-" for stdin, the bytes of such a file, a
+        binary file; an array [samples] or [samples, channels] at `source_rate` Hz (`sampling_rate` when left
+        out), a pair (array, Hz); integers are read as full-scale PCM
+    max_seconds: longer audio is refused, by its header where that says so, else while it is read
+    Raises FileNotFoundError, TooLongError, TypeError, or ValueError for what is empty, truncated, not audio,
+    not finite or out of range. Warns (AudioWarning) of what was read though its header is wrong.
     """
-    if isinstance(source, np.ndarray):
-        waveform = _float_samples(source)
-        rate = source_rate or sampling_rate
-        what = "the audio array"
+    check_rate(sampling_rate, "sampling rate")
+    limit = Limit(max_seconds, sampling_rate)
+    pair = as_pair(source)
+    if pair is not None:
+        source, source_rate = pair
+    if is_array(source):
+        rate = sampling_rate if source_rate is None else check_rate(source_rate, "audio rate")
+        waveform = array_samples(source)
+        limit.check(len(waveform), rate, "the audio array", "it lasts")
     else:
-        waveform, rate = _read_file(Path(source))
-        what = str(source)
-    if waveform.ndim == 2:
-        waveform = waveform.mean(axis=1, dtype=np.float32)
-    if waveform.ndim != 1:
-        raise ValueError(f"{what} has shape {waveform.shape}, expected [samples] or [samples, channels]")
-    if waveform.size == 0:
-        raise ValueError(f"{what} holds no samples: its audio has zero length")
-    if not np.isfinite(waveform).all():
-        raise ValueError(f"{what} holds NaN or infinite samples; clean the recording first")
+        waveform, rate = _read_file(source, limit)
+    check_samples(waveform, name_of(source))
     return resample(waveform, rate, sampling_rate)
 
 
 def resample(waveform: np.ndarray, source_rate: float, target_rate: int) -> np.ndarray:
-    if source_rate <= 0:
-        raise ValueError(f"audio rate {source_rate} Hz is not positive")
     if source_rate == target_rate:
         return np.ascontiguousarray(waveform, dtype=np.float32)
     import soxr  # where it is needed: arrays at the model's rate do without
 
-    return soxr.resample(waveform.astype(np.float32), source_rate, target_rate)
+    return soxr.resample(waveform.astype(np.float32, copy=False), source_rate, target_rate)
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, int]:
-    import soundfile
+def _read_file(source, limit: Limit) -> tuple[np.ndarray, int]:
+    from ..sound.containers import file_parts
+    from ..sound.decode import decode  # where it is needed: arrays do without soundfile
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no audio file {path}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is an empty file, not audio")
-    try:
-        with soundfile.SoundFile(path) as stream:
-            _check_data_size(path, stream)
-            waveform = stream.read(dtype="float32")
-            promised = stream.frames
-            rate = stream.samplerate
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable audio ({error}); WAV, FLAC, OGG and MP3 are") from None
-    if 0 < promised < 2**62 and len(waveform) < promised:
-        raise ValueError(
-            f"{path} is truncated: its header promises {promised} samples, it holds {len(waveform)}"
-        )
-    return waveform, rate
-
-
-def _check_data_size(path: Path, stream) -> None:
-    """libsndfile shortens a cut WAV without a word: compare its header's data size with the file."""
-    if stream.format not in ("WAV", "WAVEX", "RF64"):
-        return
-    with open(path, "rb") as raw:
-        if raw.read(4) != b"RIFF":
-            return
-        raw.seek(12)
-        while len(header := raw.read(8)) == 8:
-            size = int.from_bytes(header[4:], "little")
-            if header[:4] == b"data":
-                held = path.stat().st_size - raw.tell()
-                if size not in (0, 0xFFFFFFFF) and held < size:
-                    raise ValueError(
-                        f"{path} is truncated: its header promises {size} bytes of sound, it holds {held}"
-                    )
-                return
-            raw.seek(size + size % 2, 1)
-
-
-def _float_samples(samples: np.ndarray) -> np.ndarray:
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    if samples.dtype.kind == "i":
-        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-    raise ValueError(
-        f"the audio array has type {samples.dtype}, expected floating point or signed integer samples"
-    )
+    opened = open_source(source, limit.seconds)
+    with opened.file:
+        parts = file_parts(opened.file, opened.size, opened.name)
+        return decode(opened, parts, limit)

@@ -76,22 +76,14 @@ def read_long_audio(choice: str) -> str:
     return choice
 
 
-def split_long(segments: Audio, limit: int, long_audio: str, source, seconds: float) -> list[Audio]:
-    """One audio as audios of at most `limit` segments each; ValueError for what is too long or too short.
+def split_long(segments: Audio, limit: int, name: str) -> list[Audio]:
+    """One audio as audios of at most `limit` segments each; ValueError for what is too short.
 
-    source: the file or array it came from, for the message; seconds: of one segment
+    name: how a message names it
     """
-    name = source if isinstance(source, str) or hasattr(source, "name") else "the audio array"
     if not has_tokens(segments):
         raise ValueError(
             f"{name} is too short to give one audio token: at least {SHORTEST_AUDIO_SECONDS} s are needed"
-        )
-    if len(segments) <= limit:
-        return [segments]
-    if long_audio == "error":
-        raise ValueError(
-            f"{name} is longer than the {limit * seconds:g} s the model takes; give --long-audio segments "
-            f"(long_audio='segments') to take it as several audios, or cut it"
         )
     return [part for part in _parts(segments, limit) if has_tokens(part)]
 
