@@ -21,7 +21,7 @@ def test_a_bundle_is_checked_too(qwen, orin):
     assert "gqa for onnxruntime on cpu" in findings["decoder"].text
     assert "concat20 for tensorrt on cuda" in findings["decoder"].text
     newer = by_subject(orin(commands={"tensorrt": CommandResult(0, "10.16.1")}), str(qwen[1]))["decoder"]
-    assert "std24 for tensorrt on cuda" in newer.text
+    assert "trt24 for tensorrt on cuda" in newer.text
 
 
 def test_a_decoder_that_a_bundle_lacks_is_named(qwen, orin, tmp_path):

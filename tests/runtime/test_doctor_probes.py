@@ -100,7 +100,7 @@ BROKEN = [
     (
         "TensorRT",
         "ok",
-        "10.16.1.11, which runs decoder.std24",
+        "10.16.1.11, which runs decoder.trt24",
         {"commands": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601},
     ),
     ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
