@@ -124,7 +124,7 @@ def _read_message(message: Fields, settings: Settings) -> tuple[Turn, list[Audio
     role = ROLES[message.choice("role", ROLES, "user")]
     content = message.required("content")
     if isinstance(content, str):
-        return Turn(role, content), []
+        return Turn(role, message.text("content")), []
     texts: list[str] = []
     audios: list[AudioSource] = []
     for part in message.objects("content"):

@@ -1,7 +1,6 @@
 """One thread does all the work of the session; requests wait for it in a bounded queue."""
 
 import asyncio
-import logging
 import math
 import threading
 from collections import deque
@@ -15,7 +14,6 @@ from .job import Job
 from .metrics import Metrics
 from .settings import Limits
 
-log = logging.getLogger("ltbm.serve")
 RECENT = 0.2  # weight of the last request in the mean of seconds a request
 LONGEST_TOKEN = 32  # characters: a text longer than this for each position cannot fit
 
@@ -150,8 +148,6 @@ class EngineThread:
         except ApiError as error:
             outcome = error
         except Exception as error:  # the thread goes on with the next request
-            if not job.left:
-                log.exception("request %s failed", job.id)
             outcome = error
         finally:
             self._finish(session, job)

@@ -72,7 +72,8 @@ class Exchange:
     def check_key(self, api_key: str | None) -> None:
         """401 unless the request brings the key; takes as long whatever it brings."""
         given = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
+        # a header's text is its bytes as latin-1
+        if api_key is not None and not hmac.compare_digest(given.encode("latin-1"), api_key.encode()):
             headers = {"www-authenticate": "Bearer"}
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key", headers=headers)
 

@@ -64,7 +64,7 @@ class Settings:
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     long_audio: str = "error"
     transcription_prompt: str = TRANSCRIPTION_PROMPT
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
     media: Media = field(default_factory=Media)
 
