@@ -27,7 +27,7 @@ CLIENT_GONE = 499  # nginx's status for it, in the log and the figures
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PAGE_FILES = {
     "/": ("page.html", "text/html"),

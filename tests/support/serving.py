@@ -3,7 +3,10 @@
 import base64
 import http.client
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,11 +26,9 @@ QUESTION = "What do you hear ?"
 
 
 @dataclass
-class LiveServer:
+class Address:
     """A server that listens on a port of this machine."""
 
-    server: Server
-    uvicorn: uvicorn.Server
     port: int
 
     @property
@@ -72,6 +73,14 @@ class LiveServer:
         )
         return status, json.loads(answer)
 
+
+@dataclass
+class LiveServer(Address):
+    """A server in a thread of this process."""
+
+    server: Server
+    uvicorn: uvicorn.Server
+
     def wait_until(self, running: int, queued: int, seconds: float = 10.0) -> float:
         """Wait until so many requests run and wait; the seconds that it took."""
         engine = self.server.engine
@@ -81,6 +90,14 @@ class LiveServer:
             assert waited < seconds, f"{engine.running} run and {engine.queued} wait"
             time.sleep(0.001)
         return time.perf_counter() - begun
+
+
+@dataclass
+class ServerProcess(Address):
+    """`ltbm serve` in a process of its own; `log` is what it has printed so far."""
+
+    process: subprocess.Popen
+    log: list[str]
 
 
 class SlowSession(Session):
@@ -113,11 +130,38 @@ def serving(
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         port = running.servers[0].sockets[0].getsockname()[1]
-        yield LiveServer(server, running, port)
+        yield LiveServer(port, server, running)
     finally:
         running.should_exit = True
         thread.join(timeout=30)
         server.close()
+
+
+@contextmanager
+def server_process(bundle: Path, *flags: str) -> Iterator[ServerProcess]:
+    """The command itself; at the end it gets SIGTERM and has to end in order."""
+    code = "import sys; from ltbm.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", str(bundle), "--port", "0", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log: list[str] = []
+    try:
+        yield ServerProcess(_announced_port(process, log), process, log)
+        process.terminate()
+        assert process.wait(timeout=30) == 0, "".join(log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _announced_port(process: subprocess.Popen, log: list[str]) -> int:
+    """The port in the line that says where it serves; what it prints is read on in a thread."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        log.append(line)
+        if match := re.search(r"http://[^/]+:(\d+)/", line):
+            threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True).start()
+            return int(match.group(1))
+    raise AssertionError("".join(log))
 
 
 def audio_part(path: Path) -> dict:
