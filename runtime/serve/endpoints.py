@@ -1,6 +1,7 @@
 """The endpoints that answer with the model: chat completions and transcriptions."""
 
 from ..answer import Answer
+from ..request import Request
 from .answers import (
     chat_completion,
     chat_usage,
@@ -23,23 +24,30 @@ async def chat_completions(server: Server, exchange: Exchange) -> None:
     """`POST /v1/chat/completions`."""
     with server.engine.admit(exchange.id) as job:
         body = await exchange.body(server.settings.limits)
-        fields = await server.loader.run(read_json, body, exchange.headers.get("content-type", ""))
+        wanted, request, _ = await server.loader.run(_read_chat, server, exchange, job, body)
         del body  # as large as the audio
-        request = read_chat(fields, server.settings)
-        del fields
-        await server.begin(job, request, request.audios)
-        if request.stream:
-            await _stream_chat(exchange, request, job)
+        job.submit(request, server.settings.limits.queue_seconds)
+        if wanted.stream:
+            await _stream_chat(exchange, wanted, job)
         else:
             answer = await job.finish()
             exchange.note = note_of(answer)
-            await exchange.send_json(chat_completion(exchange.id, request.model, answer))
+            await exchange.send_json(chat_completion(exchange.id, wanted.model, answer))
 
 
-async def _stream_chat(exchange: Exchange, request: ChatRequest, job: Job) -> None:
+def _read_chat(
+    server: Server, exchange: Exchange, job: Job, body: bytes
+) -> tuple[ChatRequest, Request, float]:
+    """In a thread of the loader: what is wanted, the request with its audio, and the seconds of that."""
+    fields = read_json(body, exchange.content_type)
+    wanted = read_chat(fields, server.settings)
+    return wanted, *server.prepare(job, wanted, wanted.audios)
+
+
+async def _stream_chat(exchange: Exchange, wanted: ChatRequest, job: Job) -> None:
     """Chunks as server-sent events; the first waits for a token, so that an error has its status."""
-    head = new_head("chat.completion.chunk", exchange.id, request.model)
-    if request.include_usage:
+    head = new_head("chat.completion.chunk", exchange.id, wanted.model)
+    if wanted.include_usage:
         head["usage"] = None
     delta = {"role": "assistant"}
     async for piece in job.pieces():
@@ -49,7 +57,7 @@ async def _stream_chat(exchange: Exchange, request: ChatRequest, job: Job) -> No
     exchange.note = note_of(answer)
     last = chunk(head, delta, answer.finish_reason) | {"ltbm": details(answer)}
     await exchange.send_event(last)
-    if request.include_usage:
+    if wanted.include_usage:
         await exchange.send_event(head | {"choices": [], "usage": chat_usage(answer)})
     await exchange.end_events(DONE)
 
@@ -58,17 +66,23 @@ async def transcriptions(server: Server, exchange: Exchange) -> None:
     """`POST /v1/audio/transcriptions`."""
     with server.engine.admit(exchange.id) as job:
         body = await exchange.body(server.settings.limits)
-        form = await server.loader.run(read_form, body, exchange.headers.get("content-type", ""))
+        wanted, request, seconds = await server.loader.run(_read_transcription, server, exchange, job, body)
         del body
-        request = read_transcription(form, server.settings)
-        del form
-        seconds = await server.begin(job, request, [request.audio])
-        if request.stream:
+        job.submit(request, server.settings.limits.queue_seconds)
+        if wanted.stream:
             await _stream_transcription(exchange, job)
         else:
             answer = await job.finish()
             exchange.note = note_of(answer)
-            await _send_transcription(exchange, request, answer, seconds)
+            await _send_transcription(exchange, wanted, answer, seconds)
+
+
+def _read_transcription(
+    server: Server, exchange: Exchange, job: Job, body: bytes
+) -> tuple[TranscriptionRequest, Request, float]:
+    """As `_read_chat`."""
+    wanted = read_transcription(read_form(body, exchange.content_type), server.settings)
+    return wanted, *server.prepare(job, wanted, [wanted.audio])
 
 
 async def _stream_transcription(exchange: Exchange, job: Job) -> None:
@@ -82,14 +96,14 @@ async def _stream_transcription(exchange: Exchange, job: Job) -> None:
 
 
 async def _send_transcription(
-    exchange: Exchange, request: TranscriptionRequest, answer: Answer, seconds: float
+    exchange: Exchange, wanted: TranscriptionRequest, answer: Answer, seconds: float
 ) -> None:
-    if request.response_format == "text":
+    if wanted.response_format == "text":
         await exchange.send(200, "text/plain; charset=utf-8", f"{answer.text}\n".encode())
         return
     body = {"text": answer.text}
-    if request.response_format == "verbose_json":
-        body = verbose(answer.text, seconds, request.language)
+    if wanted.response_format == "verbose_json":
+        body = verbose(answer.text, seconds, wanted.language)
     await exchange.send_json(body | {"usage": transcription_usage(answer), "ltbm": details(answer)})
 
 

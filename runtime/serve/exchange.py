@@ -36,17 +36,19 @@ class Exchange:
         self.path: str = scope["path"]
         self.path_parameters: dict[str, str] = scope.get("path_params", {})
         self.headers = Headers(scope=scope)
+        self.content_type = self.headers.get("content-type", "")
         self.status: int | None = None
         self.complete = False
         self.note = ""
         self._receive = receive
         self._send = send
         self._body_read = asyncio.Event()
+        self._watcher: asyncio.Future[None] | None = None
 
     async def until_gone(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; cancelled, and ClientGone raised, as soon as the client has gone."""
         task = asyncio.ensure_future(work)
-        watcher = asyncio.ensure_future(self._gone())
+        watcher = self._watcher = asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and not self.complete:
@@ -170,10 +172,18 @@ class Exchange:
         await self._deliver({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _deliver(self, message: Message) -> None:
+        timer = asyncio.get_running_loop().call_later(SEND_SECONDS, self._give_up)
         try:
-            await asyncio.wait_for(self._send(message), SEND_SECONDS)
-        except (asyncio.TimeoutError, OSError):
+            await self._send(message)
+        except OSError:
             raise ClientGone from None
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        """Count a client that does not read as gone."""
+        if self._watcher is not None:
+            self._watcher.cancel()
 
 
 def to_json(value: Any) -> bytes:

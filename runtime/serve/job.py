@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Job:
     """One request's place with the engine: a context manager that frees it.
 
-    left: its client has gone, or it has ended; written by the engine thread's lock alone
+    left: its client has gone, or it has ended; written under the engine thread's lock alone
+    told: a piece of the answer has come
     clock: from the arrival of the request
     """
 
@@ -24,10 +25,11 @@ class Job:
         self.id = id
         self.request: Request | None = None
         self.left = False
+        self.told = False
         self.clock = Clock()
         self._engine = engine
         self._loop = loop
-        self._started = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._events: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
         self._answer: Answer | None = None
         self._submit_time = 0.0
@@ -37,17 +39,19 @@ class Job:
         return self
 
     def __exit__(self, *_) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._engine.leave(self)
 
-    async def run(self, request: Request, queue_seconds: float) -> None:
-        """Wait for the turn of `request`; 429 where it does not come within `queue_seconds`."""
+    def submit(self, request: Request, queue_seconds: float) -> None:
+        """Let `request` wait for its turn; it fails with 429 where that does not come in `queue_seconds`."""
         self._submit_time = time.perf_counter()
         self._engine.submit(self, request)
-        try:
-            await asyncio.wait_for(self._started.wait(), queue_seconds)
-        except asyncio.TimeoutError:
-            if self._engine.leave_queue(self):
-                raise self._engine.waited_too_long() from None
+        self._timer = self._loop.call_later(queue_seconds, self._expire)
+
+    def _expire(self) -> None:
+        if self._engine.leave_queue(self):
+            self._events.put_nowait(self._engine.waited_too_long())
 
     async def pieces(self) -> AsyncIterator[str]:
         """The answer's text as it comes; raises what the request failed with."""
@@ -80,16 +84,8 @@ class Job:
         """In the engine thread: the request's turn has come."""
         self._start_time = time.perf_counter()
         self.clock.timings["queue"] = (self._start_time - self._submit_time) * 1e3
-        self._tell(self._started.set)
 
-    def push(self, piece: str) -> None:
-        """In the engine thread."""
-        self._tell(self._events.put_nowait, piece)
-
-    def end(self, outcome: Answer | Exception) -> None:
-        """In the engine thread."""
-        self._tell(self._events.put_nowait, outcome)
-
-    def _tell(self, callback, *arguments) -> None:
+    def tell(self, event: str | Answer | Exception) -> None:
+        """In the engine thread: a piece of the answer, the whole of it at its end, or what went wrong."""
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(callback, *arguments)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)

@@ -7,11 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..answer import Clock
-from ..bundle import AudioSpec
-from ..stages.segments import Audio, cut_segments, split_long
+from ..pipeline import Pipeline
+from ..stages.segments import Audio
 from .audio import decode_audio
-from .errors import ApiError, invalid
+from .errors import invalid
 from .media import AudioSource, read_source
 from .settings import Settings
 
@@ -22,8 +21,9 @@ Result = TypeVar("Result")
 class Loader:
     """Turns a request's audio sources into segments."""
 
-    def __init__(self, spec: AudioSpec, settings: Settings):
-        self._spec = spec
+    def __init__(self, pipeline: Pipeline, settings: Settings):
+        self._pipeline = pipeline
+        self._spec = pipeline.manifest.audio
         self._settings = settings
         self._pool = ThreadPoolExecutor(THREADS, "ltbm-load")
 
@@ -31,15 +31,11 @@ class Loader:
         """The result of `work` in one of the threads; a request that goes leaves their queue."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def load(self, sources: Sequence[AudioSource], clock: Clock) -> tuple[list[list[Audio]], float]:
-        """The audios of each source, and the seconds of all of them."""
-        with clock.stage("load"):
-            return await self.run(self._load, sources)
-
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, sources: Sequence[AudioSource]) -> tuple[list[list[Audio]], float]:
+    def load(self, sources: Sequence[AudioSource]) -> tuple[list[list[Audio]], float]:
+        """In one of the threads: the audios of each source, and the seconds of all of them."""
         audios: list[list[Audio]] = []
         left = self._settings.limits.audio_seconds
         for source in sources:
@@ -50,19 +46,13 @@ class Loader:
         return audios, self._settings.limits.audio_seconds - left
 
     def _cut(self, waveform: np.ndarray, param: str) -> list[Audio]:
-        spec = self._spec
-        segments = cut_segments(waveform, spec)
-        try:
-            return split_long(
-                segments, spec.max_segments, self._settings.long_audio, waveform, spec.segment_seconds
-            )
-        except ValueError:
-            raise self._unfit(len(waveform) / spec.sampling_rate, param) from None
-
-    def _unfit(self, seconds: float, param: str) -> ApiError:
+        seconds = len(waveform) / self._spec.sampling_rate
         longest = self._spec.segment_seconds * self._spec.max_segments
-        if seconds > longest:
-            return invalid(
-                param, f"{seconds:.1f} s of audio, the model takes {longest:g} s", "audio_too_long"
-            )
-        return invalid(param, f"{seconds:.3f} s of audio is too short for one audio token", "invalid_audio")
+        if seconds > longest and self._settings.long_audio == "error":
+            message = f"{seconds:.1f} s of audio; the model takes {longest:g} s"
+            raise invalid(param, message, "audio_too_long")
+        try:
+            return self._pipeline.segments(waveform, "segments")
+        except ValueError:
+            message = f"{seconds:.3f} s of audio is too short for one audio token"
+            raise invalid(param, message, "invalid_audio") from None

@@ -33,18 +33,19 @@ class Server:
         engine = EngineThread(open_session, settings.limits, metrics)
         session = engine.start()
         metrics.watch(engine)
-        return cls(settings, engine, Loader(session.manifest.audio, settings), metrics)
+        return cls(settings, engine, Loader(session.pipeline, settings), metrics)
 
     def close(self) -> None:
         """End every request, then the session."""
         self.loader.close()
         self.engine.close()
 
-    async def begin(
+    def prepare(
         self, job: Job, wanted: ChatRequest | TranscriptionRequest, sources: Sequence[AudioSource]
-    ) -> float:
-        """Read the request's audio and wait for its turn; the seconds of its audio."""
-        audios, seconds = await self.loader.load(sources, job.clock)
+    ) -> tuple[Request, float]:
+        """The request with its audio read, and the seconds of that; to be called off the event loop."""
+        with job.clock.stage("load"):
+            audios, seconds = self.loader.load(sources)
         request = Request(
             turns=with_audios(wanted.turns, audios),
             audios=[audio for parts in audios for audio in parts],
@@ -53,8 +54,7 @@ class Server:
             sampling=wanted.sampling,
             stop=wanted.stop,
         )
-        await job.run(request, self.settings.limits.queue_seconds)
-        return seconds
+        return request, seconds
 
 
 def with_audios(turns: Sequence[Turn], audios: Sequence[list[Audio]]) -> list[Turn]:
