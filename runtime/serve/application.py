@@ -23,6 +23,7 @@ from .openapi import document
 from .server import Server
 
 log = logging.getLogger("ltbm.serve")
+TOO_SLOW = 408  # of which no more is waited for
 CLIENT_GONE = 499  # nginx's status for it, in the log and the figures
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_POLICY = (
@@ -89,7 +90,8 @@ class Endpoint:
             await exchange.until_gone(self._handler(self._server, exchange))
         except ApiError as error:
             exchange.note = f"param={error.param} {error.message}"
-            await exchange.drain(self._server.settings.limits)
+            if error.status != TOO_SLOW:
+                await exchange.drain(self._server.settings.limits)
             await exchange.send_error(error)
         except MemoryError:
             log.exception("request %s", exchange.id)

@@ -15,7 +15,7 @@ from .settings import Limits
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
-DRAIN_SECONDS = 5.0  # for the rest of a body that is refused
+DRAIN_SECONDS = 2.0  # for the rest of a body that is refused
 SEND_SECONDS = 60.0  # that a client may leave an answer unread before it counts as gone
 
 
