@@ -101,11 +101,13 @@ class ServerProcess(Address):
 
 
 class SlowSession(Session):
-    """A session whose tokens take their time."""
+    """A session whose tokens take their time, and which counts its requests."""
 
     seconds = 0.05  # a token
+    requests = 0
 
     def respond(self, request, clock):
+        SlowSession.requests += 1
         pieces = super().respond(request, clock)
         while True:
             try:

@@ -66,6 +66,7 @@ def test_a_queued_client_that_goes_leaves_the_running_one_alone(slow, clips):
         with slow.client() as client:
             answers.append(client.chat.completions.create(**request(clips[1])))
 
+    before = SlowSession.requests
     running = threading.Thread(target=ask)
     running.start()
     slow.wait_until(running=1, queued=0)
@@ -74,6 +75,8 @@ def test_a_queued_client_that_goes_leaves_the_running_one_alone(slow, clips):
     queued.close()
     assert slow.wait_until(running=1, queued=0) < FREED_SECONDS
     running.join()
+    slow.wait_until(running=0, queued=0)
+    assert SlowSession.requests == before + 1, "the one that went was answered all the same"
     with slow.client() as client:
         again = client.chat.completions.create(**request(clips[1]))
     assert answers[0].choices[0] == again.choices[0]
