@@ -72,7 +72,7 @@ class EngineThread:
             if not self.ready:
                 raise ApiError(503, "the server is ending", code="not_ready", headers={"retry-after": "5"})
             if len(self._admitted) > self._limits.queued:
-                raise too_busy(f"{self._limits.queued} requests wait already", self._retry_seconds())
+                raise too_busy(f"the queue of {self._limits.queued} is full", self._retry_seconds())
             self._admitted.add(job)
         return job
 

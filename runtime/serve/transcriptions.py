@@ -58,7 +58,7 @@ def read_transcription(form: Form, settings: Settings) -> TranscriptionRequest:
     if "file" not in form.files:
         raise invalid("file", "the form has no file named file", "missing_required_parameter")
     language = _read_language(fields)
-    prompt = fields.text("prompt") or _question(settings.transcription_prompt, language)
+    prompt = _question(fields.text("prompt") or settings.transcription_prompt, language)
     stream = fields.flag("stream")
     response_format = fields.choice("response_format", RESPONSE_FORMATS, "json")
     if stream and response_format != "json":
@@ -81,10 +81,6 @@ def _read_language(fields: Fields) -> str:
     language = fields.text("language")
     if language and not LANGUAGE.fullmatch(language):
         raise fields.wrong("language", "a language's code, such as en")
-    if language and fields.text("prompt"):
-        raise invalid(
-            "language", "a prompt takes the place of the question that names the language: give one"
-        )
     return language
 
 

@@ -136,6 +136,21 @@ def test_the_encoder_is_left_in_the_middle(demo, clips, make_clip, tmp_path):
         assert after.choices == again.choices
 
 
+def test_an_engine_that_cannot_be_interrupted_is_left_after_its_token(demo, clips):
+    class Uninterruptible(SlowSession):
+        @classmethod
+        def open(cls, path):
+            session = super().open(path)
+            session.pipeline.engines.interrupt = lambda now: None
+            return session
+
+    with serving(demo, session=Uninterruptible) as server:
+        connection = server.post_raw(request(clips[0], stream=True))
+        server.wait_until(running=1, queued=0)
+        connection.close()
+        assert server.wait_until(running=0, queued=0) < FREED_SECONDS / 2
+
+
 def test_no_task_is_left(slow):
     deadline = time.monotonic() + 5
     while tasks := slow.uvicorn.server_state.tasks:

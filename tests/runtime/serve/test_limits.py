@@ -54,7 +54,7 @@ def test_a_full_queue_is_429_with_retry_after(tight, clips):
     first = occupy(tight, clips[0])
     waiting = tight.post_raw(request(clips[0]))
     tight.wait_until(running=1, queued=1)
-    with tight.client() as client, pytest.raises(openai.RateLimitError) as caught:
+    with tight.client() as client, pytest.raises(openai.RateLimitError, match="queue of 1 is full") as caught:
         client.chat.completions.create(**request(clips[0]))
     assert int(caught.value.response.headers["retry-after"]) >= 1 and caught.value.code == "queue_full"
     first.close()

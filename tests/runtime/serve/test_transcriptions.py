@@ -40,6 +40,18 @@ def test_a_stream(client, clips):
     assert "".join(pieces) == events[-1].text and len(pieces) > 5
 
 
+def test_a_prompt_takes_the_place_of_the_question_and_a_language_adds_to_it(client, library, clips):
+    def tokens(question):
+        return len(library.generate(clips[0], question, "full", max_new_tokens=1).prompt_token_ids)
+
+    for fields, asked in (
+        ({"prompt": "how often ?"}, "how often ?"),
+        ({"language": "en"}, f"{TRANSCRIPTION_PROMPT} The language is en."),
+        ({"language": "en", "prompt": "how often ?"}, "how often ? The language is en."),
+    ):
+        assert transcribe(client, clips[0], **fields).usage.input_tokens == tokens(asked)
+
+
 def test_the_level_and_sampling_as_form_fields(client, library, clips):
     answer = transcribe(client, clips[0], temperature=0, extra_body={"audio_tokens": 20, "window": "global"})
     assert answer.usage.input_token_details.audio_tokens == 20 and answer.ltbm["level"] == "tokens20"
@@ -57,7 +69,6 @@ def test_the_level_and_sampling_as_form_fields(client, library, clips):
         ({"response_format": "srt"}, "response_format"),
         ({"response_format": "text", "stream": True}, "response_format"),
         ({"language": "the king's English"}, "language"),
-        ({"language": "en", "prompt": "hm"}, "language"),
         ({"temperature": 9}, "temperature"),
         ({"chunking_strategy": "auto"}, "chunking_strategy"),
     ],
