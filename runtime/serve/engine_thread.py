@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..answer import Answer, AnswerStream
+from ..pipeline import PromptTooLong
 from ..request import Request
 from ..session import Session
 from .errors import ApiError, invalid, too_busy
@@ -198,8 +199,10 @@ def check_prompt(session: Session, request: Request, limits: Limits) -> None:
         layout = session.pipeline.lay_out(
             request.turns, request.audios, request.level, request.max_new_tokens
         )
-    except ValueError as error:
+    except PromptTooLong as error:
         raise _too_many(str(error)) from None
+    except ValueError as error:  # of the chat template
+        raise invalid("messages", str(error), "invalid_prompt") from None
     if limits.prompt_tokens is not None and layout.length > limits.prompt_tokens:
         raise _too_many(f"the prompt has {layout.length} tokens, at most {limits.prompt_tokens} are taken")
 

@@ -212,6 +212,15 @@ def test_a_wrong_message_is_named(live, messages, param):
     assert (status, error["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    "text,code", [("say <|AUDIO|>", "invalid_prompt"), ("how often ? " * 10_000, "context_length_exceeded")]
+)
+def test_a_prompt_that_is_too_long_has_a_code_of_its_own(client, text, code):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, [{"role": "user", "content": text}])
+    assert caught.value.code == code
+
+
 def audio_message(**audio):
     return [{"role": "user", "content": [{"type": "input_audio", "input_audio": audio}]}]
 

@@ -12,7 +12,6 @@ from ltbm.runtime.serve.sampling_fields import SAMPLING_FIELDS
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra test)")
 from hypothesis import HealthCheck, given, settings  # noqa: E402  comes with it
 from hypothesis.errors import Unsatisfiable  # noqa: E402
-from schemathesis import GenerationMode  # noqa: E402
 
 EXAMPLES = 200  # of each operation
 OPERATIONS = 7
@@ -25,7 +24,7 @@ def test_no_request_is_answered_with_a_500(live):
     assert len(operations) == OPERATIONS
     statuses = Counter()
     for operation in operations:
-        for mode in GenerationMode:
+        for mode in schemathesis.GenerationMode:
             call_with_made_up_requests(operation, mode, statuses)
     print(dict(statuses))
     assert {(path, 400) for path in MODEL_PATHS} <= set(statuses)
