@@ -104,6 +104,17 @@ def test_a_conversation_reuses_the_kv_cache(client, library, clips):
     assert second.choices[0].message.content == conversation.ask("how often ?").text
 
 
+def test_audio_of_several_messages_stays_in_order(client, library, clips):
+    conversation = library.converse()
+    first = conversation.ask(QUESTION, clips[0]).text
+    second = conversation.ask(QUESTION, clips[1])
+    messages = [*question(clips[0]), {"role": "assistant", "content": first}, *question(clips[1])]
+    answer = ask(client, messages)
+    assert answer.choices[0].message.content == second.text
+    swapped = [*question(clips[1]), {"role": "assistant", "content": first}, *question(clips[0])]
+    assert ask(client, swapped).choices[0].message.content != second.text
+
+
 def test_audio_by_a_data_address(client, clips):
     data = base64.b64encode(clips[0].read_bytes()).decode()
     part = {"type": "audio_url", "audio_url": {"url": f"data:audio/flac;base64,{data}"}}

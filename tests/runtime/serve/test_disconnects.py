@@ -72,6 +72,7 @@ def test_a_queued_client_that_goes_leaves_the_running_one_alone(slow, clips):
     slow.wait_until(running=1, queued=0)
     queued = slow.post_raw(request(clips[0]))
     slow.wait_until(running=1, queued=1)
+    time.sleep(0.2)  # until its audio is read and it waits for the engine
     queued.close()
     assert slow.wait_until(running=1, queued=0) < FREED_SECONDS
     running.join()
