@@ -50,16 +50,16 @@ def occupy(server, clip):
     return connection
 
 
-def test_a_full_queue_is_429_with_retry_after(tight, clips):
-    first = occupy(tight, clips[0])
-    waiting = tight.post_raw(request(clips[0]))
-    tight.wait_until(running=1, queued=1)
-    with tight.client() as client, pytest.raises(openai.RateLimitError, match="queue of 1 is full") as caught:
-        client.chat.completions.create(**request(clips[0]))
-    assert int(caught.value.response.headers["retry-after"]) >= 1 and caught.value.code == "queue_full"
-    first.close()
-    waiting.close()
-    tight.wait_until(running=0, queued=0)
+def test_a_full_queue_is_429_with_retry_after(demo, clips):
+    with serving(demo, Settings(limits=Limits(queued=1)), SlowSession) as server, server.client() as client:
+        first = occupy(server, clips[0])
+        waiting = server.post_raw(request(clips[0]))
+        server.wait_until(running=1, queued=1)
+        with pytest.raises(openai.RateLimitError, match="queue of 1 is full") as caught:
+            client.chat.completions.create(**request(clips[0]))
+        assert int(caught.value.response.headers["retry-after"]) >= 1 and caught.value.code == "queue_full"
+        first.close()
+        waiting.close()
 
 
 def test_a_long_wait_is_429_with_retry_after(tight, clips):
@@ -162,14 +162,20 @@ def test_a_header_that_promises_less_than_there_is(tight):
 
 @pytest.mark.parametrize(
     "name,data",
-    [("a.wav", b""), ("a.wav", b"RIFF"), ("a.webm", b"\x1aE\xdf\xa3" * 20), ("a.m4a", b"\0\0\0 ftypM4A ")],
+    [("a.wav", b"RIFF"), ("a.webm", b"\x1aE\xdf\xa3" * 20), ("a.m4a", b"\0\0\0 ftypM4A ")],
 )
 def test_what_is_not_audio_names_what_is(tight, name, data):
     with (
         tight.client() as client,
-        pytest.raises(openai.BadRequestError, match="WAV, FLAC, OGG/Opus and MP3") as caught,
+        pytest.raises(openai.BadRequestError, match="WAV, FLAC, OGG.* and MP3") as caught,
     ):
         client.audio.transcriptions.create(model="ltbm", file=(name, data))
+    assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
+
+
+def test_an_empty_file(tight):
+    with tight.client() as client, pytest.raises(openai.BadRequestError) as caught:
+        client.audio.transcriptions.create(model="ltbm", file=("a.wav", b""))
     assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
 
 
