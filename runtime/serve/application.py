@@ -116,8 +116,13 @@ class Endpoint:
             self._path,
             status,
             milliseconds,
-            exchange.note.replace("\n", " "),
+            one_line(exchange.note),
         )
+
+
+def one_line(text: str) -> str:
+    """A note as the log has it: what a client wrote can neither break the line nor colour a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 async def models(server: Server, exchange: Exchange) -> None:

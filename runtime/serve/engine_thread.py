@@ -149,9 +149,7 @@ class EngineThread:
         outcome: Answer | Exception | None = None
         try:
             outcome = self._answer(session, job)
-        except ApiError as error:
-            outcome = error
-        except Exception as error:  # the thread goes on with the next request
+        except Exception as error:  # the request's own; the thread goes on with the next
             outcome = error
         finally:
             self._finish(session, job)

@@ -1,4 +1,4 @@
-// The page at /: a sound is recorded or chosen, turned into WAV here, asked about, and the answer shown as it comes.
+// The page at /: a sound is recorded or chosen, turned into WAV here and asked about.
 "use strict";
 
 const RATE = 16000; // Hz, the model's own
@@ -22,7 +22,8 @@ async function listLevels() {
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.error.message);
   const names = body.data.map((model) => model.id);
-  part("level").replaceChildren(...names.map((name) => new Option(name.split(":")[1] || "as the server is set", name)));
+  const options = names.map((name) => new Option(name.split(":")[1] || "as the server is set", name));
+  part("level").replaceChildren(...options);
 }
 
 // Whatever the browser can play becomes mono samples at the model's rate.
@@ -40,7 +41,9 @@ async function readSound(blob) {
 
 function wavOf(samples) {
   const bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));
-  const text = (at, word) => [...word].forEach((letter, index) => bytes.setUint8(at + index, letter.charCodeAt(0)));
+  const text = (at, word) => {
+    for (let index = 0; index < word.length; index++) bytes.setUint8(at + index, word.charCodeAt(index));
+  };
   text(0, "RIFF");
   bytes.setUint32(4, 36 + 2 * samples.length, true);
   text(8, "WAVEfmt ");
@@ -175,7 +178,9 @@ function showFigures(figures) {
 }
 
 part("record").addEventListener("pointerdown", startRecording);
-for (const end of ["pointerup", "pointerleave", "pointercancel"]) part("record").addEventListener(end, stopRecording);
+for (const end of ["pointerup", "pointerleave", "pointercancel"]) {
+  part("record").addEventListener(end, stopRecording);
+}
 part("file").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
 part("key").addEventListener("change", () => listLevels().then(() => show(), show));
 part("ask").addEventListener("click", ask);

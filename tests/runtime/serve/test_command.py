@@ -3,6 +3,7 @@
 import re
 import signal
 
+import openai
 import pytest
 
 from ltbm.runtime.cli import build_parser, main
@@ -24,8 +25,11 @@ def test_the_command_from_start_to_end(demo, clips):
         with server.client() as client:
             answer = client.chat.completions.create(model="ears", messages=question(clips[0]))
         assert answer.ltbm["level"] == "keep25"
-        assert client.models is not None and answer.model == "ears"
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(model="ears", messages=[], extra_body={"a\n\x1b[31mb": 1})
+        assert answer.model == "ears"
     log = "".join(server.log)
+    assert "\x1b" not in log and "a  [31mb is not a field" in log
     assert "without a key" in log and "Traceback" not in log
     line = re.search(r"id=[0-9a-f]{32} POST /v1/chat/completions 200 .*", log).group()
     for figure in ("level=keep25", "audio_tokens=119->30", "prompt_tokens=45", "ttft_ms=", "total_ms="):
