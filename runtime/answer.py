@@ -35,7 +35,7 @@ class Answer:
     attention: str
     applied: bool
     reason: str
-    finish_reason: str  # "stop": an end token came; "length": max_new_tokens did
+    finish_reason: str  # "stop": an end token or a stop string came; "length": max_new_tokens did
     reused_tokens: int
     kv_bytes: int
     kv_allocated_bytes: int

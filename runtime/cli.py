@@ -94,8 +94,9 @@ def _command_modules() -> tuple:
     from ..profiles.quality import commands as quality
     from . import commands as runtime
     from .listen import commands as listen
+    from .serve import commands as serve
 
-    return runtime, listen, export, build_commands, latency, quality, budgets, benchmarks, demo
+    return runtime, listen, serve, export, build_commands, latency, quality, budgets, benchmarks, demo
 
 
 class VersionAction(argparse.Action):

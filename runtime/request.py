@@ -17,6 +17,7 @@ class Request:
 
     turns: the conversation, the question last; audios: those of all turns, in order
     max_new_tokens: tokens of the longest answer
+    stop: strings before the first of which the answer ends
     """
 
     turns: Sequence[Turn]
@@ -24,6 +25,7 @@ class Request:
     level: Level | Budget
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     sampling: Sampling = GREEDY
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.max_new_tokens < 1:

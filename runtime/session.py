@@ -27,6 +27,7 @@ from .stages.layout import Layout
 from .stages.merge import MergedAudio
 from .stages.segments import Audio
 from .stages.splice import Prefix
+from .stop_strings import StopStrings
 
 
 class Session:
@@ -197,9 +198,10 @@ class Session:
             reading = reading_of(layout, request.audios, by_content=self.reuse)
             keys = reading.token_keys()
         prefix = self._prefix(reading, keys, request.max_new_tokens, clock)
-        token_ids, text, step_ms = yield from self._decode(request, layout, prefix, keys, clock)
+        stop = StopStrings(request.stop)
+        token_ids, step_ms = yield from self._decode(request, layout, prefix, keys, stop, clock)
         reused = len(keys) - len(prefix)
-        return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
+        return self._answer(layout, request, token_ids, stop, reused, clock, step_ms)
 
     def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
         """Bring a prompt up to the end of its last audio into the KV cache, ahead of the question about it.
@@ -238,9 +240,15 @@ class Session:
         return reused
 
     def _decode(
-        self, request: Request, layout: Layout, prefix: Prefix, keys: list[Hashable], clock: Clock
-    ) -> Generator[str, None, tuple[list[int], str, list[float]]]:
-        """Prefill and decode: yields text, returns (token ids, whole text, milliseconds of each step)."""
+        self,
+        request: Request,
+        layout: Layout,
+        prefix: Prefix,
+        keys: list[Hashable],
+        stop: StopStrings,
+        clock: Clock,
+    ) -> Generator[str, None, tuple[list[int], list[float]]]:
+        """Prefill and decode: yields text through `stop`, returns (token ids, milliseconds of each step)."""
         sampler = Sampler(request.sampling, np.array(layout.token_ids))
         text_stream = TextStream(self.pipeline.prompter)
         with clock.stage("prefill"):
@@ -255,20 +263,20 @@ class Session:
             )
             token_ids = next(steps)
         clock.mark("ttft")
-        yield text_stream.push(token_ids[0])
+        yield stop.push(text_stream.push(token_ids[0]))
         step_ms = []
         with suppress(StopIteration):
-            while True:
+            while not stop.met:
                 begin = time.perf_counter()
                 (token,) = next(steps)
                 step_ms.append((time.perf_counter() - begin) * 1e3)
                 token_ids.append(token)
-                yield text_stream.push(token)
+                yield stop.push(text_stream.push(token))
         text = self.pipeline.prompter.decode(token_ids)
         clock.timings["decode"] = sum(step_ms)
         clock.mark("total")
-        yield text_stream.finish(text)
-        return token_ids, text, step_ms
+        yield stop.push(text_stream.finish(text)) + stop.finish()
+        return token_ids, step_ms
 
     def _new_context(self) -> Context:
         pipeline = self.pipeline
@@ -286,7 +294,7 @@ class Session:
         layout: Layout,
         request: Request,
         token_ids: list[int],
-        text: str,
+        stop: StopStrings,
         reused: int,
         clock: Clock,
         step_ms: list[float],
@@ -294,9 +302,9 @@ class Session:
         level = layout.level
         context = self._context
         assert context is not None, "prefill made it"
-        ended = token_ids[-1] in self.manifest.prompt.eos_token_ids
+        ended = stop.met or token_ids[-1] in self.manifest.prompt.eos_token_ids
         return Answer(
-            text=text,
+            text=stop.text,
             token_ids=token_ids,
             prompt_token_ids=layout.token_ids,
             tokens_in=layout.tokens_in,

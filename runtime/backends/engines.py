@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from ..bundle import Bundle, Manifest
 from ..engine import Engine
@@ -11,6 +12,13 @@ from .shape_ranges import Limits, OptimisationProfile, optimisation_profiles
 
 AUDIO_STAGES = ("encoder", "merge")
 LLM_STAGES = ("decoder",)
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An engine whose runs another thread can end."""
+
+    def interrupt(self, now: bool) -> None: ...
 
 
 class Engines:
@@ -40,6 +48,15 @@ class Engines:
                 self._close(AUDIO_STAGES if stage in LLM_STAGES else LLM_STAGES)
             self._engines[stage] = self._open_stage(stage, self._files[stage])
         return self._engines[stage]
+
+    def interrupt(self, now: bool) -> None:
+        """Let every run fail from now on, also one that another thread is in, until called with False.
+
+        An engine that cannot stop within a run (TensorRT's) ends it.
+        """
+        for engine in list(self._engines.values()):
+            if isinstance(engine, Interruptible):
+                engine.interrupt(now)
 
     def close(self) -> None:
         self._close(AUDIO_STAGES + LLM_STAGES)

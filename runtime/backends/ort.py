@@ -65,6 +65,10 @@ class OrtEngine:
         check_arrays(self.inputs | self.outputs, arrays)
         return OrtBinding(self._open(), self._run_options, self.inputs, arrays)
 
+    def interrupt(self, now: bool) -> None:
+        """Let a run that another thread is in fail at its next node, and every one after it, until False."""
+        self._run_options.terminate = now
+
     def close(self) -> None:
         self._session = None
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "onnx", "optimum", "scipy", "safetensors", "matplotlib")
+SERVER = ("starlette", "uvicorn", "python_multipart", "prometheus_client", "asyncio")
+HEAVY = ("torch", "transformers", "onnx", "optimum", "scipy", "safetensors", "matplotlib", *SERVER)
 
 
 def loaded_after(code: str) -> list[str]:
