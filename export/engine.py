@@ -25,13 +25,17 @@ from ..runtime.backends.flavours import FIXED_CAPACITY
 from ..runtime.backends.shape_ranges import Limits, optimisation_profiles
 from ..runtime.backends.trt_library import TENSORRT, TENSORRT_RTX, TensorRTLibrary, load_library
 from ..runtime.bundle import Bundle
-from ..runtime.machine import Machine, find_gpu, find_memory
-from .newer_tensorrt import dotted, known_capabilities, undotted
+from ..runtime.machine import Machine, find_gpu, find_memory, free_disk
+from .newer_tensorrt import dotted, undotted
 from .tensorrt_builder import FOR_TENSORRT, BuildJob, Progress, build_plan
 
 # what a build has been seen to take of a graph's weights in host memory, and then the plan
 HOST_TIMES_WEIGHTS = 3
 WORKSPACE_GIB = 1.0
+COMPILED_ON_LOAD = (
+    "the first load on a GPU compiles the engines' kernels for it, which takes a while; they are kept beside "
+    "the engines for the next"
+)
 
 
 def to_stderr(line: str) -> None:
@@ -64,7 +68,9 @@ def build_engines(
     stages = _check_stages(stages, target)
     precision = bundle.manifest.precision
     if precision.for_onnxruntime:
-        raise ValueError(f"TensorRT does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}")
+        raise ValueError(
+            f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
+        )
     limits = Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
@@ -75,6 +81,7 @@ def build_engines(
             if not refresh and folder and stage in folder.stages and not _damaged(folder, stage):
                 progress(f"{stage}: is there ({folder.path.name}); --refresh builds it again")
                 continue
+            check_disk(bundle, stage)
             check_memory(bundle, stage, workspace_gib, on_gpu=not library.is_rtx)
             folder = _build_stage(bundle, library, key, stage, workspace_gib, progress)
     finally:
@@ -83,6 +90,8 @@ def build_engines(
         for name in remove_stale(bundle, target):
             progress(f"removed the stale engines {name}")
     assert folder is not None, "there is a stage, and it was built or found whole"
+    if library.is_rtx:
+        progress(COMPILED_ON_LOAD)
     return folder
 
 
@@ -109,13 +118,13 @@ def _target(library: TensorRTLibrary, capabilities: Sequence[str] | None) -> Tar
                 "TensorRT builds on the GPU that runs the engine: --gpu is for --backend tensorrt-rtx"
             )
         return this_target()
-    known = known_capabilities(library)
+    known = library.capabilities
     wanted = [name.upper() for name in capabilities or known]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ValueError(
             f"TensorRT-RTX {library.version} does not know {', '.join(unknown).lower()}; it builds for "
-            f"{', '.join(known).lower()}"
+            f"{', '.join(known).lower()} (compute capability 8.6 is sm86)"
         )
     ordered = sorted(set(wanted), key=known.index)
     return Target(library.version, ", ".join(map(dotted, ordered)), "", "", library.name)
@@ -128,8 +137,19 @@ def _damaged(folder: EngineFolder, stage: str) -> bool:
 def _explain_others(bundle: Bundle, target: Target, progress: Progress) -> None:
     for folder in stored(bundle):
         why = differences(folder, bundle, target)
-        if why:
+        if why and folder.key.target.backend == target.backend:
             progress(f"engines {folder.path.name} are not for this machine and bundle: {', '.join(why)}")
+
+
+def check_disk(bundle: Bundle, stage: str) -> None:
+    """OSError, before the build, if the engine would not fit beside the bundle."""
+    needed = bundle.manifest.files[f"{stage}.weights"].size
+    free = free_disk(bundle.path)
+    if needed > free:
+        raise OSError(
+            f"the {stage} engine takes about {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free "
+            f"under {bundle.path}: free some, or copy the bundle to a larger disk"
+        )
 
 
 def check_memory(

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from ..runtime.backends.trt_library import TensorRTLibrary
-
 
 def allow_decomposed_attention(trt, network) -> None:
     """Attention without a kernel of its own, as in float32, is taken apart instead of refused.
@@ -26,13 +24,8 @@ def set_capabilities(trt, config, capabilities: Sequence[str]) -> None:
         return
     config.num_compute_capabilities = len(capabilities)
     for index, name in enumerate(capabilities):
-        config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
-
-
-def known_capabilities(library: TensorRTLibrary) -> list[str]:
-    """SM75, SM80, ..., as this TensorRT-RTX names them, the oldest first."""
-    names = [name for name in library.trt.ComputeCapability.__members__ if name.startswith("SM")]
-    return sorted(names, key=lambda name: int(name.removeprefix("SM")))
+        if not config.set_compute_capability(trt.ComputeCapability.__members__[name], index):
+            raise RuntimeError(f"TensorRT-RTX refused to build for {name.lower()}")
 
 
 def dotted(capability: str) -> str:

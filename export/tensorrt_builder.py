@@ -74,7 +74,7 @@ def build_plan(library: TensorRTLibrary, job: BuildJob, progress: Progress) -> A
     with _timing_cache(config, job.timings, progress):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise RuntimeError(f"TensorRT built no {job.stage} engine{library.logger.take_errors()}")
+        raise RuntimeError(f"{library.product} built no {job.stage} engine{library.logger.take_errors()}")
     return plan
 
 
@@ -97,7 +97,7 @@ def _parse(library: TensorRTLibrary, network, job: BuildJob) -> None:
         return
     errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     raise ValueError(
-        f"TensorRT does not take {job.graph.name}: {'; '.join(errors)}{library.logger.take_errors()}"
+        f"{library.product} does not take {job.graph.name}: {'; '.join(errors)}{library.logger.take_errors()}"
     )
 
 
@@ -118,7 +118,8 @@ def _add_profile(library: TensorRTLibrary, builder, config, description: Optimis
         profile.set_shape_input(name, least, usual, most)
     if config.add_optimization_profile(profile) < 0:
         raise RuntimeError(
-            f"TensorRT refused the optimisation profile {description.name}{library.logger.take_errors()}"
+            f"{library.product} refused the optimisation profile {description.name}"
+            f"{library.logger.take_errors()}"
         )
 
 

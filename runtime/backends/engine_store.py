@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
 from ..files import file_sha256, write_whole
 from .flavours import FIXED_CAPACITY, tensorrt_flavour
 from .shape_ranges import Limits, OptimisationProfile
-from .trt_library import PRODUCTS, TENSORRT, TENSORRT_RTX, load_library
+from .trt_library import PRODUCTS, TENSORRT, TENSORRT_RTX, TensorRTLibrary, build_command, load_library
+
+if TYPE_CHECKING:
+    from ..machine import Gpu
 
 FOLDER = "engines"  # of a bundle
 RECORD = "engines.json"
@@ -106,7 +109,12 @@ class EngineFolder:
 
     def damage(self) -> list[str]:
         """What is missing or cut, in words."""
-        words = [f"no {stage} engine" for stage in self.key.target.stages if stage not in self.stages]
+        stages = self.key.target.stages
+        return [f"no {stage} engine" for stage in stages if stage not in self.stages] + self.lost_files()
+
+    def lost_files(self) -> list[str]:
+        """Engines that were built and are gone or cut, in words."""
+        words = []
         for stage, record in self.stages.items():
             file = self.file(stage)
             if not file.is_file() or file.stat().st_size != record.size:
@@ -147,9 +155,20 @@ def this_target(backend: str = TENSORRT) -> Target:
             "`ltbm doctor` says more"
         )
     if tensorrt.is_rtx:
+        _check_known(tensorrt, gpu)
         return Target(tensorrt.version, gpu.compute_capability, "", "", backend)
     plugin = file_sha256(library.require_tensorrt_library())
     return Target(tensorrt.version, gpu.compute_capability, gpu.name, plugin)
+
+
+def _check_known(tensorrt: TensorRTLibrary, gpu: "Gpu") -> None:
+    """RuntimeError if this TensorRT-RTX does not run on the GPU."""
+    known = tensorrt.capabilities
+    if f"SM{gpu.architecture}" not in known:
+        raise RuntimeError(
+            f"{tensorrt.product} {tensorrt.version} does not know {gpu.name} (sm{gpu.architecture}); "
+            f"it knows {', '.join(known).lower()}. Take --backend tensorrt"
+        )
 
 
 def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
@@ -161,9 +180,7 @@ def find_engines(bundle: Bundle, target: Target) -> EngineFolder:
             return folder
         refused.append(f"{folder.path.name}: {', '.join(reasons)}")
     refused += [f"{path.name}: {reason}" for path, reason in unreadable(bundle).items()]
-    build = f"ltbm build {bundle.path}"
-    if target.backend != TENSORRT:
-        build += f" --backend {target.backend}"
+    build = build_command(target.backend, bundle.path)
     message = f"no {PRODUCTS[target.backend]} engines of {bundle.path} for this machine: run `{build}"
     message += f" --refresh`. Not loaded are {'; '.join(refused)}" if refused else "`"
     raise FileNotFoundError(message)
@@ -176,6 +193,8 @@ def unusable(folder: EngineFolder, bundle: Bundle, target: Target) -> list[str]:
 
 def differences(folder: EngineFolder, bundle: Bundle, target: Target) -> list[str]:
     """What `folder` was built for that is not so here, in words."""
+    if folder.key.target.backend != target.backend:
+        return [f"built for --backend {folder.key.target.backend}"]
     here = _flat(Key.of(bundle, target, folder.key.limits))
     there = _flat(folder.key)
     words = []
@@ -189,7 +208,7 @@ def _is_one_of(name: str, value: str, built: str | None, target: Target) -> bool
     """Whether a TensorRT-RTX engine was built for this machine's compute capability among others."""
     if target.backend != TENSORRT_RTX or name != "compute capability":
         return False
-    return value in (built or "").split(", ")
+    return set(value.split(", ")) <= set((built or "").split(", "))
 
 
 def stored(bundle: Bundle) -> Iterator[EngineFolder]:
@@ -222,7 +241,13 @@ def store(
     path = bundle.path / FOLDER / key.digest
     path.mkdir(parents=True, exist_ok=True)
     file = path / f"{stage}.engine"
-    write_whole(file, plan)
+    try:
+        write_whole(file, plan)
+    except OSError as error:
+        needed = f"it takes {len(plan) / 2**20:,.0f} MiB"
+        raise OSError(
+            f"{file} was not written ({error}): {needed}; free them there and build again"
+        ) from None
     former = _read(path / RECORD)
     stages = dict(former.stages) if isinstance(former, EngineFolder) else {}
     stages[stage] = StageRecord(file_sha256(file), file.stat().st_size, seconds, tuple(profiles))
@@ -233,14 +258,22 @@ def store(
 
 
 def remove_stale(bundle: Bundle, target: Target) -> list[str]:
-    """Delete the folders that this GPU built and can no longer load, not those of other GPUs; their names."""
+    """Delete the folders for the same GPU or capabilities that can no longer be loaded; their names."""
     removed = []
     for folder in stored(bundle):
-        theirs = folder.key.target
-        if (theirs.backend, theirs.gpu) == (target.backend, target.gpu) and unusable(folder, bundle, target):
+        if not _same_device(folder.key.target, target):
+            continue
+        if differences(folder, bundle, target) or folder.lost_files():
             shutil.rmtree(folder.path)
             removed.append(folder.path.name)
     return removed
+
+
+def _same_device(one: Target, other: Target) -> bool:
+    """Engines of TensorRT-RTX are of no GPU, but of capabilities."""
+    if one.backend == TENSORRT_RTX:
+        return (one.backend, one.compute_capability) == (other.backend, other.compute_capability)
+    return (one.backend, one.gpu) == (other.backend, other.gpu)
 
 
 def _records(bundle: Bundle) -> list[Path]:

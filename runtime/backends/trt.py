@@ -13,7 +13,7 @@ from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from .cuda import CudaArray, Graph, Stream
 from .kernel_cache import KernelCache
-from .trt_library import TensorRTLibrary
+from .trt_library import TensorRTLibrary, build_command
 
 NUMPY_TYPES = {
     "FLOAT": np.float32,
@@ -46,15 +46,18 @@ class LoadedEngine:
 
 
 class TensorRTEngine:
-    """An engine that `ltbm build` wrote, on the GPU it was built on; all its work is on `stream`.
+    """An engine that `ltbm build` wrote, on a GPU it was built for; all its work is on `stream`.
 
     on_host: the inputs whose values are shapes, which TensorRT reads on the host
+    captures_graphs: TensorRT-RTX makes CUDA graphs itself
     """
 
     def __init__(self, path: Path, stream: Stream, tensorrt: TensorRTLibrary):
         self.stream = stream
         self._trt = trt = tensorrt.trt
         self._logger = tensorrt.logger
+        self._tensorrt = tensorrt
+        self.captures_graphs = tensorrt.is_rtx
         runtime = trt.Runtime(self._logger)
         if path.stem == "merge":
             library.load_tensorrt_plugin(runtime.get_plugin_registry())
@@ -65,9 +68,11 @@ class TensorRTEngine:
         self._aliases = _find_aliases(engine, self.outputs)
         scratch = stream.empty((max(engine.device_memory_size_v2, 1),), np.uint8)
         indices = range(engine.num_optimization_profiles)
-        self._kernels = KernelCache(trt, engine, path) if tensorrt.is_rtx else None
+        self._kernels = KernelCache(tensorrt, engine, path) if tensorrt.is_rtx else None
         contexts = [self._create_context(engine, scratch, index) for index in indices]
         self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts)
+        if self._kernels is not None:
+            self._kernels.save()
         ranges = [_shape_ranges(trt, engine, index) for index in indices]
         self._profile_contexts = [ProfileContext(self, index, ranges[index]) for index in indices]
 
@@ -100,7 +105,7 @@ class TensorRTEngine:
         loaded = self._loaded
         self._loaded = None
         if self._kernels is not None:
-            self._kernels.save()
+            self._kernels.save()  # with those for the shapes that came
             self._kernels = None
         if loaded is not None:  # contexts go before the engine, and the engine before the runtime
             loaded.contexts.clear()
@@ -125,7 +130,8 @@ class TensorRTEngine:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise self.failure(f"TensorRT does not load {path}: run `ltbm build --refresh`")
+            command = f"{build_command(self._tensorrt.name)} --refresh"
+            raise self.failure(f"{self._tensorrt.product} does not load {path}: run `{command}`")
         return engine
 
     def _create_context(self, engine, scratch: CudaArray, index: int):
@@ -133,7 +139,8 @@ class TensorRTEngine:
         if self._kernels is None:
             context = engine.create_execution_context(strategy)
         else:
-            context = engine.create_execution_context(self._kernels.runtime_config(strategy))
+            steps = index > 0  # the profile behind prefill's is that of decode
+            context = engine.create_execution_context(self._kernels.runtime_config(strategy, steps))
         if context is None:
             raise self.failure("TensorRT made no execution context")
         context.set_device_memory(scratch.pointer, scratch.nbytes)
@@ -162,7 +169,7 @@ class TensorRTEngine:
                 return profile_context
         raise ValueError(
             f"{'; '.join(self._profile_contexts[0].misfits(arrays))}: build engines for more with "
-            "`ltbm build --max-context`, or --max-audio-segments"
+            f"`{build_command(self._tensorrt.name)} --max-context N`, or --max-audio-segments"
         )
 
     def _readable(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -253,7 +260,7 @@ class TensorRTBinding:
         self._arrays = dict(arrays)
         self._key = object()
         self._graph: Graph | None = None
-        self._capturable = True
+        self._capturable = not owner.captures_graphs
         self._copies_before: list[tuple[Array, Array]] = []  # (to, from)
         self._copies_after: list[tuple[Array, Array]] = []
         for name, array in arrays.items():

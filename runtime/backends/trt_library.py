@@ -20,8 +20,9 @@ class Logger:
     report: takes warnings and errors as they come; None to drop them
     """
 
-    def __init__(self, trt):
+    def __init__(self, trt, product: str):
         trt.ILogger.__init__(self)
+        self._product = product
         self._errors_of = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
         self._warning = trt.ILogger.WARNING
         self.errors: list[str] = []
@@ -32,13 +33,13 @@ class Logger:
         if is_error:
             self.errors = [*self.errors, message][-MESSAGES_KEPT:]
         if self.report and (is_error or severity == self._warning):
-            self.report(f"TensorRT: {message}")
+            self.report(f"{self._product}: {message}")
 
     def take_errors(self) -> str:
         """The errors since the last call, to be appended to a message."""
         errors = self.errors
         self.errors = []
-        return "; TensorRT says: " + " | ".join(errors) if errors else ""
+        return f"; {self._product} says: " + " | ".join(errors) if errors else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,12 @@ class TensorRTLibrary:
         return self.trt.__version__
 
     @property
+    def capabilities(self) -> list[str]:
+        """SM75, SM80, ..., that this TensorRT-RTX builds for and runs on, the oldest first."""
+        names = [name for name in self.trt.ComputeCapability.__members__ if name.startswith("SM")]
+        return sorted(names, key=lambda name: int(name.removeprefix("SM")))
+
+    @property
     def is_rtx(self) -> bool:
         """Whether engines are built for compute capabilities, without a GPU, plugins or kernel timings."""
         return self.name == TENSORRT_RTX
@@ -76,7 +83,12 @@ def load_library(name: str = TENSORRT) -> TensorRTLibrary:
     except (ImportError, OSError) as error:
         raise ImportError(f"the {name} backend needs {PRODUCTS[name]} ({error}): {_advice(name)}") from None
     logger_type = type("Logger", (Logger, trt.ILogger), {})
-    return TensorRTLibrary(name, trt, logger_type(trt))
+    return TensorRTLibrary(name, trt, logger_type(trt, PRODUCTS[name]))
+
+
+def build_command(name: str, bundle: object = "BUNDLE") -> str:
+    """`ltbm build` for a backend."""
+    return f"ltbm build {bundle}" if name == TENSORRT else f"ltbm build {bundle} --backend {name}"
 
 
 def _advice(name: str) -> str:

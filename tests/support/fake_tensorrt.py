@@ -48,6 +48,10 @@ class FakeTensorRT(types.ModuleType):
         self.driver = driver
         self.is_rtx = bool(capabilities)
         self.in_place = self.is_rtx or version_tuple(version) >= (10, 15)
+        if self.is_rtx:
+            self.CudaGraphStrategy = enum.IntEnum(
+                "CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE", start=0
+            )
         self.ComputeCapability = enum.IntEnum("ComputeCapability", capabilities, start=0)
         self.fail: set[str] = set()
         self.built: list[str] = []

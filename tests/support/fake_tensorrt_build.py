@@ -101,6 +101,7 @@ class BuilderConfig:
     def set_compute_capability(self, capability, index):
         assert self.trt.is_rtx and index < self.num_compute_capabilities
         self.capabilities[index] = capability.name
+        return "set_compute_capability" not in self.trt.fail
 
     def add_optimization_profile(self, profile):
         if "add_optimization_profile" in self.trt.fail:

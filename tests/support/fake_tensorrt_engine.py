@@ -74,10 +74,17 @@ class Engine:
 
     def create_execution_context(self, strategy):
         if self.trt.is_rtx:
-            assert isinstance(strategy, RuntimeConfig), "kernels would be compiled in every process"
-            strategy = strategy.strategy
+            return self._create_rtx_context(strategy)
         assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         return None if "create_execution_context" in self.trt.fail else Context(self)
+
+    def _create_rtx_context(self, config):
+        assert isinstance(config, RuntimeConfig), "kernels would be compiled in every process"
+        assert config.strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        config.cache.compile()
+        context = Context(self)
+        context.graphs = config.cuda_graph_strategy.name
+        return context
 
     def create_runtime_config(self):
         assert self.trt.is_rtx
@@ -85,10 +92,18 @@ class Engine:
 
 
 class RuntimeCache:
-    """Of kernels that were compiled; all are, once it is given to a configuration."""
+    """Of kernels that were compiled; all are, once a context is made with it."""
 
-    def __init__(self):
+    def __init__(self, trt):
+        self.trt = trt
         self.kernels = b""
+        self.in_use = False
+
+    def compile(self):
+        if not self.in_use:
+            self.trt.compiled.append(self.kernels != KERNELS)
+        self.kernels = KERNELS
+        self.in_use = True
 
     def deserialize(self, data):
         self.kernels = bytes(data)
@@ -102,13 +117,15 @@ class RuntimeConfig:
     def __init__(self, trt):
         self.trt = trt
         self.strategy = None
+        self.cache = None
+        self.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
 
     def create_runtime_cache(self):
-        return RuntimeCache()
+        return RuntimeCache(self.trt)
 
     def set_runtime_cache(self, cache):
-        self.trt.compiled.append(cache.kernels != KERNELS)
-        cache.kernels = KERNELS
+        self.cache = cache
+        return "set_runtime_cache" not in self.trt.fail
 
     def set_execution_context_allocation_strategy(self, strategy):
         self.strategy = strategy
@@ -136,6 +153,7 @@ class Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.ran = False
+        self.graphs = "DISABLED"  # whether TensorRT-RTX makes CUDA graphs
         self.trt.alive["contexts"] += 1
 
     def __del__(self):
@@ -182,6 +200,7 @@ class Context:
             self.engine.runtime.logger.log(ILogger.ERROR, "an illegal address")
             return False
         assert not driver.capturing or self.ran, "captured before one plain run at these shapes"
+        assert not (driver.capturing and self.trt.is_rtx), "captured while kernels may still be compiled"
         driver.events.append(self._event())
         driver.enqueue(self._work())
         self.ran = True
@@ -234,6 +253,7 @@ class Context:
             "profile": self.index,
             "addresses": dict(self.addresses),
             "captured": driver.capturing,
+            "graphs": self.graphs,
             "allocated": driver.allocated,
         }
         return Event("execute", facts)

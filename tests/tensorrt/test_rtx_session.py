@@ -53,10 +53,10 @@ def test_kernels_are_compiled_once_for_a_gpu(device, built, make_clip):
     assert device.trt.compiled == [True] * 2
     names = sorted(file.name for file in (path / "engines").glob("*/*.kernels"))
     assert names == [
-        "decoder.another-gpu-driver.kernels",
-        "decoder.fake-orin-driver.kernels",
-        "encoder.another-gpu-driver.kernels",
-        "encoder.fake-orin-driver.kernels",
+        "decoder.another-gpu-cuda-12.6.kernels",
+        "decoder.fake-orin-cuda-12.6.kernels",
+        "encoder.another-gpu-cuda-12.6.kernels",
+        "encoder.fake-orin-cuda-12.6.kernels",
     ]
 
 
