@@ -77,7 +77,8 @@ def read_batch(seed: int, sender) -> None:
         name = chance.choice(list(files))
         data = files[name]
         for _ in range(chance.randint(1, 4)):
-            data = Damage(chance.choice(KINDS), chance.random(), chance.randrange(1 << 16)).apply(data)
+            share = chance.random() ** chance.choice((1, 8))  # half of the damage in the header
+            data = Damage(chance.choice(KINDS), share, chance.randrange(1 << 16)).apply(data)
         is_compared = chance.random() < COMPARED_SHARE
         outcome = read_one(data, is_compared)
         if outcome.startswith("FAILED"):

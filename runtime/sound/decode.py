@@ -14,6 +14,7 @@ from .source import Source
 
 BLOCK_VALUES = 1 << 22  # samples of all channels that are decoded at once: 16 MiB at most
 UNKNOWN_BLOCK_VALUES = 1 << 20  # the same where nothing says how many there are
+END_SAMPLES = 4096  # read after a block that was not full
 UNKNOWN_LENGTH = 1 << 62  # the decoder's count from here on means that it has none
 RAW_GSM = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
 
@@ -97,8 +98,10 @@ def _blocks(stream: Stream, promised: int | None):
     else:
         size = max(min(BLOCK_VALUES // stream.channels, promised + 1), 1)
     while len(block := stream.read(size, dtype="float32")):
-        block = mono(block)
-        yield block if len(block) > size // 2 else block.copy()  # a view would keep the whole buffer
+        is_short = len(block) < size
+        yield mono(block).copy() if len(block) < size // 2 else mono(block)  # a view keeps the whole buffer
+        if is_short:  # most likely the end, which needs no large buffer to be seen
+            size = min(size, END_SAMPLES)
 
 
 def _append(waveform: np.ndarray, block: np.ndarray) -> np.ndarray:

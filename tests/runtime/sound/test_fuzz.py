@@ -53,6 +53,8 @@ def test_any_bytes_are_refused(data):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_whole_files_are_read(name):
-    waveform = load_audio(FILES[name], RATE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        waveform = load_audio(FILES[name], RATE)
     parts = 2 if "joined" in name else 1
     assert abs(len(waveform) - parts * 1.5 * RATE) < parts * 2000
