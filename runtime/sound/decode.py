@@ -12,7 +12,9 @@ from .messages import truncated, unreadable, warn_audio
 from .part import Part, PartFile
 from .source import Source
 
-BLOCK_VALUES = 1 << 22  # samples of all channels that are decoded at once: 16 MiB
+BLOCK_VALUES = 1 << 22  # samples of all channels that are decoded at once: 16 MiB at most
+UNKNOWN_BLOCK_VALUES = 1 << 20  # the same where nothing says how many there are
+END_SAMPLES = 4096  # read after a block that was not full
 UNKNOWN_LENGTH = 1 << 62  # the decoder's count from here on means that it has none
 RAW_GSM = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
 
@@ -91,11 +93,15 @@ def _promised(stream: Stream, part: Part) -> int | None:
 
 def _blocks(stream: Stream, promised: int | None):
     """Mono blocks up to the end, in one piece where the whole is short."""
-    size = BLOCK_VALUES // stream.channels
-    if promised is not None:
-        size = min(size, promised + 1)
+    if promised is None:
+        size = max(min(UNKNOWN_BLOCK_VALUES, BLOCK_VALUES) // stream.channels, 1)
+    else:
+        size = max(min(BLOCK_VALUES // stream.channels, promised + 1), 1)
     while len(block := stream.read(size, dtype="float32")):
-        yield mono(block)
+        is_short = len(block) < size
+        yield mono(block).copy() if len(block) < size // 2 else mono(block)  # a view keeps the whole buffer
+        if is_short:  # most likely the end, which needs no large buffer to be seen
+            size = min(size, END_SAMPLES)
 
 
 def _append(waveform: np.ndarray, block: np.ndarray) -> np.ndarray:

@@ -77,8 +77,8 @@ def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
             raise truncated(name, f"{wave.declared} bytes of sound", f"{wave.held}")
         warn_audio(f"{name} is {missing} bytes shorter than its header says; what is there was read")
         return wave.held
-    rest = wave.start + wave.declared
-    if _are_chunks(file, rest + rest % 2, order) or missing == 0:
+    padding = wave.declared % 2  # chunks begin at even offsets
+    if -missing <= padding or _are_chunks(file, wave.start + wave.declared + padding, order):
         return wave.declared
     if wave.declared == 0:
         return wave.held

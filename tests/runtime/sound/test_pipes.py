@@ -47,7 +47,7 @@ def test_a_named_pipe_is_read(clip, tmp_path):
     """/dev/stdin and <(...) are such pipes."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    writer = threading.Thread(target=fifo.write_bytes, args=(clip.read_bytes(),))
+    writer = threading.Thread(target=fifo.write_bytes, args=(clip.read_bytes(),), daemon=True)
     writer.start()
     assert len(load_audio(fifo, RATE)) == 2 * RATE
     writer.join()
