@@ -189,6 +189,24 @@ def find_tensorrt(machine: Machine) -> str | None:
     return query_module(machine, "tensorrt", "tensorrt.__version__")
 
 
+@dataclass(frozen=True)
+class RtxModule:
+    """Python's tensorrt_rtx."""
+
+    version: str
+    architectures: tuple[str, ...]  # that it builds for, such as sm86
+
+
+def find_tensorrt_rtx(machine: Machine) -> RtxModule | None:
+    """None and RuntimeError as `query_module`."""
+    names = "*tensorrt_rtx.ComputeCapability.__members__"
+    printed = query_module(machine, "tensorrt_rtx", f"tensorrt_rtx.__version__, {names}")
+    if printed is None:
+        return None
+    version, *members = printed.split()
+    return RtxModule(version, tuple(name.lower() for name in members if name.startswith("SM")))
+
+
 def system_tensorrt(machine: Machine) -> tuple[int, int, int] | None:
     """The version of the libnvinfer that the loader finds, from JetPack or an archive on LD_LIBRARY_PATH."""
     loaded = machine.first(TENSORRT_LIBRARIES)

@@ -11,6 +11,7 @@ TENSORRT_RTX = "tensorrt-rtx"
 MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 """Backend -> the Python module. Both have one API; what one of them lacks is asked of `TensorRTLibrary`."""
 PRODUCTS = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
+RTX_INSTALL = "pip install 'ltbm[rtx]'"
 MESSAGES_KEPT = 5
 
 
@@ -95,5 +96,5 @@ def _advice(name: str) -> str:
     from ..machine import Machine, tensorrt_advice
 
     if name == TENSORRT_RTX:
-        return "pip install 'ltbm[rtx]', on Linux or Windows with an RTX GPU, or Linux on DGX Spark"
+        return RTX_INSTALL
     return tensorrt_advice(Machine())

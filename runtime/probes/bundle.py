@@ -6,6 +6,7 @@ from ...plugins import library
 from ..backends.engine_store import EngineFolder, Target, stored, unreadable, unusable
 from ..backends.flavours import tensorrt_flavour
 from ..backends.opening import BACKENDS, decoder_flavour
+from ..backends.trt_library import TENSORRT, TENSORRT_RTX, build_command
 from ..bundle import Bundle
 from ..files import file_sha256
 from ..machine import free_disk
@@ -103,36 +104,59 @@ def _engines(facts: Facts, opened: Bundle) -> list[Finding]:
     """Those of `ltbm build`: which this machine loads, and why not the others."""
     folders = list(stored(opened))
     lost = unreadable(opened)
-    target = _target(facts)
-    if target is None:
+    targets = _targets(facts)
+    if not targets:
         built = len(folders) + len(lost)
-        need = f"{built} built, which need a GPU, TensorRT and the plugin"
-        return [Finding("engines", OK, need if built else "none, needed only for backend=tensorrt")]
-    build = f"`ltbm build {opened.path}`"
+        need = f"{built} built, which need {_needs(folders)}"
+        none = "none, needed only for the backends tensorrt and tensorrt-rtx"
+        return [Finding("engines", OK, need if built else none)]
+    build = f"`{build_command(next(iter(targets)), opened.path)}`"
     if not folders and not lost:
         return [Finding("engines", WARNING, f"none: {build}")]
-    findings = [_engine(folder, unusable(folder, opened, target), build) for folder in folders]
+    findings = [_engine(folder, opened, targets) for folder in folders]
     for path, reason in lost.items():
         findings.append(Finding("engines", WARNING, f"{path.name} will not be loaded: {reason}, and {build}"))
     return findings
 
 
-def _engine(folder: EngineFolder, reasons: list[str], build: str) -> Finding:
+def _needs(folders: list[EngineFolder]) -> str:
+    """What running them takes."""
+    backends = {folder.key.target.backend for folder in folders}
+    if backends == {TENSORRT_RTX}:
+        return "a GPU and TensorRT-RTX"
+    return "a GPU, TensorRT and the plugin"
+
+
+def _engine(folder: EngineFolder, opened: Bundle, targets: dict[str, Target]) -> Finding:
     name = folder.path.name
+    built_for = folder.key.target
+    target = targets.get(built_for.backend)
+    if target is None:
+        text = f"{name} is for backend={built_for.backend}, which this machine does not run"
+        return Finding("engines", OK, text)
+    reasons = unusable(folder, opened, target)
     if reasons:
-        text = f"{name} will not be loaded: {', '.join(reasons)}: {build} --refresh"
-        return Finding("engines", WARNING, text)
-    return Finding("engines", OK, f"{name} of {folder.built[:16]}, for this machine")
+        build = f"`{build_command(target.backend, opened.path)} --refresh`"
+        return Finding("engines", WARNING, f"{name} will not be loaded: {', '.join(reasons)}: {build}")
+    use = "for this machine"
+    if built_for.backend == TENSORRT_RTX:
+        use = f"for compute capabilities {built_for.compute_capability}, this machine's among them"
+    return Finding("engines", OK, f"{name} of {folder.built[:16]}, {use}")
 
 
-def _target(facts: Facts) -> Target | None:
-    """This machine as engines are built for it; None where it can run none."""
-    if facts.gpu is None or facts.tensorrt is None:
-        return None
-    plugin = library.tensorrt_library()
-    if plugin is None:
-        return None
-    return Target(facts.tensorrt, facts.gpu.compute_capability, facts.gpu.name, file_sha256(plugin))
+def _targets(facts: Facts) -> dict[str, Target]:
+    """Backend -> this machine as its engines are built for it, of the backends that run here."""
+    targets: dict[str, Target] = {}
+    if facts.gpu is None:
+        return targets
+    gpu = facts.gpu
+    capability = gpu.compute_capability
+    plugin = library.tensorrt_library() if facts.tensorrt else None
+    if facts.tensorrt and plugin:
+        targets[TENSORRT] = Target(facts.tensorrt, capability, gpu.name, file_sha256(plugin))
+    if facts.rtx:
+        targets[TENSORRT_RTX] = Target(facts.rtx.version, capability, "", "", TENSORRT_RTX)
+    return targets
 
 
 BUNDLE_PROBES = (bundle,)

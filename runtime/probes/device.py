@@ -5,7 +5,7 @@ import sys
 
 from ..machine import driver_version
 from ..versions import dots
-from .facts import OK, PROBLEM, WARNING, Facts, Finding, gib
+from .facts import CUDA_USE, OK, PROBLEM, WARNING, Facts, Finding, gib
 
 LITTLE_MEMORY = 2**30  # bytes available; below, little runs
 SMALL_DEVICE = 16 * 2**30  # bytes in all; below, building engines may need swap
@@ -100,7 +100,7 @@ def gpu(facts: Facts) -> Finding:
         return Finding("GPU", PROBLEM, facts.gpu_fault)
     gpu = facts.gpu
     if gpu is None:
-        return Finding("GPU", OK, "no NVIDIA driver, needed only for device=cuda and backend=tensorrt")
+        return Finding("GPU", OK, f"no NVIDIA driver, {CUDA_USE}")
     whose = "of the machine's memory" if gpu.integrated else "of its own"
     driver = driver_version(facts.machine) or "of unknown version"
     return Finding(

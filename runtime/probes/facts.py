@@ -4,11 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..machine import Gpu, Jetson, Machine, Memory, find_gpu, find_jetson, find_memory, find_tensorrt
+from ..machine import (
+    Gpu,
+    Jetson,
+    Machine,
+    Memory,
+    RtxModule,
+    find_gpu,
+    find_jetson,
+    find_memory,
+    find_tensorrt,
+    find_tensorrt_rtx,
+)
 
 OK = "ok"
 WARNING = "warning"
 PROBLEM = "problem"
+CUDA_USE = "needed only for device=cuda and the backends tensorrt and tensorrt-rtx"
 
 T = TypeVar("T")
 
@@ -35,6 +47,8 @@ class Facts:
     gpu_fault: str
     tensorrt: str | None  # the version of the Python module
     tensorrt_fault: str
+    rtx: RtxModule | None
+    rtx_fault: str
     jetson: Jetson | None
     memory: Memory | None
 
@@ -42,8 +56,18 @@ class Facts:
     def gather(cls, machine: Machine) -> "Facts":
         gpu, gpu_fault = _try(find_gpu, machine)
         tensorrt, tensorrt_fault = _try(find_tensorrt, machine)
-        jetson = find_jetson(machine)
-        return cls(machine, gpu, gpu_fault, tensorrt, tensorrt_fault, jetson, find_memory(machine))
+        rtx, rtx_fault = _try(find_tensorrt_rtx, machine)
+        return cls(
+            machine,
+            gpu,
+            gpu_fault,
+            tensorrt,
+            tensorrt_fault,
+            rtx,
+            rtx_fault,
+            find_jetson(machine),
+            find_memory(machine),
+        )
 
     def lacks(self, subject: str, use: str, advice: str) -> Finding:
         """Something absent that only some uses of a GPU need: a warning with advice where there is a GPU."""

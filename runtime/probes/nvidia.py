@@ -4,15 +4,16 @@ import ctypes
 
 from ...plugins import library
 from ..backends.flavours import tensorrt_flavour
-from ..machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, system_tensorrt
+from ..backends.trt_library import RTX_INSTALL
+from ..machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, RtxModule, system_tensorrt
 from ..versions import cuda_version, cudnn_version, dots, version_tuple
-from .facts import OK, PROBLEM, WARNING, Facts, Finding
+from .facts import CUDA_USE, OK, PROBLEM, WARNING, Facts, Finding
 
 CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 CUDNN_PACKAGES = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 OLDEST_TENSORRT = (10,)
 JETSON_ARCHITECTURES = ("87", "110")  # code for these runs on no other, nor other code on these
-CUDA_USE = "needed only for device=cuda and backend=tensorrt"
+RTX_PACKAGES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs")
 
 
 def cuda(facts: Facts) -> Finding:
@@ -98,6 +99,8 @@ def tensorrt(facts: Facts) -> Finding:
 
 def _no_tensorrt(facts: Facts, system: tuple[int, int, int] | None, install: str) -> Finding:
     """Python has no module tensorrt; the system may have the library."""
+    if system is None and facts.rtx:
+        return Finding("TensorRT", OK, "none, needed only for backend=tensorrt; TensorRT-RTX is here")
     if system is None:
         return facts.lacks("TensorRT", "needed only for `ltbm build` and backend=tensorrt", install)
     advice = "install the module of the same version"
@@ -115,12 +118,44 @@ def _tensorrt_advice(facts: Facts) -> str:
     return "pip install 'ltbm[tensorrt]'"
 
 
+def tensorrt_rtx(facts: Facts) -> Finding:
+    """Its version and libraries, and whether it knows this GPU and runs on its driver."""
+    if facts.rtx_fault:
+        text = f"Python's tensorrt_rtx does not load ({facts.rtx_fault}): {RTX_INSTALL}"
+        return Finding("TensorRT-RTX", PROBLEM, text)
+    if facts.rtx is None:
+        return Finding("TensorRT-RTX", OK, f"none, needed only for backend=tensorrt-rtx ({RTX_INSTALL})")
+    text = f"{facts.rtx.version}, builds for {', '.join(facts.rtx.architectures)}"
+    packages = _installed(facts, RTX_PACKAGES)
+    if packages:
+        text += f"; {packages}"
+    obstacle = _rtx_obstacle(facts, facts.rtx)
+    if obstacle:
+        return Finding("TensorRT-RTX", WARNING, f"{text}; {obstacle}")
+    return Finding("TensorRT-RTX", OK, text)
+
+
+def _rtx_obstacle(facts: Facts, rtx: RtxModule) -> str:
+    """Why this GPU does not run it, with what to do; empty if it does, or if there is none."""
+    gpu = facts.gpu
+    if gpu is None:
+        return ""
+    if f"sm{gpu.architecture}" not in rtx.architectures:
+        return f"this GPU, sm{gpu.architecture}, is not among them: take backend=tensorrt"
+    for_cuda_13 = facts.machine.version("tensorrt-rtx-cu13-libs")
+    if for_cuda_13 and gpu.cuda < (13, 0):
+        return f"its libraries are for CUDA 13, the driver is for {dots(gpu.cuda)}: update the driver"
+    return ""
+
+
 def plugin(facts: Facts) -> Finding:
     """The TensorRT plugin of the merge op: there, loads, built for this GPU and this TensorRT."""
     try:
         path = library.tensorrt_library()
     except FileNotFoundError as error:
         return Finding("plugin", PROBLEM, str(error))
+    if path is None and facts.rtx and facts.tensorrt is None:
+        return Finding("plugin", OK, "none, needed only for backend=tensorrt")
     if path is None:
         return facts.lacks("plugin", "needed only for backend=tensorrt", library.BUILD_TENSORRT)
     try:
@@ -170,4 +205,4 @@ def _installed(facts: Facts, names: tuple[str, ...]) -> str:
     return ", ".join(f"{name} {version}" for name, version in facts.machine.versions(names).items())
 
 
-NVIDIA_PROBES = (cuda, cudnn, cuda_bindings, tensorrt, plugin)
+NVIDIA_PROBES = (cuda, cudnn, cuda_bindings, tensorrt, tensorrt_rtx, plugin)

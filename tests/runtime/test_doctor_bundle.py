@@ -78,6 +78,32 @@ def test_engines_that_are_lost_or_need_a_gpu_are_told(orin, built, qwen, tmp_pat
     assert by_subject(without, str(qwen[1]))["engines"].status == "ok"
 
 
+def test_engines_of_tensorrt_rtx_are_for_the_capabilities_they_name(orin, qwen, tmp_path):
+    bundle = Bundle.open(shutil.copytree(qwen[1], tmp_path / "bundle"))
+    target = Target("1.7.1", "8.6, 12.0", "", "", "tensorrt-rtx")
+    key = Key.of(bundle, target, Limits.of(bundle.manifest))
+    for stage in target.stages:
+        store(bundle, key, stage, b"plan", 1.0, [])
+    rtx = {"tensorrt": NO_TENSORRT, "tensorrt_rtx": CommandResult(0, "1.7.1 SM86 SM89 SM120")}
+
+    def engines(commands, **changes):
+        return by_subject(orin(commands=commands, **changes), str(bundle.path))["engines"]
+
+    finding = engines(rtx, sm=86)
+    assert finding.status == "ok"
+    assert "for compute capabilities 8.6, 12.0, this machine's among them" in finding.text
+    finding = engines(rtx, sm=89)
+    assert finding.status == "warning"
+    assert "built for compute capability 8.6, 12.0, here it is 8.9" in finding.text
+    assert f"`ltbm build {bundle.path} --backend tensorrt-rtx --refresh`" in finding.text
+    finding = engines({})
+    assert finding.status == "ok"
+    assert "is for backend=tensorrt-rtx, which this machine does not run" in finding.text
+    without = fake_machine(tmp_path / "cpu", None, {}, {"tensorrt": NO_TENSORRT}, {}, ())
+    finding = by_subject(without, str(bundle.path))["engines"]
+    assert finding.text == "1 built, which need a GPU and TensorRT-RTX"
+
+
 def test_engines_of_a_former_format_are_named(orin, built):
     bundle, name = built
     record = bundle.path / "engines" / name / "engines.json"

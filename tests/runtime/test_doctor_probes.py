@@ -22,6 +22,8 @@ LOST_CUBLAS = CommandResult(
     "[E:onnxruntime] Failed to load library libonnxruntime_providers_cuda.so with error: "
     f"libcublasLt.so.12: {NO_FILE}\nFAIL",
 )
+RTX = CommandResult(0, "1.7.1 NONE CURRENT SM86 SM120")
+NO_GLIBC = CommandResult(1, "", "ImportError: GLIBC_2.38 not found")
 BROKEN = [
     (
         "memory",
@@ -102,6 +104,37 @@ BROKEN = [
         "ok",
         "10.16.1.11, which runs decoder.trt24",
         {"commands": {"tensorrt": CommandResult(0, "10.16.1.11")}, "nvinfer": 101601},
+    ),
+    ("TensorRT-RTX", "ok", r"none, .* .pip install 'ltbm.rtx.'", {}),
+    (
+        "TensorRT-RTX",
+        "problem",
+        "does not load .ImportError: GLIBC",
+        {"commands": {"tensorrt_rtx": NO_GLIBC}},
+    ),
+    (
+        "TensorRT-RTX",
+        "ok",
+        "1.7.1, builds for sm86, sm120; tensorrt-rtx-cu12-libs 1.7.1",
+        {"commands": {"tensorrt_rtx": RTX}, "versions": {"tensorrt-rtx-cu12-libs": "1.7.1"}, "sm": 86},
+    ),
+    (
+        "TensorRT-RTX",
+        "warning",
+        "this GPU, sm87, is not among them: take backend=tensorrt",
+        {"commands": {"tensorrt_rtx": RTX}},
+    ),
+    (
+        "TensorRT-RTX",
+        "warning",
+        "for CUDA 13, the driver is for 12.6: update the driver",
+        {"commands": {"tensorrt_rtx": RTX}, "versions": {"tensorrt-rtx-cu13-libs": "1.7.1"}, "sm": 86},
+    ),
+    (
+        "TensorRT",
+        "ok",
+        "none, .* TensorRT-RTX is here",
+        {"commands": {"tensorrt": NO_TENSORRT, "tensorrt_rtx": RTX}, "libraries": ("libcuda.so.1",)},
     ),
     ("plugin", "problem", "not for this GPU, 110: build it", {"sm": 110}),
     (

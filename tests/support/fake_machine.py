@@ -76,6 +76,7 @@ ORIN_COMMANDS = {
 LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcudnn.so.9", "libnvinfer.so.10", "libltbm_tensorrt.so")
 VERSIONS = {"cuda-bindings": "12.9.2", "onnxruntime-gpu": "1.24.0"}
 NO_FILE = "cannot open shared object file: No such file or directory"
+NO_RTX = CommandResult(1, "", "ModuleNotFoundError: No module named 'tensorrt_rtx'")
 NO_TENSORRT = CommandResult(1, "", "ModuleNotFoundError: No module named 'tensorrt'")
 
 
@@ -114,10 +115,10 @@ def _runner(commands: Mapping[str, CommandResult | None]) -> Callable[[Sequence[
 
     def run(command: Sequence[str]) -> CommandResult:
         name = command[-1] if command[0] == sys.executable else command[0]
-        for module in ("tensorrt", "onnxruntime"):
-            if name.startswith(f"import {module}"):
+        for module in ("tensorrt", "tensorrt_rtx", "onnxruntime"):
+            if name.startswith(f"import {module};"):
                 name = module
-        return commands.get(name) or CommandResult(None, err=f"no {name}")
+        return ({"tensorrt_rtx": NO_RTX} | dict(commands)).get(name) or CommandResult(None, err=f"no {name}")
 
     return run
 

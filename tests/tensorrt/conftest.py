@@ -49,12 +49,17 @@ class Device:
         for name in MODULES_OVER_FAKES:
             self._monkeypatch.delitem(sys.modules, name, raising=False)
 
-    def gpu(self, name: str, integrated: bool = True) -> None:
+    def without(self, module: str) -> None:
+        """There is no such Python module here."""
+        self._monkeypatch.setitem(sys.modules, module, None)
+        load_library.cache_clear()
+
+    def gpu(self, name: str | None, integrated: bool = True, capability: tuple[int, int] = (8, 7)) -> None:
+        """This GPU is here; None for none."""
         from ltbm.runtime import machine
 
-        self._monkeypatch.setattr(
-            machine, "find_gpu", lambda _: machine.Gpu(name, (8, 7), 2**33, integrated, (12, 6))
-        )
+        gpu = machine.Gpu(name, capability, 2**33, integrated, (12, 6)) if name else None
+        self._monkeypatch.setattr(machine, "find_gpu", lambda _: gpu)
         self._monkeypatch.delitem(sys.modules, "ltbm.export.engine", raising=False)
 
     def build(self, path, **options):
