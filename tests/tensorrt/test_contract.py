@@ -24,6 +24,7 @@ TENSORRT = {
     "10.16.1.11": "JetPack 7.2",
     "11.4.0.106": "the newest",
 }
+RTX_ONLY = {"ComputeCapability.__members__"}  # test_judge uses the real TensorRT-RTX
 CUDA = ["12.9.4", "13.5.0"]
 ENTRY_POINTS = "|".join(
     [
@@ -118,7 +119,7 @@ def tensorrt_facts(version: str, **changes) -> dict:
     return {
         "module": "tensorrt",
         "newest": version == list(TENSORRT)[-1],
-        "trt": sorted(uses.trt),
+        "trt": sorted(uses.trt - RTX_ONLY),
         "methods": sorted(uses.methods, key=str),
         "optional": sorted(uses.optional),
         "subclasses": uses.subclasses,
