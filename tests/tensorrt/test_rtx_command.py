@@ -90,6 +90,7 @@ def test_a_build_that_is_killed_leaves_the_former_engines(bundle_for):
     before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
     command = [sys.executable, "-c", COMMAND, *map(str, build), "--refresh"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         for line in process.stderr:
             if "Building engine" in line:
                 process.kill()
