@@ -136,7 +136,11 @@ def graph_file(stage: str, flavour: str) -> str:
 def _stage_hash(bundle: Bundle, stage: str, flavour: str) -> str:
     digest = hashlib.sha256()
     for name in (graph_file(stage, flavour), f"{stage}.weights"):
-        bundle.file(name)  # says what the bundle lacks
+        if name not in bundle.manifest.files:
+            raise FileNotFoundError(
+                f"bundle {bundle.path} has no {name}, which its engines need: run `ltbm export` again "
+                "with this ltbm"
+            )
         digest.update(bundle.manifest.files[name].sha256.encode())
     return digest.hexdigest()
 

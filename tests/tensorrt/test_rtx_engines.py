@@ -84,6 +84,17 @@ def test_memory_is_asked_of_the_host_alone(rtx, bundle_of, monkeypatch):
         build(rtx, bundle_of(), refresh=True)
 
 
+def test_a_bundle_of_an_older_export_is_refused_with_what_to_do(rtx, bundle_of, capsys):
+    path = bundle_of()
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"]["decoder.trt24.onnx"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["build", str(path), "--backend", "tensorrt-rtx"]) == 1
+    said = capsys.readouterr().err
+    assert "has no decoder.trt24.onnx, which its engines need: run `ltbm export` again" in said
+    assert said.count("\n") == 1 and rtx.trt.built == []
+
+
 def test_a_full_disk_is_said_before_the_build(rtx, bundle_of, monkeypatch):
     engine = importlib.import_module("ltbm.export.engine")
     monkeypatch.setattr(engine, "free_disk", lambda path: 1000)
