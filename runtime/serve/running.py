@@ -79,6 +79,7 @@ def _log_to_stderr() -> None:
     """One line a request."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every piece sent to a client that went
     for name, level in (("ltbm.serve", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
