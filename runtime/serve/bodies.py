@@ -55,7 +55,6 @@ def read_form(body: bytes, content_type: str) -> Form:
     def on_file(one: File) -> None:
         one.file_object.seek(0)
         _add(form.files, _text(one.field_name or b""), one.file_object.read())
-        one.close()
 
     config = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # nothing on the disk
     parser = FormParser(

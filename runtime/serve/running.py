@@ -24,8 +24,8 @@ def run_server(
     bundle: str, session_options: dict[str, Any], settings: Settings, host: str, port: int
 ) -> None:
     """Open the session, serve until SIGINT or SIGTERM, give requests their last seconds, close."""
-    _log_to_stderr()
     server = Server.open(lambda: Session.open(bundle, **session_options), settings)
+    _log_to_stderr()
     try:
         if host not in LOOPBACK and settings.api_key is None:
             log.warning("warning: %s is reachable from the network without a key; set --api-key", host)
@@ -79,6 +79,7 @@ def _log_to_stderr() -> None:
     """One line a request."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every piece sent to a client that went
     for name, level in (("ltbm.serve", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

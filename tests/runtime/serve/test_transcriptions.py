@@ -80,7 +80,7 @@ def test_a_wrong_field_is_named(client, clips, fields, param):
 
 
 def test_a_form_without_a_file(live):
-    body = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nltbm\r\n--x--\r\n'
+    body = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nltbm\r\n--x--\r\n'
     status, _, answer = live.request(
         "POST", "/v1/audio/transcriptions", body, content_type="multipart/form-data; boundary=x"
     )
