@@ -37,12 +37,14 @@ class LoadedEngine:
     runtime, engine: trt.Runtime and trt.ICudaEngine
     scratch: device memory that all contexts share, which never run side by side
     contexts: one trt.IExecutionContext per optimisation profile
+    kernels: compiled for this GPU, of TensorRT-RTX
     """
 
     runtime: Any
     engine: Any
     scratch: CudaArray
     contexts: list[Any]
+    kernels: KernelCache | None
 
 
 class TensorRTEngine:
@@ -54,11 +56,10 @@ class TensorRTEngine:
 
     def __init__(self, path: Path, stream: Stream, tensorrt: TensorRTLibrary):
         self.stream = stream
-        self._trt = trt = tensorrt.trt
-        self._logger = tensorrt.logger
-        self._tensorrt = tensorrt
         self.captures_graphs = tensorrt.is_rtx
-        runtime = trt.Runtime(self._logger)
+        self._tensorrt = tensorrt
+        trt = tensorrt.trt
+        runtime = trt.Runtime(tensorrt.logger)
         if path.stem == "merge":
             library.load_tensorrt_plugin(runtime.get_plugin_registry())
         engine = self._deserialise(runtime, path)
@@ -68,11 +69,11 @@ class TensorRTEngine:
         self._aliases = _find_aliases(engine, self.outputs)
         scratch = stream.empty((max(engine.device_memory_size_v2, 1),), np.uint8)
         indices = range(engine.num_optimization_profiles)
-        self._kernels = KernelCache(tensorrt, engine, path) if tensorrt.is_rtx else None
-        contexts = [self._create_context(engine, scratch, index) for index in indices]
-        self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts)
-        if self._kernels is not None:
-            self._kernels.save()
+        kernels = KernelCache(tensorrt, engine, path) if tensorrt.is_rtx else None
+        contexts = [self._create_context(engine, kernels, scratch, index) for index in indices]
+        self._loaded: LoadedEngine | None = LoadedEngine(runtime, engine, scratch, contexts, kernels)
+        if kernels:
+            kernels.save()
         ranges = [_shape_ranges(trt, engine, index) for index in indices]
         self._profile_contexts = [ProfileContext(self, index, ranges[index]) for index in indices]
 
@@ -104,11 +105,11 @@ class TensorRTEngine:
         self._profile_contexts = []
         loaded = self._loaded
         self._loaded = None
-        if self._kernels is not None:
-            self._kernels.save()  # with those for the shapes that came
-            self._kernels = None
         if loaded is not None:  # contexts go before the engine, and the engine before the runtime
+            if loaded.kernels:
+                loaded.kernels.save()  # with those for the shapes that came
             loaded.contexts.clear()
+            del loaded.kernels
             del loaded.engine
             del loaded.runtime
 
@@ -118,7 +119,7 @@ class TensorRTEngine:
 
     def failure(self, what: str) -> RuntimeError:
         """The error to raise, with what TensorRT logged."""
-        return RuntimeError(f"{what}{self._logger.take_errors()}")
+        return RuntimeError(f"{what}{self._tensorrt.logger.take_errors()}")
 
     def _open(self) -> LoadedEngine:
         if self._loaded is None:
@@ -134,13 +135,11 @@ class TensorRTEngine:
             raise self.failure(f"{self._tensorrt.product} does not load {path}: run `{command}`")
         return engine
 
-    def _create_context(self, engine, scratch: CudaArray, index: int):
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self._kernels is None:
-            context = engine.create_execution_context(strategy)
-        else:
-            steps = index > 0  # the profile behind prefill's is that of decode
-            context = engine.create_execution_context(self._kernels.runtime_config(strategy, steps))
+    def _create_context(self, engine, kernels: KernelCache | None, scratch: CudaArray, index: int):
+        strategy = self._tensorrt.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        steps = index > 0  # the profile behind prefill's is that of decode
+        how = kernels.runtime_config(strategy, steps) if kernels else strategy
+        context = engine.create_execution_context(how)
         if context is None:
             raise self.failure("TensorRT made no execution context")
         context.set_device_memory(scratch.pointer, scratch.nbytes)

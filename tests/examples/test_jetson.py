@@ -71,7 +71,7 @@ def test_page_and_dockerfile_name_the_same_images():
 def test_the_decoders_that_the_page_names_are_exported():
     from ltbm.export.flavours import FLAVOURS
 
-    assert set(re.findall(r"`(?:decoder\.)?(std24|concat20|gqa)`", PAGE)) <= set(FLAVOURS)
+    assert set(re.findall(r"`(?:decoder\.)?(std24|trt24|concat20|gqa)`", PAGE)) <= set(FLAVOURS)
 
 
 def test_every_argument_is_declared_and_used():

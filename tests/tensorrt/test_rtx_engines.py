@@ -193,6 +193,12 @@ def test_kernels_that_cannot_be_kept_are_a_warning(rtx, built, make_clip, monkey
     assert kernel_files(built) == []
 
 
+def test_everything_is_freed(rtx, built, make_clip):
+    with Session.open(built, backend="tensorrt-rtx") as session:
+        session.generate(make_clip(3), PROMPT, max_new_tokens=4)
+    assert rtx.trt.alive == {"engines": 0, "contexts": 0}
+
+
 def test_a_runtime_cache_that_is_refused_is_an_error(rtx, built):
     rtx.trt.fail.add("set_runtime_cache")
     with pytest.raises(RuntimeError, match="TensorRT-RTX refused its runtime cache"):
