@@ -11,6 +11,7 @@ PLACEHOLDER = 0x7FF0_0000  # sizes from here on that a file does not hold: writt
 SLACK = 1024  # bytes by which a header may be off, its own size for instance
 MP3_TAG = 0x55  # MP3 frames in a WAV
 PCM_TAGS = (1, 3, 0xFFFE)  # integers, floats, either with a channel mask
+WIDEST_SAMPLE = 8  # bytes
 CHUNK_HEADER = 8  # bytes: four letters and a size
 KNOWN_LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
 
@@ -56,7 +57,7 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
         if letters == b"fmt ":
             fields = _at(file, offset, 16)
             tag = int.from_bytes(fields[:2], order)
-            block = int.from_bytes(fields[12:14], order)
+            block = _block_size(fields, order)
         elif letters == b"ds64":
             data_size = int.from_bytes(_at(file, offset + 8, 8), order)
         elif letters == b"data":
@@ -65,6 +66,15 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
             return Wave(tag, block, offset, offset - 4, declared, size - offset)
         offset += declared + declared % 2
     raise unreadable(name, "its WAV header has no chunk of samples")
+
+
+def _block_size(fields: bytes, order) -> int:
+    """Bytes of one sample of all channels: as the header says where that can be, else by its bits."""
+    channels = int.from_bytes(fields[2:4], order)
+    declared = int.from_bytes(fields[12:14], order)
+    width = -(-int.from_bytes(fields[14:16], order) // 8)
+    is_possible = channels > 0 and declared % channels == 0 and width <= declared // channels <= WIDEST_SAMPLE
+    return declared if is_possible else channels * width
 
 
 def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
