@@ -11,7 +11,6 @@ PLACEHOLDER = 0x7FF0_0000  # sizes from here on that a file does not hold: writt
 SLACK = 1024  # bytes by which a header may be off, its own size for instance
 MP3_TAG = 0x55  # MP3 frames in a WAV
 PCM_TAGS = (1, 3, 0xFFFE)  # integers, floats, either with a channel mask
-WIDEST_SAMPLE = 8  # bytes
 CHUNK_HEADER = 8  # bytes: four letters and a size
 KNOWN_LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
 
@@ -69,12 +68,13 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
 
 
 def _block_size(fields: bytes, order) -> int:
-    """Bytes of one sample of all channels: as the header says where that can be, else by its bits."""
+    """Bytes of one sample of all channels, by its bits: what the header says of it may be wrong."""
     channels = int.from_bytes(fields[2:4], order)
     declared = int.from_bytes(fields[12:14], order)
     width = -(-int.from_bytes(fields[14:16], order) // 8)
-    is_possible = channels > 0 and declared % channels == 0 and width <= declared // channels <= WIDEST_SAMPLE
-    return declared if is_possible else channels * width
+    if width == 3 and declared == 4 * channels:  # 24 bits in 32
+        return declared
+    return channels * width
 
 
 def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
