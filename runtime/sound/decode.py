@@ -97,9 +97,14 @@ def _blocks(stream: Stream, promised: int | None):
         size = max(min(UNKNOWN_BLOCK_VALUES, BLOCK_VALUES) // stream.channels, 1)
     else:
         size = max(min(BLOCK_VALUES // stream.channels, promised + 1), END_SAMPLES)
+    left = promised
     while len(block := stream.read(size, dtype="float32")):
         is_short = len(block) < size
         yield mono(block).copy() if len(block) < size // 2 else mono(block)  # a view keeps the whole buffer
+        if left is not None:
+            left -= len(block)
+        if is_short and left == 0:
+            return
         if is_short:  # most likely the end, which needs no large buffer to be seen
             size = min(size, END_SAMPLES)
 
