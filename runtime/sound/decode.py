@@ -14,7 +14,7 @@ from .source import Source
 
 BLOCK_VALUES = 1 << 22  # samples of all channels that are decoded at once: 16 MiB at most
 UNKNOWN_BLOCK_VALUES = 1 << 20  # the same where nothing says how many there are
-END_SAMPLES = 4096  # read after a block that was not full
+END_SAMPLES = 4096  # the smallest block, and what is read after a block that was not full
 UNKNOWN_LENGTH = 1 << 62  # the decoder's count from here on means that it has none
 RAW_GSM = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
 
@@ -96,10 +96,15 @@ def _blocks(stream: Stream, promised: int | None):
     if promised is None:
         size = max(min(UNKNOWN_BLOCK_VALUES, BLOCK_VALUES) // stream.channels, 1)
     else:
-        size = max(min(BLOCK_VALUES // stream.channels, promised + 1), 1)
+        size = max(min(BLOCK_VALUES // stream.channels, promised + 1), END_SAMPLES)
+    left = promised
     while len(block := stream.read(size, dtype="float32")):
         is_short = len(block) < size
         yield mono(block).copy() if len(block) < size // 2 else mono(block)  # a view keeps the whole buffer
+        if left is not None:
+            left -= len(block)
+        if is_short and left == 0:
+            return
         if is_short:  # most likely the end, which needs no large buffer to be seen
             size = min(size, END_SAMPLES)
 

@@ -21,7 +21,8 @@ class UnreadError(ValueError):
 
     def __init__(self, name: str, format_name: str):
         super().__init__(
-            f"{name} is {format_name}, which is not read; {READ_FORMATS} are: {convert_line(name)}"
+            f"{name} is {format_name}, which is not read; {READ_FORMATS} are: {convert_line(name)}, "
+            "or pip install 'ltbm[media]' to read it"
         )
         self.format_name = format_name
 

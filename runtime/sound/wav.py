@@ -56,7 +56,7 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
         if letters == b"fmt ":
             fields = _at(file, offset, 16)
             tag = int.from_bytes(fields[:2], order)
-            block = int.from_bytes(fields[12:14], order)
+            block = _block_size(fields, order)
         elif letters == b"ds64":
             data_size = int.from_bytes(_at(file, offset + 8, 8), order)
         elif letters == b"data":
@@ -65,6 +65,16 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
             return Wave(tag, block, offset, offset - 4, declared, size - offset)
         offset += declared + declared % 2
     raise unreadable(name, "its WAV header has no chunk of samples")
+
+
+def _block_size(fields: bytes, order) -> int:
+    """Bytes of one sample of all channels, by its bits: what the header says of it may be wrong."""
+    channels = int.from_bytes(fields[2:4], order)
+    declared = int.from_bytes(fields[12:14], order)
+    width = -(-int.from_bytes(fields[14:16], order) // 8)
+    if width == 3 and declared == 4 * channels:  # 24 bits in 32
+        return declared
+    return channels * width
 
 
 def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:

@@ -4,6 +4,8 @@ import numpy as np
 
 from ..sound.arrays import array_samples, as_pair, is_array
 from ..sound.limits import Limit, check_rate, check_samples
+from ..sound.media import decode_media, has_media
+from ..sound.messages import UnreadError
 from ..sound.source import name_of, open_source
 
 
@@ -42,11 +44,16 @@ def resample(waveform: np.ndarray, source_rate: float, target_rate: int) -> np.n
     return soxr.resample(waveform.astype(np.float32, copy=False), source_rate, target_rate)
 
 
-def _read_file(source, limit: Limit) -> tuple[np.ndarray, int]:
-    from ..sound.containers import file_parts
-    from ..sound.decode import decode  # where it is needed: arrays do without soundfile
+def _read_file(source, limit: Limit) -> tuple[np.ndarray, float]:
+    from ..sound.containers import file_parts  # where they are needed: arrays do without soundfile
+    from ..sound.decode import decode
 
     opened = open_source(source, limit.seconds)
     with opened.file:
-        parts = file_parts(opened.file, opened.size, opened.name)
+        try:
+            parts = file_parts(opened.file, opened.size, opened.name)
+        except UnreadError:
+            if not has_media():
+                raise
+            return decode_media(opened, limit)
         return decode(opened, parts, limit)

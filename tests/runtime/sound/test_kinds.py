@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from ltbm.runtime.sound.messages import UnreadError
+from ltbm.runtime.stages import audio
 from ltbm.runtime.stages.audio import load_audio
 from tests.support.sound_files import sweep
 
@@ -29,6 +30,7 @@ OGG_PAGE = b"OggS\0\2" + bytes(20) + b"\1\x40"  # the first page of a stream, of
 )
 def test_what_is_not_read_names_the_command_that_converts_it(tmp_path, monkeypatch, name, beginning, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(audio, "has_media", lambda: False)
     (tmp_path / name).write_bytes(beginning.ljust(400, b"\0"))
     with pytest.raises(UnreadError, match=f"{words}.*not read.*ffmpeg -i {name} out.wav"):
         load_audio(name, RATE)

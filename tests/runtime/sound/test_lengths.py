@@ -176,6 +176,13 @@ def test_a_header_that_says_some_bytes_too_few_plays_with_a_warning(lack):
         assert len(load_audio(wav(2 * SAMPLES - lack), RATE)) == SAMPLES - lack // 2
 
 
+@pytest.mark.parametrize("field,value", [(32, 0xFC02), (32, 0), (32, 3)])
+def test_a_wrong_block_size_in_a_header_does_not_matter(field, value):
+    data = bytearray(wav(2 * SAMPLES))
+    data[field : field + 2] = value.to_bytes(2, "little")
+    assert len(load_audio(bytes(data), RATE)) == SAMPLES
+
+
 def test_a_cut_wav_is_refused():
     data = wav(2 * SAMPLES)
     with pytest.raises(ValueError, match="truncated.*promises 64000 bytes of sound, it holds 32000"):
