@@ -139,6 +139,17 @@ def test_what_was_prepared_is_not_waited_for(listening, alone, make_clip, monkey
     assert same(answer, alone("qwen2_audio").generate(clip, PROMPT, "keep25", max_new_tokens=6))
 
 
+def test_preparing_twice_is_no_harm(listening, alone, make_clip):
+    """The second time all of the prompt but its last token is in the KV cache, within a segment."""
+    _, listener = listening()
+    clip = make_clip(8)
+    listener.push(clip)
+    listener.prepare()
+    moment = listener.prepare()
+    answer = listener.ask(PROMPT, max_new_tokens=4, until=moment).finish()
+    assert same(answer, alone("qwen2_audio").generate(clip, PROMPT, "keep25", max_new_tokens=4))
+
+
 def test_speech_that_goes_on_takes_back_what_was_prepared(listening, alone, make_clip):
     _, listener = listening()
     clip = make_clip(33)
