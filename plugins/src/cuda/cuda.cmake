@@ -13,7 +13,7 @@ macro(ltbm_find_cuda)
   include(CheckLanguage)
   check_language(CUDA)
   if(NOT CMAKE_CUDA_COMPILER)
-    message(FATAL_ERROR "LTBM: the CUDA kernels need nvcc, and CMake finds none that works: put the CUDA toolkit's bin "
+    message(FATAL_ERROR "LTBM: building for CUDA needs nvcc, and CMake finds none that works: put the CUDA toolkit's bin "
       "folder on PATH, or give -DCMAKE_CUDA_COMPILER=<path of nvcc>.")
   endif()
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
