@@ -168,3 +168,44 @@ def test_rows_beyond_32_bit_indices_are_refused(kernels):
         kernels.enqueue(
             dict.fromkeys(("x", *harness.OUTPUTS, "workspace"), 1), (1, 2**20, 1280, 1), 1, (2, 5)
         )
+
+
+ADDRESSES = ("x", "lengths", "targets", "window", *harness.OUTPUTS)
+
+
+def one_row(memory, **changed):
+    """Addresses of a valid call for one row of 2 x 4 float32 values in `memory`, some of them changed."""
+    start = memory.ctypes.data + -memory.ctypes.data % harness.GUARD
+    names = (*ADDRESSES, "workspace")
+    return {name: start + harness.GUARD * place for place, name in enumerate(names)} | changed
+
+
+@pytest.fixture
+def memory(kernels):
+    return np.zeros(harness.GUARD * 10 + kernels.workspace((1, 2, 4, 1), 0), np.uint8)
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_a_null_or_misaligned_buffer_is_named(kernels, memory, name):
+    good = one_row(memory)
+    for address, words in ((None, f"{name} is null"), (good[name] + 1, f"{name} is not aligned to its type")):
+        with pytest.raises(RuntimeError, match=words):
+            kernels.enqueue(good | {name: address}, (1, 2, 4, 1), 0, (2, 5))
+
+
+def test_a_workspace_is_given_and_aligned(kernels, memory):
+    good = one_row(memory)
+    for address, words in ((None, "no workspace"), (good["workspace"] + 128, "aligned to 256 bytes")):
+        with pytest.raises(RuntimeError, match=words):
+            kernels.enqueue(good | {"workspace": address}, (1, 2, 4, 1), 0, (2, 5))
+
+
+def test_a_call_that_is_null_is_refused(kernels):
+    assert kernels.library.ltbm_cuda_enqueue(None, None) == b"LTBM: the call is null"
+
+
+def test_rows_of_more_tokens_than_32_bit_sums_take_are_refused(kernels, memory):
+    with pytest.raises(RuntimeError, match="more than 262143 tokens"):
+        kernels.enqueue(one_row(memory), (1, 262144, 4, 1), 0, (2, 5))
+    assert kernels.workspace((1, 262144), 0) == 0
+    assert kernels.workspace((-1, 2), 0) == 0

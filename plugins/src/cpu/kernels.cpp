@@ -22,8 +22,7 @@ namespace {
 
 constexpr size_t kChunk = 512;  // floats worked on at a time where float16 has to be widened
 
-// --- types of x
-// -----------------------------------------------------------------------------------------------------
+// --- types of x --------------------------------------------------------------------------------------------
 
 uint32_t bits_of(float v) {
   uint32_t bits;
@@ -121,8 +120,7 @@ void store(const float* v, size_t n, Half* y) {
   narrow(v, n, y);
 }
 
-// --- x to its grid
-// --------------------------------------------------------------------------------------------------
+// --- x to its grid -----------------------------------------------------------------------------------------
 
 // Positive floats order as their bits do.
 float largest_float(const float* x, size_t n) {
@@ -165,8 +163,7 @@ void quantise(const T* x, size_t width, float scale, int16_t* lo) {
   }
 }
 
-// --- products
-// -------------------------------------------------------------------------------------------------------
+// --- products ----------------------------------------------------------------------------------------------
 
 #if defined(__x86_64__) || defined(__aarch64__)
 
@@ -285,8 +282,7 @@ void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t
 
 #endif
 
-// --- merged tokens
-// --------------------------------------------------------------------------------------------------
+// --- merged tokens -----------------------------------------------------------------------------------------
 
 int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a,
             size_t width) {

@@ -20,8 +20,7 @@ size_t tasks_of(size_t count, size_t per_task) {
 
 }  // namespace
 
-// --- the grid
-// -------------------------------------------------------------------------------------------------------
+// --- the grid ----------------------------------------------------------------------------------------------
 
 void Grid::reserve(int32_t length, size_t width) {
   stride_ = tasks_of(width, kLane) * kLane;
@@ -117,8 +116,7 @@ void Grid::add(int32_t to, int32_t from) {
   high_[to] = largest == 0 ? kNone : largest <= kSmall ? kSomeSmall : kLarge;
 }
 
-// --- passes
-// ---------------------------------------------------------------------------------------------------------
+// --- passes ------------------------------------------------------------------------------------------------
 
 template <class T>
 void RowPlanner::plan(const Kernels& kernels, const T* x, int32_t length, size_t width, int32_t target,
@@ -240,8 +238,7 @@ void RowPlanner::add_up(const ParallelFor& parallel) {
         "tokens");
 }
 
-// --- the result
-// -----------------------------------------------------------------------------------------------------
+// --- the result --------------------------------------------------------------------------------------------
 
 void RowPlanner::number_outputs(int32_t length) {
   const int32_t count = static_cast<int32_t>(anchors.size());

@@ -210,26 +210,69 @@ const char* enqueue(const Call& call, void* stream) {
   return launch(average<E>, call.batch * averagers, kThreads, 0, stream, call, averagers);
 }
 
-const char* refusal(const Call& call) {
+const char* refused_size(const Call& call) {
   if (call.batch < 0 || call.tokens < 0 || call.slots < 0) return "LTBM: a dimension of x or y is negative";
   if (call.width < 1 || call.width > LTBM_WIDTH_MAX)
     return "LTBM: x must be [B, T, D] with D from 1 to 32767";
   if (int64(call.tokens) * call.width > kIndexMax || int64(call.slots) * call.width > kIndexMax)
     return "LTBM: a row of x or y has more values than a 32-bit index reaches: cut the recording into "
            "shorter rows";
+  if (call.tokens > LTBM_TOKENS_MAX)
+    return "LTBM: x has rows of more than 262143 tokens: cut the recording into shorter rows";
   if (call.step_num < 1 || call.step_den < 1) return "LTBM: step_num and step_den must be positive";
-  if (call.batch > 0 && call.workspace == nullptr) return "LTBM: no workspace was given";
   return nullptr;
 }
+
+// One buffer of a call, as the checks see it.
+struct Buffer {
+  const void* address;
+  int64 count;  // elements
+  size_t alignment;  // bytes
+  const char* missing;
+  const char* misaligned;
+};
+
+#define LTBM_BUFFER(name, count, alignment)                                                              \
+  Buffer {                                                                                               \
+    call.name, count, alignment, "LTBM: " #name " is null", "LTBM: " #name " is not aligned to its type" \
+  }
+
+const char* refused_buffer(const Call& call) {
+  if (call.workspace == nullptr) return "LTBM: no workspace was given";
+  if (reinterpret_cast<uintptr_t>(call.workspace) % LTBM_WORKSPACE_ALIGNMENT != 0)
+    return "LTBM: workspace is not aligned to 256 bytes";
+  const int64 batch = call.batch;
+  const size_t element = call.half ? sizeof(Half) : sizeof(float);
+  const Buffer buffers[] = {
+      LTBM_BUFFER(x, batch * call.tokens, element),
+      LTBM_BUFFER(lengths, batch, sizeof(int32_t)),
+      LTBM_BUFFER(targets, batch, sizeof(int32_t)),
+      LTBM_BUFFER(window, 1, sizeof(int32_t)),
+      LTBM_BUFFER(y, batch * call.slots, element),
+      LTBM_BUFFER(sizes, batch * call.slots, sizeof(int32_t)),
+      LTBM_BUFFER(anchors, batch * call.slots, sizeof(int32_t)),
+      LTBM_BUFFER(source_map, batch * call.tokens, sizeof(int32_t)),
+  };
+  for (const Buffer& buffer : buffers) {
+    if (buffer.count > 0 && buffer.address == nullptr) return buffer.missing;
+    if (reinterpret_cast<uintptr_t>(buffer.address) % buffer.alignment != 0) return buffer.misaligned;
+  }
+  return nullptr;
+}
+
+#undef LTBM_BUFFER
 
 }  // namespace
 
 extern "C" size_t ltbm_cuda_workspace(int32_t batch, int32_t tokens) {
+  if (batch < 0 || tokens < 0 || tokens > LTBM_TOKENS_MAX) return 0;
   return static_cast<size_t>(batch) * static_cast<size_t>(row_bytes(tokens));
 }
 
 extern "C" const char* ltbm_cuda_enqueue(const ltbm_cuda_call* call, void* stream) {
-  if (const char* reason = refusal(*call)) return reason;
+  if (call == nullptr) return "LTBM: the call is null";
+  if (const char* reason = refused_size(*call)) return reason;
   if (call->batch == 0) return nullptr;
+  if (const char* reason = refused_buffer(*call)) return reason;
   return call->half ? enqueue<Half>(*call, stream) : enqueue<float>(*call, stream);
 }

@@ -47,8 +47,7 @@ __device__ __forceinline__ Candidate better(const Candidate& p, const Candidate&
   return second ? q : p;
 }
 
-// --- what stands in a tile
-// ------------------------------------------------------------------------------------------
+// --- what stands in a tile ---------------------------------------------------------------------------------
 
 // Row r of the tile whose first tokens are A token `a` and B token `b`; returns its group's size, 0 if it is
 // left out.
@@ -84,8 +83,7 @@ __device__ inline int describe_tile(Tile& tile, const Row& row, const Control& c
   return above_3 > 0 ? 4 : above_2 > 0 ? 3 : 2;
 }
 
-// --- tokens to bytes
-// ------------------------------------------------------------------------------------------------
+// --- tokens to bytes ---------------------------------------------------------------------------------------
 
 // The bytes of four whole numbers, one word for each significance: value = sum of signed byte i * 256^i.
 // Adding 0x80 to each lower byte carries into the next exactly when the byte is to be negative; xor takes it
@@ -174,8 +172,7 @@ __device__ inline void gather(const Slab& slab, Tile& tile, const Row& row, cons
   }
 }
 
-// --- dot products
-// ---------------------------------------------------------------------------------------------------
+// --- dot products ------------------------------------------------------------------------------------------
 
 // Each warp has one 16 x 8 tile of B x A, and with few tiles only each kShare-th step of the channels.
 template <typename Shape>
@@ -236,8 +233,7 @@ __device__ inline void tile_products(Shared& shared, const Row& row, const E* x,
   __syncthreads();
 }
 
-// --- scores
-// ---------------------------------------------------------------------------------------------------------
+// --- scores ------------------------------------------------------------------------------------------------
 
 // The best of the tile's B tokens for its A token a, of those that this thread looks at: b, b + lanes, ...
 template <typename Shape>

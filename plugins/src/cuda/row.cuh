@@ -13,11 +13,11 @@
 // split of the B tokens within reach, grids summed from the members on the fly. Who ends a pass's last unit
 // merges:
 //
-//         B 1   B 3   B 5                     value, partner: of each A, one for each split
+//         B 1   B 3   B 5                 value, partner: of each A, one for each split
 //   A 0    #     #     .      tile 0
-//   A 2    #     #     #                      the r best A go into their partners; anchors, place, starts and
-//   A 4    .     #     #      tile 1          members are written for n - r tokens, into the other of the two
-//   lists A 6    .     .     #                      of anchors; the next pass opens
+//   A 2    #     #     #                  the r best A go into their partners; anchors, place, starts and
+//   A 4    .     #     #      tile 1      members are written for n - r tokens, into the other of the two
+//   A 6    .     .     #                  lists of anchors; the next pass opens
 //
 // Kernel 3 writes means, sizes, anchors and the source map once n is the target.
 #pragma once
@@ -30,8 +30,7 @@ using Call = ltbm_cuda_call;
 
 constexpr int kThreads = 512;  // of a block, in every kernel
 constexpr int kWarps = kThreads / kWarpThreads;
-constexpr int kSharedBytes =
-    96 * 1024;  // of a planning block: fits every architecture since 8.0 (8.6 gives 99 KB)
+constexpr int kSharedBytes = 96 * 1024;  // of a planning block: fits every GPU since 8.0 (8.6 gives 99 KB)
 constexpr int kPeaksMax = 128;  // blocks that look for the largest value of one row
 constexpr int kSplitsMax = 16;  // blocks that share one tile of A tokens
 constexpr unsigned kFinished = 0xffffffffu;
@@ -67,8 +66,7 @@ struct Control {
 
 struct Row {
   Control* control;
-  uint32_t*
-      peaks;  // [kPeaksMax] bits of the largest finite |x| of a part; top bit: the part has NaN or infinities
+  uint32_t* peaks;  // [kPeaksMax] bits of a part's largest finite |x|; top bit: it has NaN or infinities
   int *anchors_even, *anchors_odd;  // [T] place of each current token among the row's, in even and odd passes
   int* place;  // [T] current token that each input token is part of
   int* starts;  // [T + 1] where the members of each current token begin
@@ -139,8 +137,7 @@ __device__ __forceinline__ Extent extent_of(const Call& call, int index) {
   return fits ? Extent{length, target} : Extent{0, 0};
 }
 
-// --- the band of pairs
-// ----------------------------------------------------------------------------------------------
+// --- the band of pairs -------------------------------------------------------------------------------------
 
 // Anchors increase strictly, so two tokens' anchors are at least as far apart as their places: inside its
 // window an A token meets at most `reach` B tokens before its own index and as many from it on, its two

@@ -119,8 +119,7 @@ __device__ inline void move_tokens(Shared& shared, const Selection& selection, c
   __syncthreads();
 }
 
-// --- groups
-// ---------------------------------------------------------------------------------------------------------
+// --- groups ------------------------------------------------------------------------------------------------
 
 // Lanes of this warp that have the same group; this lane's rank among them.
 struct Peers {

@@ -45,8 +45,7 @@ Status* caught(Api api, Body body) {
   }
 }
 
-// --- tensors
-// --------------------------------------------------------------------------------------------------------
+// --- tensors -----------------------------------------------------------------------------------------------
 
 std::string text_of(const std::vector<int64_t>& shape) {
   std::string text = "[";
@@ -95,8 +94,7 @@ T* output(Api api, KernelContext* context, size_t index, const std::vector<int64
   return static_cast<T*>(data);
 }
 
-// --- the kernel
-// -----------------------------------------------------------------------------------------------------
+// --- the kernel --------------------------------------------------------------------------------------------
 
 struct Kernel {
   Api api;
@@ -156,8 +154,7 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
   });
 }
 
-// --- what the runtime asks
-// ------------------------------------------------------------------------------------------
+// --- what the runtime asks ---------------------------------------------------------------------------------
 
 template <class T>
 constexpr ElementType element_type() {

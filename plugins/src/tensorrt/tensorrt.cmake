@@ -3,7 +3,6 @@
 # Asked for by -DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h>; it needs nvcc as well, and no library of TensorRT.
 
 set(TENSORRT_INCLUDE_DIR "" CACHE PATH "Folder of NvInfer.h, such as /usr/include/aarch64-linux-gnu")
-set(CUDA_ARCHITECTURES "" CACHE STRING "GPUs to build for, such as 87 (Jetson Orin) or 110 (Thor); default: what nvcc takes")
 if(TENSORRT_INCLUDE_DIR)
   option(LTBM_TENSORRT "Build the TensorRT plugin" ON)
 else()
@@ -18,36 +17,7 @@ if(NOT EXISTS "${TENSORRT_INCLUDE_DIR}/NvInferRuntime.h")
     "NvInferRuntime.h: give -DTENSORRT_INCLUDE_DIR=<folder of NvInfer.h>. They come with TensorRT's archive, with the "
     "package libnvinfer-headers-dev, and with JetPack.")
 endif()
-include(CheckLanguage)
-check_language(CUDA)
-if(NOT CMAKE_CUDA_COMPILER)
-  message(FATAL_ERROR "LTBM: the TensorRT plugin needs nvcc, and CMake finds none that works: put the CUDA toolkit's bin "
-    "folder on PATH, or give -DCMAKE_CUDA_COMPILER=<path of nvcc>.")
-endif()
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES OFF)  # chosen below: one place for all
-endif()
-enable_language(CUDA)
-find_package(CUDAToolkit REQUIRED)
-
-# The architectures this nvcc knows, of those the kernels run on: 8.0 has the first products of bytes they need.
-if(NOT CUDA_ARCHITECTURES)
-  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE ltbm_known RESULT_VARIABLE ltbm_failed)
-  foreach(arch 80 86 87 89 90 100 103 110 120 121)
-    if(NOT ltbm_failed AND ltbm_known MATCHES "sm_${arch}\n")
-      list(APPEND ltbm_architectures ${arch})
-    endif()
-  endforeach()
-else()
-  set(ltbm_architectures ${CUDA_ARCHITECTURES})
-endif()
-if(NOT ltbm_architectures)
-  message(FATAL_ERROR "LTBM: ${CMAKE_CUDA_COMPILER} names no architecture the kernels run on: give "
-    "-DCUDA_ARCHITECTURES=<list>, such as 87 for Jetson Orin; the oldest is 80.")
-endif()
-string(REPLACE ";" "," ltbm_built_for "${ltbm_architectures}")
-list(TRANSFORM ltbm_architectures APPEND "-real")
-message(STATUS "LTBM: TensorRT plugin for ${ltbm_architectures}")
+ltbm_find_cuda()
 
 add_library(ltbm_tensorrt SHARED ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/ltbm.cu ${CMAKE_CURRENT_SOURCE_DIR}/src/tensorrt/plugin.cpp)
 target_compile_features(ltbm_tensorrt PRIVATE cxx_std_17)

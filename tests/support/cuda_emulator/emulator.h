@@ -98,8 +98,7 @@ inline emulator::ThreadIndex threadIdx;
 inline emulator::BlockIndex blockIdx;
 #define LTBM_BLOCK_MEMORY(name) unsigned char* name = emulator::self().block->shared
 
-// --- threads together
-// -----------------------------------------------------------------------------------------------
+// --- threads together --------------------------------------------------------------------------------------
 
 inline int __syncthreads_count(int predicate) {
   emulator::Block& block = *emulator::self().block;
@@ -173,8 +172,7 @@ inline void multiply_bytes(int (&sum)[4], const uint32_t (&a)[4], const uint32_t
   }
 }
 
-// --- one thread
-// -----------------------------------------------------------------------------------------------------
+// --- one thread --------------------------------------------------------------------------------------------
 
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   const uint64_t both = uint64_t(high) << 32 | low;
@@ -226,8 +224,7 @@ inline void from_float(float value, float& out) {
   out = value;
 }
 
-// --- launches
-// -------------------------------------------------------------------------------------------------------
+// --- launches ----------------------------------------------------------------------------------------------
 
 template <typename Kernel, typename... Args>
 const char* launch(Kernel kernel, int blocks, int threads, size_t shared_bytes, void*, Args... args) {

@@ -16,8 +16,7 @@ namespace {
 
 constexpr int INPUTS = 5, OUTPUTS = 4, KEEP = 3;
 
-// --- symbolic dimensions
-// --------------------------------------------------------------------------------------------
+// --- symbolic dimensions -----------------------------------------------------------------------------------
 
 struct Value final : apiv::VDimensionExpr {
   explicit Value(int64_t value) : value(value) {}
@@ -38,8 +37,7 @@ struct Builder final : IExprBuilder {
   std::vector<std::unique_ptr<Expression>> made;
 };
 
-// --- what the plugin says
-// -------------------------------------------------------------------------------------------
+// --- what the plugin says ----------------------------------------------------------------------------------
 
 struct Log final : ILogger {
   void log(Severity, const char* message) noexcept override { text += std::string(message) + "\n"; }
