@@ -160,7 +160,21 @@ def inspect(args) -> None:
             value = ", ".join(f"{name} {part}" for name, part in value.items())
         print(f"{key:<24}{value}")
     for name, engine in engines.items():
-        print(f"{'engines ' + name:<24}{', '.join(f'{key} {value}' for key, value in engine.items())}")
+        print(f"{'engines ' + name:<24}{_engine_words(engine)}")
+
+
+def _engine_words(facts: dict) -> str:
+    """One folder of engines as a line of the table."""
+    gpus = facts["gpu"] if facts["gpu"] else f"compute capability {facts['compute_capability']}"
+    words = f"{facts['backend']} {facts['tensorrt']} for {gpus}, {_mib(facts['bytes'])}"
+    words += f"; {facts['max_context']} tokens"
+    if "kv_cache_bytes" in facts:
+        words += f", KV cache {_mib(facts['kv_cache_bytes'])}"
+    return words
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.1f} MiB"
 
 
 def describe(bundle) -> dict:
@@ -204,7 +218,7 @@ def _engine_facts(folder: "EngineFolder", manifest: "Manifest") -> dict:
         "backend": target.backend,
         "tensorrt": target.tensorrt,
         "compute_capability": target.compute_capability,
-        "gpu": target.gpu or "any of these",
+        "gpu": target.gpu,
         "max_context": tokens,
         "bytes": sum(stage.size for stage in folder.stages.values()),
     }

@@ -79,7 +79,8 @@ def test_a_bundle_becomes_engines_for_two_gpus(bundle_for, family):
     assert done.returncode == 0, done.stderr
     assert "the first load on a GPU compiles the engines' kernels" in done.stderr
     (line,) = [line for line in ltbm("inspect", path).stdout.splitlines() if line.startswith("engines")]
-    assert "backend tensorrt-rtx" in line and "compute_capability 8.9, 12.0" in line
+    assert "tensorrt-rtx" in line and "for compute capability 8.9, 12.0" in line
+    assert "256 tokens, KV cache 0.1 MiB" in line
 
 
 def test_a_build_that_is_killed_leaves_the_former_engines(bundle_for):
