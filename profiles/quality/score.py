@@ -1,7 +1,7 @@
 """Scores of the answers that `predict` wrote, with bootstrap intervals; offline,
 so that a metric can be added later."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -170,19 +170,20 @@ def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> li
     return rows
 
 
-def baselines(variant: Variant, measured: Iterable[Variant]) -> dict[str, Variant]:
+def baselines(variant: Variant, measured: Collection[Variant]) -> dict[str, Variant]:
     """What a variant is compared with: the uncompressed one, and at its level other methods in its mode,
     and its own method in proportional attention."""
     if variant.level == "full":
         return {}
-    full = next((other for other in measured if other.level == "full"), None)
-    candidates = {"full": full} | {
-        method: replace(variant, method=method) for method in ("global", "pool", "ltbm")
-    }
+    candidates = {method: replace(variant, method=method) for method in ("global", "pool", "ltbm")}
     candidates["proportional"] = replace(variant, attention="proportional")
     if not variant.method.startswith("ltbm-"):
         del candidates["ltbm"]  # the difference to Global and to pooling says it already
-    return {name: other for name, other in candidates.items() if other in measured and other != variant}
+    chosen = {other.level: other for other in measured if other.level == "full"}
+    for name, other in candidates.items():
+        if other in measured and other != variant:
+            chosen[name] = other
+    return chosen
 
 
 def _counts(items: Sequence[Item], variant: Variant, answers: dict[Key, dict]) -> dict:

@@ -24,7 +24,10 @@ SILENT_SHARE = 16  # silent tokens merged into one
 
 @dataclass(frozen=True)
 class Compressed:
-    """What the decoder gets of a clip, and the clip's tokens before and after (the window's rest not counted)."""
+    """What the decoder gets of a clip.
+
+    tokens_in, tokens_out: the clip's tokens before and after merging; the window's rest is not counted
+    """
 
     decoder_input: DecoderInput
     tokens_in: int

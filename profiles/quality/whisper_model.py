@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from transformers import (
     AttentionInterface,
+    AttentionMaskInterface,
     GenerationConfig,
     PreTrainedTokenizerFast,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.masking_utils import eager_mask
 from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
 CROSS_BIAS = "ltbm_cross_bias"  # the attention function's name in transformers' registry
@@ -35,6 +37,7 @@ def cross_bias_attention(module, query, key, value, attention_mask, key_bias=Non
 
 
 AttentionInterface.register(CROSS_BIAS, cross_bias_attention)
+AttentionMaskInterface.register(CROSS_BIAS, eager_mask)  # without it the prompt's tokens would see ahead
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,11 @@ class Whisper:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
         self.generation = GenerationConfig.from_pretrained(checkpoint)
         self.model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        self.end_id = int(self.model.config.eos_token_id)
         self.model.eval().set_attn_implementation(CROSS_BIAS)
         encoder = self.model.model.encoder
         self.last_norm = encoder.layer_norm
-        encoder.layer_norm = torch.nn.Identity()  # pooling comes before the norm, as in Qwen2-Audio
+        encoder.register_module("layer_norm", torch.nn.Identity())  # Qwen2-Audio pools before the norm
 
     @property
     def sampling_rate(self) -> int:
@@ -109,7 +113,7 @@ class Whisper:
         step_ids = torch.tensor([self.prompt_ids()]).repeat(len(inputs), 1)
         for step in range(max_new_tokens):
             chosen = self._next_ids(step_ids, keys, key_bias, cache, first=step == 0)
-            alive = chosen != self.model.config.eos_token_id
+            alive = torch.ne(chosen, self.end_id)
             for row, token_id in zip(running[alive].tolist(), chosen[alive].tolist()):
                 answers[row].append(token_id)
             if not alive.any():
