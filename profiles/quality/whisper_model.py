@@ -73,7 +73,7 @@ class Whisper:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
         self.generation = GenerationConfig.from_pretrained(checkpoint)
         self.model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-        self.end_id = int(self.model.config.eos_token_id)
+        self.end_ids = torch.as_tensor(self.model.config.eos_token_id)
         self.model.eval().set_attn_implementation(CROSS_BIAS)
         encoder = self.model.model.encoder
         self.last_norm = encoder.layer_norm
@@ -113,7 +113,7 @@ class Whisper:
         step_ids = torch.tensor([self.prompt_ids()]).repeat(len(inputs), 1)
         for step in range(max_new_tokens):
             chosen = self._next_ids(step_ids, keys, key_bias, cache, first=step == 0)
-            alive = torch.ne(chosen, self.end_id)
+            alive = torch.isin(chosen, self.end_ids, invert=True)
             for row, token_id in zip(running[alive].tolist(), chosen[alive].tolist()):
                 answers[row].append(token_id)
             if not alive.any():
@@ -141,13 +141,10 @@ class Whisper:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _next_ids(self, step_ids, keys, key_bias, cache, first: bool) -> torch.Tensor:
-        hidden = self.model.model.decoder(
-            input_ids=step_ids,
-            encoder_hidden_states=keys,
-            cache=cache,
-            use_cache=True,
-            key_bias=key_bias,
-        ).last_hidden_state
+        decoder = self.model.model.decoder
+        # By position: the cache's name differs between versions of transformers.
+        outputs = decoder(step_ids, None, keys, cache, use_cache=True, key_bias=key_bias)
+        hidden = outputs.last_hidden_state
         logits = self.model.proj_out(hidden[:, -1])
         suppressed = list(self.generation.suppress_tokens or [])
         if first:
