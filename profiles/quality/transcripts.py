@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-NORMALIZERS = ("plain", "digits", "whisper")
+NORMALIZERS = ("plain", "whisper", "digits")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
