@@ -26,7 +26,7 @@ METHODS = (  # method, label, colour
 WIDTH, HEIGHT, TOP, BOTTOM = 960, 400, 84, 330
 PANEL_WIDTH, LEFTS = 360, (70, 540)
 TOKENS_PER_SECOND = 25  # of the uncompressed, pooled encoder
-HIGHEST = 60  # % on the vertical axis
+HIGHEST = 100  # % on the vertical axis, where capped rates end
 INK, SOFT, GRID, PAPER = "#1b2733", "#5b6b7a", "#dde3e8", "#ffffff"
 
 
@@ -55,7 +55,7 @@ def capped_errors(rows: list[dict], method: str) -> dict[Fraction, float]:
 
 def axes(left: int, title: str, ratios: list[Fraction]) -> list[str]:
     parts = [text(left + PANEL_WIDTH / 2, TOP - 18, title, 16)]
-    for percent in range(0, HIGHEST + 1, 10):
+    for percent in range(0, HIGHEST + 1, 20):
         y = vertical(percent)
         parts.append(f'<path d="M {left} {y:.0f} H {left + PANEL_WIDTH}" stroke="{GRID}"/>')
         parts.append(text(left - 8, y + 5, f"{percent}", 13, SOFT, "end"))
