@@ -143,10 +143,10 @@ def chosen_variants(levels: str, methods: str, attention: str) -> list[Variant]:
 def run_join(args) -> None:
     from . import recordings
 
-    found = recordings.SOURCES[args.source](args.folder, args.transcripts)
+    spoken = recordings.SOURCES[args.source](args.folder, args.transcripts)
     if args.source == "librivox":
-        print(f"{recordings.write_single(args.source, found, args.out)} clips", file=sys.stderr)
+        print(f"{recordings.write_single(args.source, spoken, args.out)} clips", file=sys.stderr)
         return
-    counts = recordings.write_halves(args.source, found, args.out, args.seed)
+    counts = recordings.write_halves(args.source, spoken, args.out, args.seed)
     for half, clips in counts.items():
         print(f"{args.out / args.source}-{half}.jsonl: {clips} clips", file=sys.stderr)
