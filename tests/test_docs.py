@@ -60,7 +60,8 @@ def test_the_readme_is_short():
     assert README_WORDS[0] < words < README_WORDS[1]
 
 
-def test_the_picture_is_what_its_script_draws():
-    from docs.pictures import draw
+def test_the_pictures_are_what_their_scripts_draw():
+    from docs.pictures import draw, word_errors
 
     assert draw.OUT.read_text(encoding="utf-8") == draw.draw()
+    assert word_errors.OUT.read_text(encoding="utf-8") == word_errors.draw()

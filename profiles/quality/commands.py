@@ -1,4 +1,4 @@
-"""`ltbm eval`: demo, caption, mcq, asr, score and import."""
+"""`ltbm eval`: demo, caption, mcq, asr, whisper, score, import and join."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ import time
 
 from ...runtime.arguments import UsageError
 from .flags import BENCHMARKS, add_benchmark, add_demo, add_import, add_score, check_names, chosen_variants
-
-PROGRESS_SECONDS = 5.0  # between two lines
+from .progress import progress_printer
+from .whisper_commands import add_join, add_whisper
 
 
 def add_commands(commands) -> None:
@@ -33,8 +33,10 @@ def add_commands(commands) -> None:
     add_demo(evaluations, run_demo)
     for benchmark in BENCHMARKS:
         add_benchmark(evaluations, benchmark, run_benchmark)
+    add_whisper(evaluations)
     add_score(evaluations, run_score)
     add_import(evaluations, run_import)
+    add_join(evaluations)
 
 
 def run_demo(args) -> None:
@@ -53,7 +55,7 @@ def run_demo(args) -> None:
 
     begun = time.perf_counter()
     with demo_bundle(args.precision) as bundle:
-        counts = evaluate(bundle, args.scenes, args.seed, chosen, args.processes, _progress("scenes"))
+        counts = evaluate(bundle, args.scenes, args.seed, chosen, args.processes, progress_printer("scenes"))
     results = {
         "benchmark": "demo",
         "scenes": args.scenes,
@@ -92,7 +94,7 @@ def run_benchmark(args) -> None:
             in_turn=args.low_memory,
             kv_cache=settings.kv_cache,
         ) as pipeline:
-            predict(pipeline, items[: args.limit], chosen, settings, log, _progress("answers"))
+            predict(pipeline, items[: args.limit], chosen, settings, log, progress_printer("answers"))
     print(
         f"{len(log.answers)} answers in {args.out}; score them with: ltbm eval score {args.out}",
         file=sys.stderr,
@@ -150,21 +152,3 @@ def run_import(args) -> None:
     )
     for item in items:
         print(item_line(item))
-
-
-def _progress(what: str):
-    """Prints what is done and how long the rest takes, not oftener than every PROGRESS_SECONDS."""
-    begun = printed = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal printed
-        now = time.perf_counter()
-        if done == total or now - printed >= PROGRESS_SECONDS:
-            printed = now
-            print(
-                f"{done} of {total} {what}, {now - begun:.0f} s, about "
-                f"{(now - begun) * (total / done - 1):.0f} s left",
-                file=sys.stderr,
-            )
-
-    return progress

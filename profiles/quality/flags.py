@@ -145,11 +145,15 @@ def add_score(evaluations, run) -> None:
         evaluations,
         "score",
         run,
-        "score the answers of caption, mcq and asr",
+        "score the answers of caption, mcq, asr and whisper",
         SCORE_DESCRIPTION,
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="what `ltbm eval caption`, `mcq` or `asr` wrote"
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="what `ltbm eval caption`, `mcq`, `asr` or `whisper` wrote",
     )
     parser.add_argument(
         "--extra",
@@ -162,7 +166,7 @@ def add_score(evaluations, run) -> None:
         "--normalizer",
         choices=NORMALIZERS,
         default="plain",
-        help="of transcripts (whisper: package whisper-normalizer)",
+        help="of transcripts (digits: every digit a word; whisper: package whisper-normalizer)",
     )
     parser.add_argument(
         "--partial",

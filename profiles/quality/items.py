@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("caption", "mcq", "asr")
+BENCHMARKS = ("caption", "mcq", "asr", "whisper")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
 
 
@@ -22,7 +22,7 @@ class Item:
     """One clip and what is right about it.
 
     audio: a path; in a manifest, from the manifest's folder
-    references: its captions (caption), the right choice (mcq) or the transcript (asr)
+    references: its captions (caption), the right choice (mcq) or the transcript (asr, whisper)
     group: for mcq, what accuracy is also given for, such as MMAU's sound, music and speech
     """
 
@@ -35,7 +35,7 @@ class Item:
 
 
 def read_items(path, benchmark: str) -> list[Item]:
-    """The items of a manifest, each fit for `benchmark` (caption, mcq or asr) and with its audio at hand.
+    """The items of a manifest, each fit for `benchmark` (BENCHMARKS) and with its audio at hand.
 
     Raises FileNotFoundError or ValueError with the line's number.
     """

@@ -1,8 +1,8 @@
 """Scores of the answers that `predict` wrote, with bootstrap intervals; offline,
 so that a metric can be added later."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from .predict import ANSWERS, ITEMS, Key, read_answers, read_settings
 from .transcripts import normalizer, word_errors
 from .variants import Variant
 
-MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer"}
+MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer", "whisper": "wer"}
+LOOP_WORDS = 1.5  # words given for each word spoken, above which a clip loops
 DRAWS = 2000  # of the bootstrap over items
 CONFIDENCE = 0.95
 Tally = np.ndarray
@@ -95,7 +96,7 @@ def tally(
     benchmark: str, items: Sequence[Item], texts: Sequence[str], options: Options = Options()
 ) -> dict[str, Tally]:
     """What each item's answer adds to every metric of the benchmark, the main metric first."""
-    count = {"caption": _captions, "mcq": _choices, "asr": _transcripts}[benchmark]
+    count = {"caption": _captions, "mcq": _choices, "asr": _transcripts, "whisper": _decoded}[benchmark]
     return {
         metric: np.array(columns, np.float64).T for metric, columns in count(items, texts, options).items()
     }
@@ -128,6 +129,17 @@ def _transcripts(items: Sequence[Item], texts: Sequence[str], options: Options) 
     return {"wer": (errors, [len(words) for words in spoken])}
 
 
+def _decoded(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
+    """Word error rate; the same with each clip's errors capped at its words, since a clip that loops moves
+    the mean by tens of points; and the share of clips that loop."""
+    normal = normalizer(options.normalizer)
+    errors, spoken = _transcripts(items, texts, options)["wer"]
+    given = [len(normal(text).split()) for text in texts]
+    capped = np.minimum(errors, spoken)
+    loops = np.array(given) > LOOP_WORDS * np.array(spoken)
+    return {"wer": (errors, spoken), "wer_capped": (capped, spoken), "loops": (loops, np.ones(len(items)))}
+
+
 def redraw(items: int, seed: int = 0) -> np.ndarray:
     """[DRAWS, items]: how often each redraw takes each item; one array for all variants,
     so that comparisons are paired."""
@@ -139,17 +151,13 @@ def redraw(items: int, seed: int = 0) -> np.ndarray:
 
 
 def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> list[dict]:
-    """Every variant minus the uncompressed one, and minus global at equal level and mode, item by item."""
-    full = next((variant for variant in tallies if variant.level == "full"), None)
-    found = []
+    """Every variant minus each of its baselines that was measured, item by item."""
+    rows = []
     for variant, mine in tallies.items():
-        same_level = Variant(variant.level, "global", variant.positions, variant.attention)
-        for baseline, other in (("full", full), ("global", same_level)):
-            if other not in tallies or other == variant or variant.level == "full":
-                continue
+        for baseline, other in baselines(variant, tallies).items():
             for metric, theirs in tallies[other].items():
                 low, high = _interval(_ratio(weights @ mine[metric]) - _ratio(weights @ theirs))
-                found.append(
+                rows.append(
                     asdict(variant)
                     | {
                         "baseline": baseline,
@@ -159,7 +167,23 @@ def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> li
                         "difference": float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0))),
                     }
                 )
-    return found
+    return rows
+
+
+def baselines(variant: Variant, measured: Collection[Variant]) -> dict[str, Variant]:
+    """What a variant is compared with: the uncompressed one, and at its level other methods in its mode,
+    and its own method in proportional attention."""
+    if variant.level == "full":
+        return {}
+    candidates = {method: replace(variant, method=method) for method in ("global", "pool", "ltbm")}
+    candidates["proportional"] = replace(variant, attention="proportional")
+    if not variant.method.startswith("ltbm-"):
+        del candidates["ltbm"]  # the difference to Global and to pooling says it already
+    chosen = {other.level: other for other in measured if other.level == "full"}
+    for name, other in candidates.items():
+        if other in measured and other != variant:
+            chosen[name] = other
+    return chosen
 
 
 def _counts(items: Sequence[Item], variant: Variant, answers: dict[Key, dict]) -> dict:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...runtime.levels import NAMED_RATIOS
+from ...runtime.levels import parse_level
 from .predict import write_text
 from .variants import DEFAULT_MODE
 
@@ -15,6 +15,8 @@ LABELS = {
     "fense": "FENSE",
     "accuracy": "accuracy",
     "wer": "WER",
+    "wer_capped": "WER, clips capped at 100 %",
+    "loops": "clips that loop",
 }
 
 
@@ -30,6 +32,9 @@ def markdown(results: Sequence[dict]) -> str:
     for baseline, title in (
         ("full", "Minus uncompressed"),
         ("global", "Minus Global Merge at the same level"),
+        ("pool", "Minus mean pooling at the same level"),
+        ("ltbm", "Minus LTBM at the same level"),
+        ("proportional", "Minus the same in proportional attention"),
     ):
         lines += _differences(results, baseline, title)
     return "\n".join(lines) + "\n"
@@ -90,7 +95,7 @@ def _notes(results: Sequence[dict]) -> list[str]:
         )
         how = (
             f", transcripts through the {result['normalizer']} normalizer"
-            if result["benchmark"] == "asr"
+            if result["benchmark"] in ("asr", "whisper")
             else ""
         )
         cut = sum(row["cut_off"] for row in result["rows"])
@@ -107,7 +112,7 @@ def _notes(results: Sequence[dict]) -> list[str]:
 def _in_order(results: Sequence[dict]) -> list[tuple]:
     """Every variant once, the mildest level first."""
     found = dict.fromkeys(_variant(row) for result in results for row in result["rows"])
-    return sorted(found, key=lambda variant: list(NAMED_RATIOS).index(variant[0]))
+    return sorted(found, key=lambda variant: -parse_level(variant[0]).ratio)
 
 
 def _variant(row: dict) -> tuple:

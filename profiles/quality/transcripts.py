@@ -5,14 +5,17 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-NORMALIZERS = ("plain", "whisper")
+NORMALIZERS = ("plain", "whisper", "digits")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def normalizer(name: str) -> Callable[[str], str]:
-    """`plain`, or `whisper`: Whisper's English normaliser from the package whisper-normalizer,
+    """`plain`, `digits`, or `whisper`: Whisper's English normaliser from the package whisper-normalizer,
     as Qwen2-Audio's authors use."""
     if name == "plain":
         return normalize
+    if name == "digits":
+        return normalize_digits
     if name != "whisper":
         raise ValueError(f"unknown normalizer {name!r}; known are {', '.join(NORMALIZERS)}")
     try:
@@ -31,6 +34,12 @@ def normalize(text: str) -> str:
     text = re.sub(r"[^\w\s']|_", " ", text)
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
     return " ".join(text.split())
+
+
+def normalize_digits(text: str) -> str:
+    """As `normalize`, with every digit a word of its own: "725" and "7-2-5" are "seven two five"."""
+    spelled = re.sub(r"[0-9]", lambda match: f" {DIGITS[int(match[0])]} ", text)
+    return normalize(spelled)
 
 
 def word_errors(reference: Sequence[str], predicted: Sequence[str]) -> int:
