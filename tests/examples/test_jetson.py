@@ -54,7 +54,8 @@ def test_extras_and_command_are_the_packages_own(project):
 
 
 def test_architectures_and_options_are_the_plugins():
-    cmake = (ROOT / "plugins" / "src" / "tensorrt" / "tensorrt.cmake").read_text()
+    sources = ROOT / "plugins" / "src"
+    cmake = "".join((sources / part).read_text() for part in ("cuda/cuda.cmake", "tensorrt/tensorrt.cmake"))
     known = re.search(r"foreach\(arch ([\d ]+)\)", cmake)[1].split()
     named = re.findall(r"ARCHITECTURES=\"?([\d;]+)", DOCKERFILE + PAGE)
     assert named and {arch for names in named for arch in names.split(";")} <= set(known)
