@@ -22,7 +22,7 @@ def gpus():
 
 
 def test_kernels_equal_the_reference_on_this_gpu(tmp_path):
-    if script.harness.nvcc() is None:
+    if script.builds.nvcc() is None:
         pytest.skip("nvcc is not installed")
     if gpus() == 0:
         pytest.skip("no CUDA GPU at hand")
@@ -33,12 +33,12 @@ def test_kernels_equal_the_reference_on_this_gpu(tmp_path):
 
 def test_script_builds_for_a_gpu_that_is_not_here(tmp_path):
     """All of it compiles, with the plugin where TensorRT's headers are; loading it needs no driver."""
-    if script.harness.nvcc() is None:
+    if script.builds.nvcc() is None:
         pytest.skip("nvcc is not installed")
-    includes = script.harness.tensorrt_includes()
+    includes = script.builds.tensorrt_includes()
     library = tmp_path / "libltbm_gpu.so"
-    script.harness.build_cuda(
-        library, [90], [script.DEVICE_CALLS] + [script.harness.PLUGIN] * bool(includes), includes
+    script.builds.build_cuda(
+        library, [90], [script.DEVICE_CALLS] + [script.builds.PLUGIN] * bool(includes), includes
     )
     loaded = ctypes.CDLL(str(library))
     names = [

@@ -117,8 +117,9 @@ def test_more_arithmetic_than_bytes_bounds_the_prefill(qwen):
     assert slower.prefill - found.prefill == pytest.approx(1e3 * work.moved_bytes / 1e9)
 
 
-def test_the_kv_cache_is_what_a_session_allocates(session, make_clip):
-    answer = session.generate(make_clip(12), "hm ?", "keep25", max_new_tokens=40)
+def test_the_kv_cache_is_what_a_session_allocates(qwen, make_clip):
+    with Session.open(qwen[1]) as session:  # a new one: what was asked before leaves a larger cache
+        answer = session.generate(make_clip(12), "hm ?", "keep25", max_new_tokens=40)
     model = model_of_bundle(session.bundle)
     text = len(answer.prompt_token_ids) - answer.tokens_out
     found = estimate(model, RATES, Request(12.0, text, 40), KEEP25)
