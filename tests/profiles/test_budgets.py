@@ -16,6 +16,7 @@ from ltbm.profiles.budgets.plan import make_plan
 from ltbm.profiles.budgets.rates import device_rates
 from ltbm.runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec
 from ltbm.runtime.levels import NAMED_RATIOS, Level
+from ltbm.runtime.session import Session
 
 FULL, KEEP25 = Level("full", NAMED_RATIOS["full"]), Level("keep25", NAMED_RATIOS["keep25"])
 RATES = Rates(bandwidth=1e9, encoder=1e12, llm=2e12, attention=4e12, usable=2**40, runtime=1000.0)
