@@ -8,6 +8,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: PyTorch's threads would wait for one another
 FAMILIES = ("qwen2_audio", "audioflamingo3")
 RATE = 16_000  # Hz
 

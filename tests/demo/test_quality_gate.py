@@ -15,6 +15,7 @@ from ltbm.runtime.pipeline import Pipeline
 pytestmark = pytest.mark.slow
 
 SCENES, FIRST = 200, 1000  # scenes nobody looked at while the sounds were designed
+AGAINST_PYTORCH = 100  # of the scenes
 LEVELS = ("full", "keep50", "keep25", "keep12", "keep6")
 VARIANTS = [*(("ltbm", level) for level in LEVELS), ("pool", "keep12"), ("prune", "keep25")]
 
@@ -68,10 +69,11 @@ def test_merging_beats_pooling_and_pruning(figures):
     assert figures["ltbm", "keep25"]["event_f1"] >= figures["prune", "keep25"]["event_f1"] + 0.15
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", ["full", "keep25", "keep6"])
 def test_engines_answer_as_pytorch_does(scenes, engine_texts, name):
     from ltbm.demo import evaluate
 
-    expected = evaluate.answer_scenes(evaluate.load_model(MODEL), scenes, parse_level(name))
+    some = scenes[:AGAINST_PYTORCH]
+    expected = evaluate.answer_scenes(evaluate.load_model(MODEL), some, parse_level(name))
     equal = np.mean([said == wanted for said, wanted in zip(engine_texts["ltbm", name], expected)])
     assert equal >= 0.99, f"{equal:.3f} of the scenes have the same caption and answers as in PyTorch"

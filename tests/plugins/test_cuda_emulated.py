@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.compiler]
 TYPES = (np.float32, np.float16)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # hard_row is: a module's would be built again for every row
 def kernels(tmp_path_factory):
     if builds.compiler() is None:
         pytest.skip("the emulated kernels need a C++ compiler: install g++ or set CXX")
