@@ -54,7 +54,8 @@ def _add_building(parser: argparse.ArgumentParser) -> None:
         "--stages",
         type=_names,
         metavar="LIST",
-        help="which to build, of encoder,merge,decoder (default: all that are engines)",
+        help="which to build, of encoder,merge,decoder; for tensorrt-rtx of encoder,projector,decoder "
+        "(default: all)",
     )
     parser.add_argument(
         "--workspace",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtime.backends.engine_store import (
+    ENGINES_OF,
     FOLDER,
-    STAGES,
     EngineFolder,
     Key,
     Target,
@@ -20,6 +20,7 @@ from ..runtime.backends.engine_store import (
     store,
     stored,
     this_target,
+    weights_file,
 )
 from ..runtime.backends.flavours import FIXED_CAPACITY
 from ..runtime.backends.shape_ranges import Limits, optimisation_profiles
@@ -32,6 +33,10 @@ from .tensorrt_builder import FOR_TENSORRT, BuildJob, Progress, build_plan
 # what a build has been seen to take of a graph's weights in host memory, and then the plan
 HOST_TIMES_WEIGHTS = 3
 WORKSPACE_GIB = 1.0
+MERGE_PARTS = {
+    TENSORRT: "its merge engine holds op and projector",
+    TENSORRT_RTX: "it has no plugins: the op runs outside of it, before the projector",
+}
 COMPILED_ON_LOAD = (
     "the first load on a GPU compiles the engines' kernels for it, which takes a while; they are kept beside "
     "the engines for the next"
@@ -98,13 +103,14 @@ def build_engines(
 def _check_stages(stages: Sequence[str] | None, target: Target) -> Sequence[str]:
     if stages is None:
         return target.stages
-    unknown = [stage for stage in stages if stage not in STAGES]
+    of_others = [name for names in ENGINES_OF.values() for name in names]
+    unknown = [stage for stage in stages if stage not in of_others]
     if unknown or not stages:
         raise ValueError(f"stages {', '.join(unknown) or 'none'}: give some of {', '.join(target.stages)}")
     missing = [stage for stage in stages if stage not in target.stages]
     if missing:
         raise ValueError(
-            f"{target.backend} has no plugins and builds no {missing[0]} engine, which runs outside of it: "
+            f"{target.backend} builds no {missing[0]} engine ({MERGE_PARTS[target.backend]}): "
             f"give some of {', '.join(target.stages)}"
         )
     return stages
@@ -143,7 +149,7 @@ def _explain_others(bundle: Bundle, target: Target, progress: Progress) -> None:
 
 def check_disk(bundle: Bundle, stage: str) -> None:
     """OSError, before the build, if the engine would not fit beside the bundle."""
-    needed = bundle.manifest.files[f"{stage}.weights"].size
+    needed = bundle.manifest.files[weights_file(stage)].size
     free = free_disk(bundle.path)
     if needed > free:
         raise OSError(
@@ -157,7 +163,7 @@ def check_memory(
 ) -> None:
     """MemoryError, before the build, if it would not fit."""
     machine = machine or Machine()
-    weights = bundle.manifest.files[f"{stage}.weights"].size
+    weights = bundle.manifest.files[weights_file(stage)].size
     workspace = int(workspace_gib * 2**30)
     host = HOST_TIMES_WEIGHTS * weights
     device = weights + workspace

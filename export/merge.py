@@ -1,5 +1,5 @@
 """Stage 3, merge and projector as ONNX: the LTBM op with its function body inside (or as a TensorRT plugin),
-then the LLM's width."""
+then the LLM's width; and the second part alone, for where the op is called outside of graphs."""
 
 from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
 from ..runtime.bundle import Precision
@@ -43,9 +43,7 @@ def merge_graph(
         g.input("keep", "int64", [1]),
         g.input("window", "int32", [1]),
     ]
-    first = g.input("first_position", "int64", ["B"])
-    original = g.input("original_positions", "int32", [1])
-    proportional = g.input("proportional_attention", "int32", [1])
+    placing = _placing_inputs(g)
     plan = [
         g.graph_output("sizes", "int32", ["B", "K"]),
         g.graph_output("anchors", "int32", ["B", "K"]),
@@ -53,15 +51,53 @@ def merge_graph(
     ]
     attributes = PLUGIN_ATTRIBUTES if plugin else {}
     g.node(OP, inputs, ["merged", *plan], DOMAIN, step_num=step[0], step_den=step[1], **attributes)
-    _project(g, spec, checkpoint, precision)
-    _positions(g, first, original)
-    _key_bias(g, proportional)
+    _decoder_inputs(g, spec, checkpoint, precision, "merged", *placing)
     return g
 
 
-def _project(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, precision: Precision) -> None:
+def projector_graph(
+    spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile
+) -> Graph:
+    """What follows the op in `merge_graph`: merged_tokens [B, K, D] and their plan -> what the LLM takes of
+    them.
+
+    sizes, anchors [B, K] int32: of the op's plan; the other inputs and the outputs as in `merge_graph`
+    """
+    g = Graph("projector", OPSET, precision.encoder, weights)
+    merged = g.input("merged_tokens", precision.audio_embeds, ["B", "K", spec.encoder.width])
+    g.input("sizes", "int32", ["B", "K"])
+    g.input("anchors", "int32", ["B", "K"])
+    _decoder_inputs(g, spec, checkpoint, precision, merged, *_placing_inputs(g))
+    return g
+
+
+def _placing_inputs(g: Graph) -> tuple[str, str, str]:
+    """Where an audio begins, and which positions and attention its tokens get."""
+    first = g.input("first_position", "int64", ["B"])
+    original = g.input("original_positions", "int32", [1])
+    proportional = g.input("proportional_attention", "int32", [1])
+    return first, original, proportional
+
+
+def _decoder_inputs(
+    g: Graph,
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    precision: Precision,
+    merged: str,
+    first: str,
+    original: str,
+    proportional: str,
+) -> None:
+    """The outputs that the LLM takes, of the merged tokens and the values `sizes` and `anchors`."""
+    _project(g, spec, checkpoint, precision, merged)
+    _positions(g, first, original)
+    _key_bias(g, proportional)
+
+
+def _project(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, merged: str) -> None:
     """The merged tokens at the LLM's width, in the type that it takes."""
-    merged = g.convert("merged", precision.audio_embeds, precision.encoder)
+    merged = g.convert(merged, precision.audio_embeds, precision.encoder)
     projected = _projector(g, spec, checkpoint, merged)
     embeds = g.convert(projected, precision.encoder, precision.inputs_embeds)
     g.output(embeds, "merged_embeds", precision.inputs_embeds, ["B", "K", spec.decoder.hidden_size])

@@ -21,7 +21,7 @@ from .estimate import Estimate, estimate, gigabytes
 from .families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
 from .flavours import flavours_for
 from .graph import Graph
-from .merge import merge_graph
+from .merge import merge_graph, projector_graph
 from .precision import choose_precision
 from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
@@ -140,6 +140,7 @@ class Export:
             graphs[name] = merge_graph(
                 self.spec, self.checkpoint, self.precision, weights, DEFAULT_STEP, plugin
             )
+        graphs["merge.projector"] = projector_graph(self.spec, self.checkpoint, self.precision, weights)
         return graphs
 
     def _decoder(self, weights: WeightFile) -> dict[str, Graph]:

@@ -1,7 +1,7 @@
 """Where the native bodies of the op are, and how each runtime loads them.
 
-`pip install ltbm` compiles the ONNX Runtime op where it finds a C++ compiler.
-The TensorRT plugin is built by hand, because TensorRT's headers come in no Python package.
+`pip install ltbm` compiles the ONNX Runtime op where it finds a C++ compiler. The CUDA op and the TensorRT
+plugin are built on request: both need nvcc, and the plugin TensorRT's headers, which no Python package has.
 """
 
 import ctypes
@@ -13,10 +13,17 @@ OP_DOMAIN = "ai.ltbm"  # of the op LTBM in ONNX graphs
 NATIVE_NAME = "libltbm_ort.so"
 TENSORRT_NAME = "libltbm_tensorrt.so"
 TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones
+CUDA_NAME = "libltbm_cuda.so"
+CUDA_VARIABLE = "LTBM_CUDA_OP"  # the same of the CUDA op
 BUILD_TENSORRT = (
     "build it from a checkout of ltbm on the machine that runs it: pip install . "
     "--config-settings=cmake.define.TENSORRT_INCLUDE_DIR=<folder of NvInfer.h> "
     "--config-settings=cmake.define.CUDA_ARCHITECTURES=<87 on Jetson Orin, 110 on Thor>"
+)
+BUILD_CUDA = (
+    "build it from a checkout of ltbm where nvcc is: pip install . "
+    "--config-settings=cmake.define.LTBM_CUDA=ON "
+    "--config-settings=cmake.define.CUDA_ARCHITECTURES=<89 for a GeForce RTX 40>"
 )
 
 
@@ -41,13 +48,20 @@ def register(session_options) -> bool:
 
 def tensorrt_library() -> Path | None:
     """The TensorRT plugin: what LTBM_TENSORRT_PLUGIN names, else the installed one, else None."""
-    named = os.environ.get(TENSORRT_VARIABLE)
+    return _named_or_installed(TENSORRT_VARIABLE, TENSORRT_NAME, BUILD_TENSORRT)
+
+
+def cuda_library() -> Path | None:
+    """The CUDA op: what LTBM_CUDA_OP names, else the installed one, else None."""
+    return _named_or_installed(CUDA_VARIABLE, CUDA_NAME, BUILD_CUDA)
+
+
+def _named_or_installed(variable: str, name: str, build: str) -> Path | None:
+    named = os.environ.get(variable)
     if not named:
-        return installed(TENSORRT_NAME)
+        return installed(name)
     if not Path(named).is_file():
-        raise FileNotFoundError(
-            f"{TENSORRT_VARIABLE} names {named}, which is no file: unset it, or {BUILD_TENSORRT}"
-        )
+        raise FileNotFoundError(f"{variable} names {named}, which is no file: unset it, or {build}")
     return Path(named)
 
 

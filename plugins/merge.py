@@ -281,13 +281,18 @@ def check_rows(x, lengths, targets, keep):
     check_type(x)
     if x.ndim != 3:
         raise ValueError(f"x must be [B, T, D], got shape {x.shape}: use plan_merge for one row")
-    if not len(lengths) == len(targets) == len(x):
+    check_counts(len(x), x.shape[1], lengths, targets, keep)
+
+
+def check_counts(rows: int, tokens: int, lengths, targets, keep):
+    """ValueError unless x of that many rows and tokens can be cut to `lengths` and merged to `targets`."""
+    if not len(lengths) == len(targets) == rows:
         raise ValueError(
-            f"x has {len(x)} rows, got {len(lengths)} lengths and {len(targets)} targets: one a row"
+            f"x has {rows} rows, got {len(lengths)} lengths and {len(targets)} targets: one a row"
         )
     for row, (length, target) in enumerate(zip(lengths, targets)):
-        if not 0 <= length <= x.shape[1]:
-            raise ValueError(f"lengths[{row}] is {length}, expected 0..{x.shape[1]}, the tokens of x")
+        if not 0 <= length <= tokens:
+            raise ValueError(f"lengths[{row}] is {length}, expected 0..{tokens}, the tokens of x")
         check_keep(target, length, f"targets[{row}]")
     if keep < max(targets, default=0):
         raise ValueError(f"keep is {keep} slots, expected at least {max(targets)}, the largest target")

@@ -166,7 +166,8 @@ def inspect(args) -> None:
 def _engine_words(facts: dict) -> str:
     """One folder of engines as a line of the table."""
     gpus = facts["gpu"] if facts["gpu"] else f"compute capability {facts['compute_capability']}"
-    words = f"{facts['backend']} {facts['tensorrt']} for {gpus}, {_mib(facts['bytes'])}"
+    words = f"{facts['backend']} {facts['tensorrt']} for {gpus}, {', '.join(facts['stages'])}, "
+    words += f"{_mib(facts['bytes'])}"
     words += f"; {facts['max_context']} tokens"
     if "kv_cache_bytes" in facts:
         words += f", KV cache {_mib(facts['kv_cache_bytes'])}"
@@ -219,6 +220,7 @@ def _engine_facts(folder: "EngineFolder", manifest: "Manifest") -> dict:
         "tensorrt": target.tensorrt,
         "compute_capability": target.compute_capability,
         "gpu": target.gpu,
+        "stages": list(folder.stages),
         "max_context": tokens,
         "bytes": sum(stage.size for stage in folder.stages.values()),
     }

@@ -53,6 +53,16 @@ def make_bundle(make_checkpoint, tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def emulated_op(tmp_path_factory):
+    """The CUDA kernels compiled for the CPU, behind the C interface of libltbm_cuda.so."""
+    from tests.support import cuda_builds as builds
+
+    if builds.compiler() is None:
+        pytest.skip("the emulated kernels need a C++ compiler: install g++ or set CXX")
+    return builds.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_cuda.so")
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request):
     return request.param

@@ -29,10 +29,15 @@ class DecoderFlavours:
 
 @dataclass(frozen=True)
 class EngineFiles:
-    """What a backend opens of a bundle: the decoder's flavour, and the file of each stage."""
+    """What a backend opens of a bundle: the decoder's flavour, and the file of each stage.
+
+    cuda_op: libltbm_cuda.so, where the merge stage is its op and the file of the stage the projector's;
+        None where the file holds both
+    """
 
     flavour: str
     stages: Mapping[str, Path]
+    cuda_op: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 FOLDER = "engines"  # of a bundle
 RECORD = "engines.json"
+PROJECTOR_FILE = "merge.projector.onnx"  # of a bundle: the merge stage without its op
 FORMAT = 2  # of the record; 1 counted audio in windows
-STAGES = ("encoder", "merge", "decoder")
-ENGINE_STAGES = {TENSORRT: STAGES, TENSORRT_RTX: ("encoder", "decoder")}
-"""Backend -> the stages that are engines. TensorRT-RTX has no plugins: its merge is not one."""
+ENGINES_OF = {TENSORRT: ("encoder", "merge", "decoder"), TENSORRT_RTX: ("encoder", "projector", "decoder")}
+"""Backend -> its engines. TensorRT-RTX has no plugins: there the projector alone is an engine."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Target:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages that are engines."""
-        return ENGINE_STAGES[self.backend]
+        """The engines, by name."""
+        return ENGINES_OF[self.backend]
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,24 @@ class EngineFolder:
 
 
 def graph_file(stage: str, flavour: str) -> str:
-    """The ONNX file that a stage's engine is built from."""
-    files = {"encoder": "encoder.onnx", "merge": "merge.trt.onnx", "decoder": f"decoder.{flavour}.onnx"}
+    """The ONNX file that an engine is built from."""
+    files = {
+        "encoder": "encoder.onnx",
+        "merge": "merge.trt.onnx",
+        "projector": PROJECTOR_FILE,
+        "decoder": f"decoder.{flavour}.onnx",
+    }
     return files[stage]
+
+
+def weights_file(stage: str) -> str:
+    """The file with the weights of an engine's graph."""
+    return "merge.weights" if stage == "projector" else f"{stage}.weights"
 
 
 def _stage_hash(bundle: Bundle, stage: str, flavour: str) -> str:
     digest = hashlib.sha256()
-    for name in (graph_file(stage, flavour), f"{stage}.weights"):
+    for name in (graph_file(stage, flavour), weights_file(stage)):
         if name not in bundle.manifest.files:
             raise FileNotFoundError(
                 f"bundle {bundle.path} has no {name}, which its engines need: run `ltbm export` again "

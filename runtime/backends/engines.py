@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..bundle import Bundle, Manifest
 from ..engine import Engine
 from .backend import EngineFiles, EngineOptions
 from .opening import check_device, find_backend, open_stream
 from .shape_ranges import Limits, OptimisationProfile, optimisation_profiles
+
+if TYPE_CHECKING:
+    from .cuda import Stream
 
 AUDIO_STAGES = ("encoder", "merge")
 LLM_STAGES = ("decoder",)
@@ -83,12 +86,22 @@ def open_engines(
 
     def open_stage(stage: str, path: Path) -> Engine:
         profile = _provider_profile(bundle.manifest, device, stage, files.flavour)
-        return chosen.open(path, EngineOptions(device, threads, stream, profile, stage in LLM_STAGES))
+        engine = chosen.open(path, EngineOptions(device, threads, stream, profile, stage in LLM_STAGES))
+        if stage == "merge" and files.cuda_op and stream:
+            return _with_cuda_op(files.cuda_op, engine, stream, bundle.manifest.merge_step)
+        return engine
 
     engines = Engines(files, open_stage, in_turn)
     if not in_turn:
         engines.open_all()
     return engines
+
+
+def _with_cuda_op(library: Path, projector: Engine, stream: "Stream", step: tuple[int, int]) -> Engine:
+    from ...plugins.cuda_op import CudaOp
+    from .cuda_merge import CudaMergeEngine
+
+    return CudaMergeEngine(CudaOp(library), projector, stream, step)
 
 
 def _provider_profile(

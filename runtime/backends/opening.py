@@ -1,12 +1,15 @@
 """Which backends there are, one record each, and how an engine of each is opened."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...plugins import library
 from ..bundle import Bundle
 from ..engine import Engine
 from .backend import Backend, DecoderFlavours, EngineFiles, EngineOptions
+from .engine_store import PROJECTOR_FILE, find_engines, this_target
 from .flavours import FIXED_CAPACITY, GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED
 from .trt_library import TENSORRT, TENSORRT_RTX, load_library
 
@@ -94,7 +97,26 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
     if kv_cache:
         _require_int8_kv(bundle, flavour)
     names = ONNX_FILES | {"decoder": f"decoder.{flavour}.onnx"}
-    return EngineFiles(flavour, {stage: bundle.file(name) for stage, name in names.items()})
+    cuda_op = None if device == "cpu" else find_cuda_op(bundle, "as a graph of standard operators")
+    if cuda_op:
+        names["merge"] = PROJECTOR_FILE
+    return EngineFiles(flavour, {stage: bundle.file(name) for stage, name in names.items()}, cuda_op)
+
+
+def find_cuda_op(bundle: Bundle, otherwise: str) -> Path | None:
+    """libltbm_cuda.so for the merge stage; None, with a warning that says why, where the stage has to run
+    `otherwise`."""
+    path = library.cuda_library()
+    if path and PROJECTOR_FILE in bundle.manifest.files:
+        return path
+    if path:
+        reason = f"bundle {bundle.path} has no {PROJECTOR_FILE}: run `ltbm export` again"
+    else:
+        reason = f"there is no {library.CUDA_NAME}: {library.BUILD_CUDA}"
+    warnings.warn(
+        f"the merge runs {otherwise}, slower and with the same result: {reason}", RuntimeWarning, stacklevel=5
+    )
+    return None
 
 
 def _require_int8_kv(bundle: Bundle, flavour: str) -> None:
@@ -124,7 +146,7 @@ def _open_tensorrt(path: Path, options: EngineOptions) -> Engine:
 
 
 def _open_tensorrt_rtx(path: Path, options: EngineOptions) -> Engine:
-    """An engine on the GPU; the merge, for which there is no plugin, on the CPU."""
+    """An engine on the GPU; the merge, where its op cannot be called there, on the CPU."""
     from .host_engine import HostEngine
     from .trt import TensorRTEngine
 
@@ -144,17 +166,20 @@ def _tensorrt_rtx_files(bundle: Bundle, device: str, kv_cache: str | None) -> En
 
 
 def _engine_files(backend: str, bundle: Bundle, device: str, kv_cache: str | None) -> EngineFiles:
-    """The engines that `ltbm build` made, and the ONNX graph of a stage that is none."""
-    from .engine_store import STAGES, find_engines, this_target
+    """The engines that `ltbm build` made.
 
+    Without plugins the merge is the CUDA op and an engine, or a graph on the CPU.
+    """
     if kv_cache is not None:
         decoder_flavour(backend, device, kv_cache=kv_cache)  # says that there is none
     engines = find_engines(bundle, this_target(backend))
-    files = {}
-    for stage in STAGES:
-        is_engine = stage in engines.key.target.stages
-        files[stage] = engines.file(stage) if is_engine else bundle.file(ONNX_FILES[stage])
-    return EngineFiles(engines.key.flavour, files)
+    files = {name: engines.file(name) for name in engines.key.target.stages}
+    cuda_op = None
+    if backend == TENSORRT_RTX:
+        projector = files.pop("projector")
+        cuda_op = find_cuda_op(bundle, "on the CPU")
+        files["merge"] = projector if cuda_op else bundle.file(ONNX_FILES["merge"])
+    return EngineFiles(engines.key.flavour, files, cuda_op)
 
 
 _ONNXRUNTIME = Backend(

@@ -86,11 +86,13 @@ def _read_range(raw: list[list[int]]) -> Range:
 def optimisation_profiles(
     manifest: Manifest, stage: str, flavour: str, limits: Limits
 ) -> list[OptimisationProfile]:
-    """The profiles of `encoder`, `merge` or `decoder`: one, or for the decoder prefill and decode."""
+    """The profiles of an engine: one, or for the decoder prefill and decode."""
     if stage == "encoder":
         return [_encoder(manifest, limits)]
     if stage == "merge":
         return [_merge(manifest, limits)]
+    if stage == "projector":
+        return [_projector(manifest, limits)]
     return [_prefill(manifest, flavour, limits), _decode(manifest, flavour, limits)]
 
 
@@ -114,6 +116,21 @@ def _merge(manifest: Manifest, limits: Limits) -> OptimisationProfile:
     }
     keep: Range = ((1,), (max(1, tokens // 2),), (tokens,))
     return OptimisationProfile("merge", shapes, {"keep": keep})
+
+
+def _projector(manifest: Manifest, limits: Limits) -> OptimisationProfile:
+    tokens = manifest.audio.segment_frames // ENCODER_STRIDE
+    width = manifest.audio.encoder_width
+    rows = _max_rows(limits)
+    usual = max(1, tokens // 2)
+    kept: Range = ((1, 1), (1, usual), (rows, tokens))
+    shapes: dict[str, Range] = {
+        "merged_tokens": ((1, 1, width), (1, usual, width), (rows, tokens, width)),
+        "sizes": kept,
+        "anchors": kept,
+        "first_position": _per_row(rows),
+    }
+    return OptimisationProfile("projector", shapes)
 
 
 def _prefill(manifest: Manifest, flavour: str, limits: Limits) -> OptimisationProfile:

@@ -1,11 +1,11 @@
-"""Probes of NVIDIA's libraries: CUDA, cuDNN, TensorRT, their Python packages, and the op's plugin."""
+"""Probes of NVIDIA's libraries: CUDA, cuDNN, TensorRT, their Python packages, and the op's libraries."""
 
 import ctypes
 
 from ...plugins import library
 from ..backends.flavours import tensorrt_flavour
 from ..backends.trt_library import RTX_INSTALL
-from ..machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, RtxModule, system_tensorrt
+from ..machine import CUDA_LIBRARIES, CUDNN_LIBRARIES, Gpu, RtxModule, system_tensorrt
 from ..versions import cuda_version, cudnn_version, dots, version_tuple
 from .facts import CUDA_USE, OK, PROBLEM, WARNING, Facts, Finding
 
@@ -13,6 +13,10 @@ CUDA_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda
 CUDNN_PACKAGES = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 OLDEST_TENSORRT = (10,)
 JETSON_ARCHITECTURES = ("87", "110")  # code for these runs on no other, nor other code on these
+NO_CUDA_OP = (
+    "the merge runs on the CPU with backend=tensorrt-rtx, and as a graph of standard operators with "
+    "onnxruntime on a GPU"
+)
 RTX_PACKAGES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs")
 
 
@@ -169,26 +173,49 @@ def plugin(facts: Facts) -> Finding:
     return Finding("plugin", OK, text)
 
 
+def cuda_op(facts: Facts) -> Finding:
+    """The merge op as a CUDA library: there, loads, built for this GPU."""
+    try:
+        path = library.cuda_library()
+    except FileNotFoundError as error:
+        return Finding("CUDA op", PROBLEM, str(error))
+    if path is None:
+        return facts.lacks("CUDA op", NO_CUDA_OP, library.BUILD_CUDA)
+    try:
+        architectures, _ = built_for(facts.machine.load(str(path)))
+    except OSError as error:
+        return Finding("CUDA op", PROBLEM, f"{path} does not load ({error}): {library.BUILD_CUDA}")
+    text = f"{path} for architectures {', '.join(architectures) or 'unknown'}"
+    if facts.gpu and not _has_code_for(facts.gpu, architectures):
+        text = f"{text}, not for this GPU, {facts.gpu.architecture}: {library.BUILD_CUDA}"
+        return Finding("CUDA op", PROBLEM, text)
+    return Finding("CUDA op", OK, text)
+
+
 def _plugin_mismatch(facts: Facts, architectures: list[str], headers: str) -> str:
     """What a plugin was built for that is not so here, in words; empty if it fits."""
-    if facts.gpu and not any(runs_on(built, facts.gpu.architecture) for built in architectures):
+    if facts.gpu and not _has_code_for(facts.gpu, architectures):
         return f"not for this GPU, {facts.gpu.architecture}"
     if facts.tensorrt and headers.split(".")[0] != facts.tensorrt.split(".")[0]:
         return f"here is {facts.tensorrt}"
     return ""
 
 
-def built_for(plugin: ctypes.CDLL) -> tuple[list[str], str]:
-    """GPU architectures and TensorRT version that the plugin exports.
+def _has_code_for(gpu: Gpu, architectures: list[str]) -> bool:
+    return any(runs_on(built, gpu.architecture) for built in architectures)
 
-    It does so as one text, such as architectures=87,110;cuda=12060;tensorrt=10.3.
+
+def built_for(native: ctypes.CDLL) -> tuple[list[str], str]:
+    """GPU architectures and TensorRT version that the plugin or the CUDA op exports.
+
+    They do so as one text, such as architectures=87,110;cuda=12060;tensorrt=10.3.
     """
     try:
-        text = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(plugin, "ltbm_built_for"))).decode()
+        text = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(native, "ltbm_built_for"))).decode()
     except ValueError:  # some other library, or one that was built before plugins exported it
         return [], "unknown"
     exported = dict(part.split("=", 1) for part in text.split(";"))
-    return exported["architectures"].split(","), exported["tensorrt"]
+    return exported["architectures"].split(","), exported.get("tensorrt", "none")
 
 
 def runs_on(built: str, gpu: str) -> bool:
@@ -205,4 +232,4 @@ def _installed(facts: Facts, names: tuple[str, ...]) -> str:
     return ", ".join(f"{name} {version}" for name, version in facts.machine.versions(names).items())
 
 
-NVIDIA_PROBES = (cuda, cudnn, cuda_bindings, tensorrt, tensorrt_rtx, plugin)
+NVIDIA_PROBES = (cuda, cudnn, cuda_bindings, tensorrt, tensorrt_rtx, plugin, cuda_op)

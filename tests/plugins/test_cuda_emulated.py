@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ltbm.plugins.merge import merge_rows
-from tests.support import cuda_builds as builds
 from tests.support import cuda_harness as harness
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiler]
@@ -12,11 +11,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.compiler]
 TYPES = (np.float32, np.float16)
 
 
-@pytest.fixture(scope="session")  # hard_row is: a module's would be built again for every row
-def kernels(tmp_path_factory):
-    if builds.compiler() is None:
-        pytest.skip("the emulated kernels need a C++ compiler: install g++ or set CXX")
-    return harness.Kernels(builds.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_emulated.so"))
+@pytest.fixture(scope="session")
+def kernels(emulated_op):
+    return harness.Kernels(emulated_op)
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +156,12 @@ def test_no_rows_no_tokens_no_slots(kernels):
 )
 def test_refusals_say_why(kernels, width, step, words):
     x = np.zeros((1, 2, width), np.float32)
-    with pytest.raises(RuntimeError, match=words):
+    with pytest.raises(ValueError, match=words):
         harness.merge_on_host(kernels, x, [2], [1], 1, 8, step)
 
 
 def test_rows_beyond_32_bit_indices_are_refused(kernels):
-    with pytest.raises(RuntimeError, match="cut the recording into shorter rows"):
+    with pytest.raises(ValueError, match="cut the recording into shorter rows"):
         kernels.enqueue(
             dict.fromkeys(("x", *harness.OUTPUTS, "workspace"), 1), (1, 2**20, 1280, 1), 1, (2, 5)
         )
@@ -189,14 +186,14 @@ def memory(kernels):
 def test_a_null_or_misaligned_buffer_is_named(kernels, memory, name):
     good = one_row(memory)
     for address, words in ((None, f"{name} is null"), (good[name] + 1, f"{name} is not aligned to its type")):
-        with pytest.raises(RuntimeError, match=words):
+        with pytest.raises(ValueError, match=words):
             kernels.enqueue(good | {name: address}, (1, 2, 4, 1), 0, (2, 5))
 
 
 def test_a_workspace_is_given_and_aligned(kernels, memory):
     good = one_row(memory)
     for address, words in ((None, "no workspace"), (good["workspace"] + 128, "aligned to 256 bytes")):
-        with pytest.raises(RuntimeError, match=words):
+        with pytest.raises(ValueError, match=words):
             kernels.enqueue(good | {"workspace": address}, (1, 2, 4, 1), 0, (2, 5))
 
 
@@ -205,7 +202,7 @@ def test_a_call_that_is_null_is_refused(kernels):
 
 
 def test_rows_of_more_tokens_than_32_bit_sums_take_are_refused(kernels, memory):
-    with pytest.raises(RuntimeError, match="more than 262143 tokens"):
+    with pytest.raises(ValueError, match="more than 262143 tokens"):
         kernels.enqueue(one_row(memory), (1, 262144, 4, 1), 0, (2, 5))
     assert kernels.workspace((1, 262144), 0) == 0
     assert kernels.workspace((-1, 2), 0) == 0

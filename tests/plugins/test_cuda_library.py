@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ltbm.runtime.probes.nvidia import built_for
 from tests.support import cuda_builds as builds
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
@@ -32,7 +33,12 @@ def library(tmp_path_factory):
 def test_it_exports_the_c_interface_alone(library):
     listed = builds.run(["nm", "-D", "--defined-only", library]).splitlines()
     exported = {line.split()[-1] for line in listed}
-    assert exported == {"ltbm_cuda_workspace", "ltbm_cuda_enqueue"}
+    assert exported == {"ltbm_cuda_workspace", "ltbm_cuda_enqueue", "ltbm_built_for"}
+
+
+def test_it_says_what_it_was_built_for(library):
+    architectures, headers = built_for(ctypes.CDLL(str(library)))
+    assert (architectures, headers) == (["90"], "none")
 
 
 def test_it_needs_no_library_of_nvidia(library):

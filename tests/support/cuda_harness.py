@@ -4,32 +4,23 @@ Arrays live wherever the library works: on the host for emulated kernels, on the
 """
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import c_char_p, c_int32, c_int64, c_void_p
 
 import numpy as np
+
+from ltbm.plugins.cuda_op import Call, CudaOp
 
 OUTPUTS = ("y", "sizes", "anchors", "source_map")
 GUARD = 256  # bytes behind every array that must stay as they are
 POISON = 0xA5
 
 
-class Call(Structure):
-    """ltbm_cuda_call of ltbm_cuda.h."""
-
-    _fields_ = [(name, c_void_p) for name in ("x", "lengths", "targets", "window", *OUTPUTS, "workspace")] + [
-        (name, c_int32) for name in ("batch", "tokens", "slots", "width", "half", "step_num", "step_den")
-    ]
-
-
 class Kernels:
     """The bare launcher of ltbm_cuda.h."""
 
     def __init__(self, path):
-        self.library = ctypes.CDLL(str(path))
-        self.library.ltbm_cuda_workspace.restype = c_size_t
-        self.library.ltbm_cuda_workspace.argtypes = [c_int32, c_int32]
-        self.library.ltbm_cuda_enqueue.restype = c_char_p
-        self.library.ltbm_cuda_enqueue.argtypes = [POINTER(Call), c_void_p]
+        self._op = CudaOp(path)
+        self.library = self._op.library
 
     def configure(self, residents=3, seed=0, processors=4):
         """Of the emulator: blocks side by side, a shuffle of its threads,
@@ -37,7 +28,7 @@ class Kernels:
         self.library.emulator_configure(residents, seed, processors)
 
     def workspace(self, shape, half):
-        return self.library.ltbm_cuda_workspace(shape[0], shape[1])
+        return self._op.workspace(shape[0], shape[1])
 
     def enqueue(self, pointers, shape, half, step, stream=None):
         """Enqueue on addresses by name; shape is B, T, D, K.
@@ -53,9 +44,7 @@ class Kernels:
             step_num=step[0],
             step_den=step[1],
         )
-        error = self.library.ltbm_cuda_enqueue(byref(call), stream)
-        if error:
-            raise RuntimeError(error.decode())
+        self._op.enqueue(call, stream)
 
 
 class Host:

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from ltbm.runtime.backends.trt_library import load_library
-from tests.support import fake_cuda
+from tests.support import fake_cuda, fake_cuda_op
 from tests.support.fake_tensorrt import FakeTensorRT
 
 BUNDLES = (("qwen2_audio", "float32"), ("audioflamingo3", "float32"), ("qwen2_audio", "float16"))
@@ -16,6 +16,7 @@ MODULES_OVER_FAKES = (
     "ltbm.runtime.backends.cuda",
     "ltbm.runtime.backends.trt",
     "ltbm.runtime.backends.host_engine",
+    "ltbm.runtime.backends.cuda_merge",
     "ltbm.export.engine",
 )
 
@@ -79,6 +80,12 @@ def device(make_bundle, monkeypatch):
     load_library.cache_clear()
     for name in MODULES_OVER_FAKES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def cuda_op(device, monkeypatch, emulated_op):
+    """libltbm_cuda.so is installed."""
+    fake_cuda_op.install(monkeypatch, device.driver, emulated_op)
 
 
 @pytest.fixture

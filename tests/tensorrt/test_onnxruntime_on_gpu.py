@@ -2,6 +2,7 @@
 and the providers' options."""
 
 import importlib
+import json
 import sys
 
 import onnxruntime
@@ -11,6 +12,7 @@ from ltbm.runtime.backends.backend import EngineOptions
 from ltbm.runtime.session import Session
 
 PROMPT = "What do you hear?"
+OTHER = "And how often is it heard?"
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def test_answers_and_copies(gpu_session, device, bundle_of, make_clip, name, fla
     path = bundle_of()
     with Session.open(path) as plain:
         wanted = plain.generate(make_clip(3), PROMPT, "keep25", max_new_tokens=5)
-    session, given = gpu_session(path, name)
+    with pytest.warns(RuntimeWarning, match="merge runs as a graph of standard operators, slower"):
+        session, given = gpu_session(path, name)
     given = given[3:]  # those of the plain session
     with session:
         got = session.generate(make_clip(3), PROMPT, "keep25", max_new_tokens=5)
@@ -63,6 +66,37 @@ def test_answers_and_copies(gpu_session, device, bundle_of, make_clip, name, fla
         == (profiles["encoder.onnx"] is None)
         == (name == "cuda")
     )
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_the_merge_is_the_cuda_op_where_it_is_installed(
+    gpu_session, device, cuda_op, bundle_of, make_clip, name
+):
+    path = bundle_of("audioflamingo3")
+    session, given = gpu_session(path, name)
+    clips = [make_clip(5), make_clip(35, seed=1)]
+    with session, Session.open(path) as plain:
+        for level in ("full", "keep25", "keep6"):
+            for prompt in (PROMPT, OTHER):
+                wanted = plain.generate(clips, prompt, level, max_new_tokens=5)
+                got = session.generate(clips, prompt, level, max_new_tokens=5)
+                assert got.token_ids == wanted.token_ids
+        assert got.reused_tokens > 0
+    assert len(device.driver.named("op")) == 9
+    opened = {file: options.profile for file, options in given[:3]}
+    assert opened["merge.projector.onnx"] is None and "merge.onnx" not in opened
+
+
+def test_a_bundle_without_the_projector_runs_the_former_way(gpu_session, cuda_op, bundle_of, make_clip):
+    path = bundle_of()
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"]["merge.projector.onnx"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(RuntimeWarning, match="has no merge.projector.onnx: run `ltbm export` again"):
+        session, _ = gpu_session(path, "cuda")
+    with session:
+        assert session.generate(make_clip(3), PROMPT, max_new_tokens=2).token_ids
 
 
 def test_cuda_options_are_those_that_onnxruntime_knows(device, bundle_of):

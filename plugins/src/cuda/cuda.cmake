@@ -44,11 +44,12 @@ endmacro()
 
 if(LTBM_CUDA)
   ltbm_find_cuda()
-  add_library(ltbm_cuda SHARED ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/ltbm.cu)
+  add_library(ltbm_cuda SHARED ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/ltbm.cu ${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/built_for.cpp)
   target_compile_features(ltbm_cuda PRIVATE cxx_std_17)
-  target_compile_definitions(ltbm_cuda PRIVATE LTBM_CUDA_SHARED)
+  # nvcc would cut the list of architectures at its commas.
+  target_compile_definitions(ltbm_cuda PRIVATE LTBM_CUDA_SHARED $<$<COMPILE_LANGUAGE:CXX>:LTBM_ARCHITECTURES="${ltbm_built_for}">)
   # Similarity must have the bits of merge.py: no contraction, no fast-math.
-  target_compile_options(ltbm_cuda PRIVATE --fmad=false)
+  target_compile_options(ltbm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false>)
   set_target_properties(ltbm_cuda PROPERTIES CUDA_ARCHITECTURES "${ltbm_architectures}" CUDA_RUNTIME_LIBRARY Static
     CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_link_libraries(ltbm_cuda PRIVATE CUDA::cudart_static)
