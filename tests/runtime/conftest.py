@@ -24,9 +24,12 @@ def orin(tmp_path, library, monkeypatch):
 
     Further keywords are numbers that the library answers with.
     """
-    plugin = tmp_path / "libltbm_tensorrt.so"
-    plugin.touch()
-    monkeypatch.setenv("LTBM_TENSORRT_PLUGIN", str(plugin))
+    for variable, name in (
+        ("LTBM_TENSORRT_PLUGIN", "libltbm_tensorrt.so"),
+        ("LTBM_CUDA_OP", "libltbm_cuda.so"),
+    ):
+        (tmp_path / name).touch()
+        monkeypatch.setenv(variable, str(tmp_path / name))
 
     def make(files=(), commands=(), versions=(), libraries=LIBRARIES, **numbers) -> Machine:
         for name, number in numbers.items():

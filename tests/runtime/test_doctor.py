@@ -19,6 +19,7 @@ WHOLE_ORIN = {
     "cuda-bindings": "12.9.2",
     "TensorRT": "10.3.0, which runs decoder.concat20",
     "plugin": "for architectures 80, 87 and TensorRT 10.3",
+    "CUDA op": "libltbm_cuda.so for architectures 80, 87",
     "onnxruntime": "1.24.0 with Tensorrt, CUDA, CPU",
     "CUDA provider": "ran a node on the GPU",
 }
@@ -34,13 +35,23 @@ def test_a_whole_jetson_is_all_ok(orin):
 
 def test_a_machine_without_a_gpu_has_no_problem(tmp_path, library, monkeypatch):
     monkeypatch.delenv("LTBM_TENSORRT_PLUGIN", raising=False)
+    monkeypatch.delenv("LTBM_CUDA_OP", raising=False)
     commands = {
         "tensorrt": NO_TENSORRT,
         "onnxruntime": CommandResult(0, "1.32.0 CUDAExecutionProvider CPUExecutionProvider"),
     }
     findings = by_subject(fake_machine(tmp_path, library, {"proc/meminfo": MEMINFO}, commands, {}, ()))
     assert "problem" not in {finding.status for finding in findings.values()}
-    for subject in ("GPU", "CUDA", "cuDNN", "cuda-bindings", "TensorRT", "plugin", "CUDA provider"):
+    for subject in (
+        "GPU",
+        "CUDA",
+        "cuDNN",
+        "cuda-bindings",
+        "TensorRT",
+        "plugin",
+        "CUDA op",
+        "CUDA provider",
+    ):
         assert findings[subject].status == "ok", subject
     assert "Jetson" not in findings and "power" not in findings
 

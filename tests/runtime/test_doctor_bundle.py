@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ltbm.runtime.backends.engine_store import STAGES, Key, Target, store
+from ltbm.runtime.backends.engine_store import Key, Target, store
 from ltbm.runtime.backends.shape_ranges import Limits
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.doctor import examine
@@ -40,7 +40,7 @@ def built(qwen, tmp_path):
     bundle = Bundle.open(shutil.copytree(qwen[1], tmp_path / "bundle"))
     plugin = hashlib.sha256(b"").hexdigest()
     key = Key.of(bundle, Target("10.3.0", "8.7", "Orin", plugin), Limits.of(bundle.manifest))
-    for stage in STAGES:
+    for stage in key.target.stages:
         store(bundle, key, stage, b"plan", 1.0, [])
     return bundle, key.digest
 

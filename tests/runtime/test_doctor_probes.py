@@ -144,6 +144,8 @@ BROKEN = [
         {"commands": {"tensorrt": CommandResult(0, "11.1.0")}},
     ),
     ("plugin", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
+    ("CUDA op", "problem", "not for this GPU, 110: build it .*LTBM_CUDA=ON", {"sm": 110}),
+    ("CUDA op", "problem", "does not load .*cannot open", {"libraries": ("libcuda.so.1",)}),
     (
         "onnxruntime",
         "problem",
@@ -207,11 +209,23 @@ def test_what_is_broken_is_named_with_what_to_do(orin, subject, status, words, c
     assert re.search(words, finding.text), finding
 
 
-def test_a_plugin_named_and_lost_is_a_problem(orin, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "subject, variable", [("plugin", "LTBM_TENSORRT_PLUGIN"), ("CUDA op", "LTBM_CUDA_OP")]
+)
+def test_a_library_named_and_lost_is_a_problem(orin, monkeypatch, tmp_path, subject, variable):
     machine = orin()
-    monkeypatch.setenv("LTBM_TENSORRT_PLUGIN", str(tmp_path / "gone.so"))
-    finding = by_subject(machine)["plugin"]
+    monkeypatch.setenv(variable, str(tmp_path / "gone.so"))
+    finding = by_subject(machine)[subject]
     assert finding.status == "problem" and "gone.so, which is no file" in finding.text
+
+
+def test_without_the_cuda_op_the_merge_is_slower(orin, monkeypatch):
+    machine = orin()
+    monkeypatch.delenv("LTBM_CUDA_OP")
+    monkeypatch.setattr(nvidia.library, "installed", lambda name: None)
+    finding = by_subject(machine)["CUDA op"]
+    assert finding.status == "warning"
+    assert "none, the merge runs on the CPU with backend=tensorrt-rtx" in finding.text
 
 
 @pytest.mark.parametrize(

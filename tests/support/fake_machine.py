@@ -73,7 +73,14 @@ ORIN_COMMANDS = {
     "CUDAExecutionProvider": CommandResult(0),
     "TensorrtExecutionProvider": CommandResult(0),
 }
-LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcudnn.so.9", "libnvinfer.so.10", "libltbm_tensorrt.so")
+LIBRARIES = (
+    "libcuda.so.1",
+    "libcudart.so.12",
+    "libcudnn.so.9",
+    "libnvinfer.so.10",
+    "libltbm_tensorrt.so",
+    "libltbm_cuda.so",
+)
 VERSIONS = {"cuda-bindings": "12.9.2", "onnxruntime-gpu": "1.24.0"}
 NO_FILE = "cannot open shared object file: No such file or directory"
 NO_RTX = CommandResult(1, "", "ModuleNotFoundError: No module named 'tensorrt_rtx'")

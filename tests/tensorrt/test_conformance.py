@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ltbm.runtime.backends.engine_store import STAGES, Target, graph_file
+from ltbm.runtime.backends.engine_store import ENGINES_OF, Target, graph_file
+from ltbm.runtime.backends.trt_library import TENSORRT
 from tests.support import conformance
 
 VERSIONS = list(conformance.TABLE["versions"])
@@ -20,7 +21,7 @@ def test_graphs_are_taken(make_bundle, family, precision, version):
     bundle = make_bundle(family, precision)[1]
     flavour = Target(version, "8.7", "a GPU", "").flavour
     assert flavour == ("concat20" if version == "10.3" else "trt24")
-    for stage in STAGES if version == "10.3" else ("merge",):
+    for stage in ENGINES_OF[TENSORRT] if version == "10.3" else ("merge",):
         assert conformance.findings(bundle / graph_file(stage, flavour), version) == [], stage
 
 

@@ -20,7 +20,7 @@ CAPABILITY = "SM89"  # one: each is compiled for
 CONTEXT = 512  # tokens
 PRECISIONS = ("float32", "float16", "bfloat16", "int4")
 GROUPED, MULTI_HEAD = 2, 4  # KV heads of the tiny models, which have 4 heads
-EXPLAINED = ("Make sure input position_ids has Int64 binding",)
+EXPLAINED = ("has Int64 binding",)
 """Parts of warnings that are understood: positions are int64 for every runtime."""
 
 
@@ -60,6 +60,11 @@ def bundle_of(make_bundle, family, precision, kv_heads=GROUPED):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_encoders(build, make_bundle, family, precision):
     assert build(bundle_of(make_bundle, family, precision), "encoder", "trt24") > 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_projectors(build, make_bundle, family, precision):
+    assert build(bundle_of(make_bundle, family, precision), "projector", "trt24") > 0
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -119,20 +124,25 @@ def test_engines_are_built_without_a_gpu(make_bundle, tmp_path, capsys, family, 
     assert main([*arguments, "--json"]) == 0
     out, said = capsys.readouterr()
     key = json.loads(out)["key"]
-    assert key["target"]["compute_capability"] == "8.9, 12.0" and set(key["graphs"]) == {"encoder", "decoder"}
+    assert key["target"]["compute_capability"] == "8.9, 12.0" and set(key["graphs"]) == {
+        "encoder",
+        "projector",
+        "decoder",
+    }
     segments = 1 if family == "qwen2_audio" else 4
     assert key["limits"]["max_context"] == -(-(segments * 188 + 1024) // 64) * 64
     assert "MiB, whatever a request takes" in said
     assert main(["inspect", str(path), "--json"]) == 0
     (engines,) = json.loads(capsys.readouterr().out)["engines"].values()
     assert engines["backend"] == "tensorrt-rtx" and engines["compute_capability"] == "8.9, 12.0"
+    assert engines["stages"] == ["encoder", "projector", "decoder"]
 
 
 @pytest.mark.parametrize(
     "flags,words",
     [
         (["--gpu", "sm42"], "does not know sm42; it builds for sm75, sm80"),
-        (["--stages", "merge"], "has no plugins and builds no merge engine"),
+        (["--stages", "merge"], "builds no merge engine (it has no plugins"),
         (["--max-context", "99999999"], "max context 99999999 is not in"),
         (["--level", "loud"], "unknown level"),
     ],

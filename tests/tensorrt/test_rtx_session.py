@@ -28,7 +28,7 @@ def built(device, bundle_of):
 def test_answers_are_those_of_onnxruntime(device, built, make_clip, family):
     """Every level, with reuse, audio of more than a segment."""
     path = built(family)
-    assert device.trt.built == ["encoder.onnx", "decoder.trt24.onnx"]
+    assert device.trt.built == ["encoder.onnx", "merge.projector.onnx", "decoder.trt24.onnx"]
     clips = [make_clip(5), make_clip(35 if family == "audioflamingo3" else 3, seed=1)]
     with Session.open(path) as expected, Session.open(path, backend="tensorrt-rtx") as session:
         for level in LEVELS:
