@@ -63,6 +63,17 @@ def emulated_op(tmp_path_factory):
     return builds.build_emulated(tmp_path_factory.mktemp("emulated") / "libltbm_cuda.so")
 
 
+@pytest.fixture(scope="session")
+def emulated_plugin(tmp_path_factory):
+    """The TensorRT plugin with the kernels compiled for the CPU."""
+    from tests.support import cuda_builds as builds
+
+    builds.require_plugin_headers()
+    folders = [*builds.tensorrt_includes(), *builds.cuda_includes()]
+    path = tmp_path_factory.mktemp("plugin") / "libltbm_tensorrt.so"
+    return builds.build_emulated(path, [builds.PLUGIN], folders, ["-fvisibility=hidden"])
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request):
     return request.param

@@ -25,25 +25,9 @@ needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is
 needs_nvcc = pytest.mark.skipif(builds.nvcc() is None, reason="nvcc is not installed")
 
 
-def require_headers():
-    if builds.compiler() is None:
-        pytest.skip("no C++ compiler: install g++ or set CXX")
-    if builds.nvcc() is None:
-        pytest.skip("no CUDA headers: nvcc is not installed")
-    if not builds.tensorrt_includes():
-        pytest.skip("no TensorRT headers: set TENSORRT_INCLUDE_DIR to the folder of NvInfer.h")
-
-
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """The plugin with emulated kernels."""
-    require_headers()
-    return builds.build_emulated(
-        tmp_path_factory.mktemp("plugin") / "libltbm_tensorrt.so",
-        [builds.PLUGIN],
-        [*builds.tensorrt_includes(), *builds.cuda_includes()],
-        ["-fvisibility=hidden"],
-    )
+def library(emulated_plugin):
+    return emulated_plugin
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +165,7 @@ def test_cmake_says_that_nvcc_is_missing(tmp_path):
 @needs_nvcc
 def test_cmake_builds_the_plugin(tmp_path):
     """The real library for one GPU: it compiles, exports two functions and needs no libnvinfer."""
-    require_headers()
+    builds.require_plugin_headers()
     done = configure(
         tmp_path,
         f"-DTENSORRT_INCLUDE_DIR={builds.tensorrt_includes()[0]}",

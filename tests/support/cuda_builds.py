@@ -7,9 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "plugins" / "src"
 KERNELS = SOURCES / "cuda" / "ltbm.cu"
+BUILT_FOR = SOURCES / "cuda" / "built_for.cpp"
 PLUGIN = SOURCES / "tensorrt" / "plugin.cpp"
 EMULATOR = HERE / "cuda_emulator"
 HOST = HERE / "tensorrt_host" / "host.cpp"
@@ -37,6 +40,16 @@ def tensorrt_includes():
     """[folder of NvInfer.h], [] if the environment names none."""
     folder = os.environ.get("TENSORRT_INCLUDE_DIR")
     return [folder] if folder and (Path(folder) / "NvInferRuntime.h").is_file() else []
+
+
+def require_plugin_headers():
+    """Skip where the plugin cannot be compiled."""
+    if compiler() is None:
+        pytest.skip("no C++ compiler: install g++ or set CXX")
+    if nvcc() is None:
+        pytest.skip("no CUDA headers: nvcc is not installed")
+    if not tensorrt_includes():
+        pytest.skip("no TensorRT headers: set TENSORRT_INCLUDE_DIR to the folder of NvInfer.h")
 
 
 def run(command):
