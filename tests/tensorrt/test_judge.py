@@ -79,12 +79,35 @@ def test_decoders_of_growing_cache(build, make_bundle, precision):
     assert build(bundle_of(make_bundle, "audioflamingo3", precision), "decoder", "concat20") > 0
 
 
+@pytest.mark.parametrize("flavour", ("trt24", "concat20"))
+def test_an_int4_head(build, make_bundle, family, flavour):
+    export = {"target": "tensorrt", "lm_head_precision": "int4"}
+    assert build(make_bundle(family, "int4", export)[1], "decoder", flavour) > 0
+
+
 # --- the judge finds what it is there for ---
 
 
 def test_a_capacity_that_varies_is_refused(build, qwen):
     with pytest.raises(ValueError, match="KV cache tensor must have a static sequence length"):
         build(qwen[1], "decoder", "trt24", capacity=None)
+
+
+def test_attention_reads_the_tokens_that_are_there(build, qwen, monkeypatch):
+    """Keys and values as TensorRT's own network has them: a length that varies, not the capacity."""
+    lengths = []
+
+    def look(trt, network):
+        for index in range(network.num_layers):
+            layer = network.get_layer(index)
+            if layer.type == trt.LayerType.ATTENTION_INPUT:
+                lengths.extend([layer.get_input(1).shape[2], layer.get_input(2).shape[2]])
+        raise InterruptedError("seen")
+
+    monkeypatch.setattr(tensorrt_builder, "allow_decomposed_attention", look)
+    with pytest.raises(InterruptedError, match="seen"):
+        build(qwen[1], "decoder", "trt24")
+    assert lengths == [-1] * 4
 
 
 def test_float32_needs_attention_that_is_taken_apart(build, qwen, monkeypatch):
