@@ -9,9 +9,10 @@ folder=$1
 packages=(numpy jinja2 onnxruntime soundfile soxr tokenizers onnx ml-dtypes)
 binfmt=/proc/sys/fs/binfmt_misc
 
-if [ -e "$folder/complete" ]; then
-  exit 0
-fi
+in_root() {  # it sees nothing of this machine's environment
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$folder" "$@"
+}
+
 for command in qemu-aarch64-static:qemu-user-static debootstrap:debootstrap aarch64-linux-gnu-g++:g++-aarch64-linux-gnu; do
   command -v "${command%%:*}" > /dev/null || apt-get install -y -qq "${command##*:}"
 done
@@ -22,20 +23,23 @@ if [ ! -e $binfmt/qemu-aarch64 ]; then
   mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
   printf '%s' ":qemu-aarch64:M::$header:$mask:$(command -v qemu-aarch64-static):F" > $binfmt/register
 fi
+if [ -e "$folder/complete" ]; then
+  exit 0
+fi
 if [ ! -e "$folder/etc/debian_version" ] || [ -e "$folder/debootstrap" ]; then
   debootstrap --arch=arm64 --foreign --variant=minbase --include=python3,python3-venv,libsndfile1 bookworm "$folder" \
     ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
-  chroot "$folder" /debootstrap/debootstrap --second-stage
+  in_root /debootstrap/debootstrap --second-stage
 fi
 
 # Fetched here, with this machine's settings of pip, and installed there.
-python=$(chroot "$folder" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python=$(in_root python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 platforms=()
 for glibc in 2_17 2_24 2_26 2_27 2_28 2_31 2_34; do
   platforms+=(--platform "manylinux_${glibc}_aarch64")
 done
 python3 -m pip download -q --only-binary=:all: "${platforms[@]}" --platform manylinux2014_aarch64 \
   --python-version "$python" -d "$folder/wheels" "${packages[@]}"
-chroot "$folder" python3 -m venv /opt/ltbm
-chroot "$folder" /opt/ltbm/bin/pip install -q --no-index --find-links /wheels "${packages[@]}"
+in_root python3 -m venv /opt/ltbm
+in_root /opt/ltbm/bin/pip install -q --no-index --find-links /wheels "${packages[@]}"
 touch "$folder/complete"
