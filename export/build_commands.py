@@ -107,9 +107,9 @@ def _names(text: str) -> list[str]:
 
 
 def _context_of(args, bundle: "Bundle") -> int | None:
-    """Tokens of prompt and answer at --level; None where it was not given."""
-    if args.level is None:
-        return None
+    """Tokens of prompt and answer, as given or at --level; None where neither was given."""
+    if args.max_context is not None or args.level is None:
+        return args.max_context
     from ..runtime.backends.shape_ranges import context_at
     from ..runtime.levels import parse_level
 
@@ -131,7 +131,7 @@ def run(args) -> None:
         bundle,
         args.stages,
         args.max_audio_segments,
-        args.max_context or _context_of(args, bundle),
+        _context_of(args, bundle),
         args.workspace,
         args.refresh,
         backend=args.backend,
