@@ -209,7 +209,10 @@ def differences(folder: EngineFolder, bundle: Bundle, target: Target) -> list[st
     """What `folder` was built for that is not so here, in words."""
     if folder.key.target.backend != target.backend:
         return [f"built for --backend {folder.key.target.backend}"]
-    here = _flat(Key.of(bundle, target, folder.key.limits))
+    try:
+        here = _flat(Key.of(bundle, target, folder.key.limits))
+    except FileNotFoundError as error:
+        return [str(error)]
     there = _flat(folder.key)
     words = []
     for name, value in here.items():

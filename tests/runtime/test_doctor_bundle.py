@@ -102,6 +102,11 @@ def test_engines_of_tensorrt_rtx_are_for_the_capabilities_they_name(orin, qwen, 
     without = fake_machine(tmp_path / "cpu", None, {}, {"tensorrt": NO_TENSORRT}, {}, ())
     finding = by_subject(without, str(bundle.path))["engines"]
     assert finding.text == "1 built, which need a GPU and TensorRT-RTX"
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    del manifest["files"]["merge.projector.onnx"]  # as an earlier export wrote it
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    finding = engines(rtx, sm=86)
+    assert finding.status == "warning" and "no merge.projector.onnx, which its engines need" in finding.text
 
 
 def test_engines_of_a_former_format_are_named(orin, built):

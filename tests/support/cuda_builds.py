@@ -122,6 +122,13 @@ def build_cuda(path, architectures, sources=(), includes=(), flags=()):
     )
 
 
+def build_cuda_op(path, architecture):
+    """libltbm_cuda.so for one GPU."""
+    flags = ["-DLTBM_CUDA_SHARED", f'-DLTBM_ARCHITECTURES="{architecture}"']
+    build_cuda(path, [architecture], [BUILT_FOR], flags=flags)
+    return path
+
+
 def build_host(path):
     """The stand-in for TensorRT, for the headers at hand."""
     system = [part for folder in (*tensorrt_includes(), *cuda_includes()) for part in ("-isystem", folder)]

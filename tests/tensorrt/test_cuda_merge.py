@@ -1,5 +1,7 @@
 """The merge on a GPU where TensorRT has no plugins: the emulated op on the fake stream, then projector."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,17 @@ def test_without_the_op_the_merge_runs_on_the_cpu_and_says_so(device, built, mak
     with session:
         assert session.generate(make_clip(3), PROMPT, max_new_tokens=2).token_ids
     assert not device.driver.named("op")
+
+
+def test_a_bundle_of_an_older_export_is_refused_with_what_to_do(device, built):
+    path = built()
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"]["merge.projector.onnx"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FileNotFoundError, match="has no merge.projector.onnx, .* run `ltbm export` again"):
+        Session.open(path, backend="tensorrt-rtx")
+    with pytest.raises(FileNotFoundError, match="has no merge.projector.onnx, .* run `ltbm export` again"):
+        device.build(path, backend="tensorrt-rtx")
 
 
 def test_a_library_that_is_named_and_not_there(monkeypatch, built, tmp_path):
