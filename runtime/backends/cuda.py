@@ -10,7 +10,7 @@ import numpy as np
 
 try:
     # Installed on machines with an NVIDIA GPU only.
-    from cuda.bindings import runtime as cudart  # pyright: ignore[reportMissingImports]
+    from cuda.bindings import runtime as cudart  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 except ImportError as error:
     raise ImportError(
         f"arrays on the GPU need cuda-bindings ({error}): pip install 'cuda-bindings==12.*' under CUDA 12 "

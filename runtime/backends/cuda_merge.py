@@ -48,7 +48,7 @@ class CudaMergeEngine:
         for name, spec in self.outputs.items():
             count = tokens if name == "source_map" else slots
             outputs[name] = self.zeros((rows, count, *(n or 0 for n in spec.shape[2:])), spec.dtype)
-        self.bind(inputs | outputs).run()
+        self.bind({**inputs, **outputs}).run()
         return {name: np.asarray(array) for name, array in outputs.items()}
 
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
