@@ -216,7 +216,7 @@ def test_the_command_asks_when_the_sound_ends(qwen, session, pcm, capsys):
     printed = json.loads(capsys.readouterr().out)
     expected = session.generate(samples, PROMPT, "keep25", max_new_tokens=6)
     assert printed["token_ids"] == expected.token_ids
-    assert printed["span"] == {"start": 0.0, "end": 5.0, "lost": 0}
+    assert printed["span"] == {"start": 0.0, "end": 5.0, "lost": 0, "skipped": 0.0}
 
 
 class Gate(io.BytesIO):
