@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..json_records import plain
-from .job_records import KINDS, FidelityJob, LevelJob, MachineJob
+from .job_records import KINDS, FidelityJob, LevelJob, ListenJob, MachineJob
 from .runs import ClipAnswer, LevelRun, MachineState, ProcessMemory, RequestTimes, RunMemory
 
 if TYPE_CHECKING:  # each job imports what it measures
     from ...runtime.answer import Answer
     from ...runtime.levels import Level
     from ...runtime.session import Session
+    from .listening.runs import ListenRun
     from .records import Fidelity, MachineFacts
 
 
@@ -131,10 +132,17 @@ def measure_fidelity(job: FidelityJob) -> "Fidelity":
     return fidelity(job)
 
 
+def measure_listening(job: ListenJob) -> "ListenRun":
+    from .listening.play import measure
+
+    return measure(job)
+
+
 MEASURES: dict[str, Callable[[Any], Any]] = {
     "machine": measure_machine,
     "level": measure_level,
     "fidelity": measure_fidelity,
+    "listen": measure_listening,
 }
 
 

@@ -197,9 +197,7 @@ class Worker:
         self._audio.append(passed)
         while self._audio.too_many() and self._drop_oldest():
             pass
-        with self.changed:
-            self._queued_samples -= len(samples)
-        self._count_unread()
+        self._update_backlog(appended=len(samples))
 
     def _read_whole_segments(self) -> None:
         while self._audio.unread:
@@ -208,7 +206,7 @@ class Worker:
     def _read_segment(self, segment: KeptSegment) -> None:
         """Read the first whole segment that is unread, and what stands before it where that has changed."""
         segment.merged = self._read_up_to(segment.end, READ)
-        self._count_unread()
+        self._update_backlog()
 
     def _read_up_to(self, end: int, kind: str) -> MergedAudio:
         """Bring the sound up to sample `end` into the KV cache; its last segment, merged."""
@@ -305,9 +303,14 @@ class Worker:
             lost = sum(event.seconds for event in self._lost if start <= event.start <= end)
         return AudioSpan(start, end, lost, skipped=end - start - read)
 
-    def _count_unread(self) -> None:
+    def _update_backlog(self, appended: int = 0) -> None:
+        """Both counts at once, or a push would find room that is not there.
+
+        appended: samples, at the source's rate, that wait in no push any more
+        """
         unread = sum(len(one.segment.samples) for one in self._audio.unread)
         with self.changed:
+            self._queued_samples -= appended
             self._unread_samples = unread
             self.changed.notify_all()  # a push may wait for room
 
