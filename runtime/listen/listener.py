@@ -169,8 +169,8 @@ class Listener:
         while (waiting := worker.backlog_seconds()) and waiting + samples / self._rate > self._max_backlog:
             if not block:
                 return False
+            worker.check()  # under the lock: what ended the worker since then would never wake this thread
             worker.changed.wait()
-            worker.check()
         return True
 
     def _refuse(self, samples: int) -> None:

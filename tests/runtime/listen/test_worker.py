@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.levels import Budget
+from ltbm.runtime.listen import listener as listener_module
 from tests.support.listening import OTHER, PROMPT, hold_reading
 
 WAIT = 60  # seconds after which a test fails rather than hangs
@@ -132,9 +133,39 @@ def test_what_went_wrong_reaches_those_that_wait(listening, make_clip, monkeypat
     gate.set()
     for thread in threads:
         thread.join(WAIT)
+    assert not any(thread.is_alive() for thread in threads)
     assert failures == ["listening ended: the device is gone"] * 2
     with pytest.raises((OSError, RuntimeError), match="the device is gone"):
         stream.finish()
+
+
+def test_a_push_does_not_wait_for_a_thread_that_has_just_ended(listening, make_clip, monkeypatch):
+    """It fails after the push has begun and before it waits for room: nobody would wake it."""
+    session, listener = listening(max_backlog_seconds=5)
+    gate = threading.Event()
+    failures = []
+
+    def fail(*_):
+        gate.wait()
+        raise OSError("the device is gone")
+
+    def let_it_fail(samples, *_):
+        gate.set()
+        listener._worker._thread.join(WAIT)
+        return samples
+
+    def push():
+        with pytest.raises(RuntimeError, match="the device is gone") as caught:
+            listener.push(make_clip(4), block=True)
+        failures.append(caught)
+
+    monkeypatch.setattr(session, "read", fail)
+    listener.push(make_clip(3))
+    monkeypatch.setattr(listener_module, "load_audio", let_it_fail)
+    thread = threading.Thread(target=push, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert len(failures) == 1
 
 
 def test_the_session_is_its_listeners(listening, make_clip):
