@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from ltbm.runtime.context import Context
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.sampling import Sampling
+from ltbm.runtime.session import Session
 from tests.support.listening import (
     OTHER,
     PROMPT,
@@ -145,3 +147,23 @@ def test_another_rate(listening, make_clip):
     got = np.concatenate([segment.samples for segment in kept.audios(kept.end)[0]])
     assert len(whole) - len(got) < 0.05 * RATE
     np.testing.assert_allclose(got, whole[: len(got)], atol=1e-6)
+
+
+def test_int4_rounds_the_same_in_pieces(make_bundle, make_clip, monkeypatch):
+    """Activations are rounded row by row, so that no row depends on how many come with it."""
+    logits = []
+    prefill = Context.prefill
+
+    def kept(context, *args):
+        logits.append(np.array(prefill(context, *args), np.float32))
+        return logits[-1]
+
+    monkeypatch.setattr(Context, "prefill", kept)
+    bundle = make_bundle("audioflamingo3", "int4", positions=50 * SEGMENT_SECONDS)[1]
+    clip = make_clip(6.3)
+    with Session.open(bundle, threads=1) as session, session.listen("keep25") as listener:
+        push_in_pieces(listener, clip, SIZES)
+        answer = listener.ask(PROMPT, max_new_tokens=8).finish()
+    with Session.open(bundle, threads=1, reuse=False) as session:
+        assert same(answer, session.generate(clip, PROMPT, "keep25", max_new_tokens=8))
+    assert len(logits) > 2 and np.abs(logits[-1] - logits[-2]).max() < 1e-4
