@@ -51,9 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"longest answer, and how many tokens are compared (default {default.max_new_tokens})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every answer and the table's rows")
-    add_level_flags(parser)
+    add_level_flags(parser, default.level)
     add_backend_flags(parser)
-    parser.set_defaults(level=default.level)
 
 
 def _add_ends(parser: argparse.ArgumentParser, default: Options) -> None:
