@@ -32,16 +32,9 @@ def choose_precision(
     activations = activations or _usual_activations(weights, target)
     lm_head = lm_head_precision or _usual_lm_head(weights, target, activations)
     encoder = encoder_precision or activations
-    for option, value, known in (
-        ("precision", weights, PRECISIONS),
-        ("target", target, TARGETS),
-        ("activations", activations, FLOATS),
-        ("encoder precision", encoder, FLOATS),
-        ("lm_head precision", lm_head, PRECISIONS),
-        ("block size", block_size, BLOCK_SIZES),
-        ("accuracy level", accuracy_level, ACCURACY_LEVELS),
-    ):
-        _check_known(option, value, known)
+    _check_types(weights, target, activations, encoder, lm_head)
+    _check_known("block size", block_size, BLOCK_SIZES)
+    _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
     _check_combination(weights, activations, lm_head, target, symmetric)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
@@ -67,6 +60,14 @@ def _usual_lm_head(weights: str, target: str, activations: str) -> str:
     if weights not in BITS:
         return weights
     return activations if target == "tensorrt" else "int8"
+
+
+def _check_types(weights: str, target: str, activations: str, encoder: str, lm_head: str) -> None:
+    _check_known("precision", weights, PRECISIONS)
+    _check_known("target", target, TARGETS)
+    _check_known("activations", activations, FLOATS)
+    _check_known("encoder precision", encoder, FLOATS)
+    _check_known("lm_head precision", lm_head, PRECISIONS)
 
 
 def _check_known(option: str, value, known: tuple) -> None:

@@ -38,12 +38,17 @@ def former_name_note(old: str, new: str) -> None:
     print(f"ltbm: {old} is now {new}; the former goes with the next version", file=sys.stderr)
 
 
-def add_level_flags(parser: argparse.ArgumentParser) -> None:
-    """--level, --keep-ratio, --audio-tokens, and those of `add_mode_flags`; `level_from` reads them."""
+def add_level_flags(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """--level, --keep-ratio, --audio-tokens, and those of `add_mode_flags`; `level_from` reads them.
+
+    default: the level where none is given, if it is not DEFAULT_LEVEL
+    """
     parser.add_argument(
         "--level",
+        default=default,
         metavar="LEVEL",
-        help=f"audio tokens kept: {', '.join(NAMED_RATIOS)}, or a share like 0.3 (default {DEFAULT_LEVEL})",
+        help=f"audio tokens kept: {', '.join(NAMED_RATIOS)}, or a share like 0.3 "
+        f"(default {default or DEFAULT_LEVEL})",
     )
     parser.add_argument(
         "--keep-ratio", metavar="R", help="the same as a share in (0, 1], such as 0.3 or 3/10"

@@ -113,7 +113,7 @@ def level_of_parts(
     level: str | float | Fraction = DEFAULT_LEVEL,
     keep_ratio: str | float | Fraction | None = None,
     audio_tokens: int | None = None,
-    window="auto",
+    window: str | int | None = "auto",
     positions: str = "original",
     attention: str = "proportional",
 ) -> Level | Budget:
@@ -129,7 +129,7 @@ def level_of_parts(
 
 def parse_level(
     level: str | float | Fraction = DEFAULT_LEVEL,
-    window="auto",
+    window: str | int | None = "auto",
     positions: str = "original",
     attention: str = "proportional",
 ) -> Level:

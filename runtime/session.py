@@ -138,6 +138,7 @@ class Session:
         conversation: bool = False,
         max_backlog_seconds: float = MAX_BACKLOG_SECONDS,
         on_behind: Callable[[Event], None] | None = None,
+        skip_silence: bool = False,
     ) -> Listener:
         """Listen to sound that comes in pieces, and answer about it while it goes on.
 
@@ -151,6 +152,7 @@ class Session:
         conversation: questions and answers stay in the prompt, behind the sound
         max_backlog_seconds: of sound that may wait to be read before `push` refuses more
         on_behind: called with an `Event` when it does
+        skip_silence: of a digital silence only the first second is read
         """
         self._check_can_listen()
         self._listener = Listener(
@@ -161,6 +163,7 @@ class Session:
             conversation=conversation,
             max_backlog_seconds=max_backlog_seconds,
             on_behind=on_behind,
+            skip_silence=skip_silence,
         )
         return self._listener
 

@@ -5,18 +5,21 @@ Weights are counted as the bundle stores them, once a run;
 what a backend unpacks or copies beyond that is distance from the floor.
 """
 
+from collections.abc import Sequence
+
 from ..budgets.counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from ..budgets.model import Model
 from .records import Floor
+from .runs import ClipAnswer
 
 
 def floors(
-    model: Model, bandwidth: float, matrix_rate: float, clips: list[dict], seconds: list[float]
+    model: Model, bandwidth: float, matrix_rate: float, clips: Sequence[ClipAnswer], seconds: Sequence[float]
 ) -> dict[str, Floor]:
     """The mean floor of each stage over the clips; `decode` is of one token.
 
     bandwidth: bytes a second; matrix_rate: operations a second
-    clips: prompt_tokens, tokens_out and answer_tokens of each; seconds: their lengths
+    seconds: the clips' lengths
     """
     counted = [_works(model, clip, length) for clip, length in zip(clips, seconds)]
     return {
@@ -24,12 +27,12 @@ def floors(
     }
 
 
-def _works(model: Model, clip: dict, seconds: float) -> dict[str, Work]:
+def _works(model: Model, clip: ClipAnswer, seconds: float) -> dict[str, Work]:
     return {
         "encoder": encoder_work(model, segment_lengths(model, seconds)),
-        "merge": merge_work(model, clip["tokens_out"]),
-        "prefill": prefill_work(model, clip["prompt_tokens"]),
-        "decode": decode_work(model, clip["prompt_tokens"] + clip["answer_tokens"] / 2),
+        "merge": merge_work(model, clip.tokens_out),
+        "prefill": prefill_work(model, clip.prompt_tokens),
+        "decode": decode_work(model, clip.prompt_tokens + clip.answer_tokens / 2),
     }
 
 

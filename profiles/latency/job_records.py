@@ -47,11 +47,34 @@ class FidelityJob(BundleJob):
     window: str
 
 
-Job = MachineJob | LevelJob | FidelityJob
-KINDS: dict[str, type[MachineJob] | type[LevelJob] | type[FidelityJob]] = {
+@dataclass(frozen=True, kw_only=True)
+class ListenJob(BundleJob):
+    """One pass through the clips, joined, with a question at every end.
+
+    approach: a key of `listening.options.APPROACHES`
+    start: second of the joined clips at which the sound begins
+    ends: seconds of sound before each end, in order
+    real_time: sound comes as from a microphone
+    """
+
+    approach: str
+    level: str
+    window: int | None
+    positions: str
+    attention: str
+    prompt: str
+    max_new_tokens: int
+    start: float
+    ends: tuple[float, ...]
+    real_time: bool
+
+
+Job = MachineJob | LevelJob | FidelityJob | ListenJob
+KINDS: dict[str, type[MachineJob] | type[LevelJob] | type[FidelityJob] | type[ListenJob]] = {
     "machine": MachineJob,
     "level": LevelJob,
     "fidelity": FidelityJob,
+    "listen": ListenJob,
 }
 
 

@@ -5,17 +5,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from tempfile import TemporaryFile
+from typing import Any, Protocol, TypeVar
 
 from .job_records import Job, kind
 
 
-def run_job(job: Job) -> tuple[dict, int]:
-    """The result of a job of `ltbm.profiles.latency.worker`,
-    and its peak memory in bytes as the system accounts for it (getrusage).
+class JobResult(Protocol):
+    """A record that the worker sends back."""
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Any: ...
+
+
+Result = TypeVar("Result", bound=JobResult)
+
+
+def run_job(job: Job, result: type[Result]) -> tuple[Result, int]:
+    """The result of a job of `ltbm.profiles.latency.worker`, a record of the type `result`,
+    and the process's peak memory in bytes as the system accounts for it (getrusage).
 
     RuntimeError, with the worker's own words, if it failed.
     """
@@ -30,10 +41,10 @@ def run_job(job: Job) -> tuple[dict, int]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         errors.seek(0)
-        result = json.loads(answer) if answer else {"error": last_words(process.returncode, errors.read())}
-    if "error" in result:
-        raise RuntimeError(result["error"])
-    return result, usage.ru_maxrss * 1024
+        data = json.loads(answer) if answer else {"error": last_words(process.returncode, errors.read())}
+    if "error" in data:
+        raise RuntimeError(data["error"])
+    return result.from_json(data), usage.ru_maxrss * 1024
 
 
 def last_words(code: int, errors: str) -> str:

@@ -22,6 +22,7 @@ from .jobs import run_job
 from .options import TIMED_METHODS, Options
 from .records import BundleFacts, Clip, Fidelity, MachineFacts, Profile
 from .rows import make_row
+from .runs import FailedRun, LevelRun
 
 PACKAGES = ("ltbm", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 
@@ -40,7 +41,7 @@ def profile(
     bundle = Bundle.open(path)
     model, common = model_of_bundle(bundle), _bundle_job(bundle, options)
     result = _profile_without_rows(bundle, options, common, progress)
-    runs = {row: [] for row in options.timed_rows()}
+    runs: dict[tuple[str, str], list[LevelRun | FailedRun]] = {row: [] for row in options.timed_rows()}
     jobs = [row for _ in range(options.turns) for row in runs]
     start = time.monotonic()
     for done, (level, method) in enumerate(jobs):
@@ -61,10 +62,10 @@ def _profile_without_rows(
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     clips = clip_facts(bundle, options.clips)
     progress("machine: memory bandwidth, matrix rate")
-    machine, _ = run_job(MachineJob(threads=options.threads or len(os.sched_getaffinity(0))))
+    machine, _ = run_job(MachineJob(threads=options.threads or len(os.sched_getaffinity(0))), MachineFacts)
     progress("fidelity: every method on the clips' tokens")
     fidelity, _ = run_job(
-        FidelityJob(**asdict(common), levels=options.levels, methods=options.methods, window="auto")
+        FidelityJob(**asdict(common), levels=options.levels, methods=options.methods, window="auto"), Fidelity
     )
     return Profile(
         complete=False,
@@ -73,9 +74,9 @@ def _profile_without_rows(
         versions={"python": python_version()} | {name: installed_version(name) for name in PACKAGES},
         bundle=bundle_facts(bundle),
         clips=clips,
-        machine=MachineFacts.from_json(machine),
+        machine=machine,
         rows=(),
-        fidelity=Fidelity.from_json(fidelity),
+        fidelity=fidelity,
     )
 
 
@@ -106,13 +107,13 @@ def _bundle_job(bundle: Bundle, options: Options) -> BundleJob:
     )
 
 
-def _measure(job: LevelJob) -> dict:
-    """The result of one process of one row, or the `error` that ended it."""
+def _measure(job: LevelJob) -> LevelRun | FailedRun:
+    """The result of one process of one row, or the error that ended it."""
     try:
-        result, outside = run_job(job)
+        run, outside = run_job(job, LevelRun)
     except RuntimeError as error:
-        return {"error": str(error)}
-    return result | {"peak_outside": outside}
+        return FailedRun(str(error))
+    return replace(run, peak_outside=outside)
 
 
 def _time_left(done: int, total: int, start: float) -> str:

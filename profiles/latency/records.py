@@ -5,10 +5,12 @@ comment says otherwise. Fields with a default are those that older files lack.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from ..json_records import plain, read_record
 from .options import Options
+from .runs import FailedRun, LevelRun, read_run
 
 FORMAT = "ltbm-profile-1"
 
@@ -56,7 +58,7 @@ class Row:
 
     level: str
     method: str
-    runs: tuple[dict[str, Any], ...]  # the results of its processes, as they came
+    runs: tuple[LevelRun, ...]  # of its processes, in order
     tokens_in: int  # audio tokens before merging, summed over the clips like the next three
     tokens_out: int
     prompt_tokens: int
@@ -72,13 +74,13 @@ class Row:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Row":
-        return _record(
+        return read_record(
             Row,
             data,
-            runs=tuple(data["runs"]),
-            figures={name: _record(Figure, figure) for name, figure in data["figures"].items()},
-            memory=_record(MemorySplit, data["memory"]),
-            floors={stage: _record(Floor, floor) for stage, floor in data["floors"].items()},
+            runs=tuple(LevelRun.from_json(run) for run in data["runs"]),
+            figures={name: read_record(Figure, figure) for name, figure in data["figures"].items()},
+            memory=read_record(MemorySplit, data["memory"]),
+            floors={stage: read_record(Floor, floor) for stage, floor in data["floors"].items()},
         )
 
 
@@ -88,7 +90,7 @@ class FailedRow:
 
     level: str
     method: str
-    runs: tuple[dict[str, Any], ...]
+    runs: tuple[LevelRun | FailedRun, ...]
     error: str  # why
 
 
@@ -116,7 +118,7 @@ class FidelityRow:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "FidelityRow":
         spans = data["span_ms"]
-        return _record(FidelityRow, data, span_ms=_record(Spans, spans) if spans else None)
+        return read_record(FidelityRow, data, span_ms=read_record(Spans, spans) if spans else None)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class MergeMap:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "MergeMap":
-        return _record(MergeMap, data, mel_shape=tuple(data["mel_shape"]))
+        return read_record(MergeMap, data, mel_shape=tuple(data["mel_shape"]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Fidelity:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Fidelity":
-        return _record(
+        return read_record(
             Fidelity,
             data,
             rows=tuple(FidelityRow.from_json(row) for row in data["rows"]),
@@ -194,7 +196,7 @@ class MachineFacts:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "MachineFacts":
-        return _record(MachineFacts, data)
+        return read_record(MachineFacts, data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +217,12 @@ class Profile:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Profile":
         """The record of a profile.json; KeyError or TypeError where a field is missing."""
-        return _record(
+        return read_record(
             Profile,
             data,
             options=Options.from_json(data["options"]),
-            bundle=_record(BundleFacts, data["bundle"]),
-            clips=tuple(_record(Clip, clip) for clip in data["clips"]),
+            bundle=read_record(BundleFacts, data["bundle"]),
+            clips=tuple(read_record(Clip, clip) for clip in data["clips"]),
             machine=MachineFacts.from_json(data["machine"]),
             rows=tuple(_row(row) for row in data["rows"]),
             fidelity=Fidelity.from_json(data["fidelity"]),
@@ -235,24 +237,7 @@ def measured(profile: Profile) -> list[Row]:
     return [row for row in profile.rows if isinstance(row, Row)]
 
 
-def plain(value: Any) -> Any:
-    """Records as dicts and tuples as lists, all the way down."""
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
 def _row(data: Mapping[str, Any]) -> Row | FailedRow:
     if "error" in data:
-        return _record(FailedRow, data, runs=tuple(data["runs"]))
+        return read_record(FailedRow, data, runs=tuple(read_run(run) for run in data["runs"]))
     return Row.from_json(data)
-
-
-def _record(record: type[Any], data: Mapping[str, Any], **converted: Any) -> Any:
-    """A record of the fields that `data` has, with the `converted` ones in their place."""
-    known = {field.name: data[field.name] for field in fields(record) if field.name in data}
-    return record(**(known | converted))

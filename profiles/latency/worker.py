@@ -11,9 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .job_records import KINDS, FidelityJob, LevelJob, MachineJob
+from ..json_records import plain
+from .job_records import KINDS, FidelityJob, LevelJob, ListenJob, MachineJob
+from .runs import ClipAnswer, LevelRun, MachineState, ProcessMemory, RequestTimes, RunMemory
+
+if TYPE_CHECKING:  # each job imports what it measures
+    from ...runtime.answer import Answer
+    from ...runtime.levels import Level
+    from ...runtime.session import Session
+    from .listening.runs import ListenRun
+    from .records import Fidelity, MachineFacts
 
 
 def main() -> None:
@@ -21,7 +30,7 @@ def main() -> None:
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         kind = data.pop("job")
-        result = MEASURES[kind](KINDS[kind](**data))
+        result = plain(MEASURES[kind](KINDS[kind](**data)))
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(result), flush=True)
@@ -32,28 +41,31 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-def measure_machine(job: MachineJob) -> dict:
+def measure_machine(job: MachineJob) -> "MachineFacts":
     """Facts about the machine, and its bandwidth and matrix rate on the job's `threads`."""
     from .. import measure
+    from .records import MachineFacts
 
-    return measure.machine_facts() | {
-        "bandwidth": measure.memory_bandwidth(job.threads),
-        "matrix_rate": measure.matrix_rate(),
-        "threads": job.threads,
-    }
+    return MachineFacts(
+        **measure.machine_facts(),
+        bandwidth=measure.memory_bandwidth(job.threads),
+        matrix_rate=measure.matrix_rate(),
+        threads=job.threads,
+    )
 
 
-def measure_level(job: LevelJob) -> dict:
-    """Requests at one level in a fresh session: per round and clip the milliseconds of each stage;
-    and this process's memory."""
+def measure_level(job: LevelJob) -> LevelRun:
+    """Requests at one level in a fresh session."""
     from ...runtime.levels import parse_level
     from ...runtime.session import Session
-    from ..measure import machine_state, process_memory, resident_of
+    from ..measure import machine_state, resident_of
 
     if job.backend == "onnxruntime":
         from ...runtime.backends import ort  # noqa: F401  libraries count as the interpreter's memory
     level = parse_level(job.level, window=job.window, positions=job.positions, attention=job.attention)
-    state, before, start = machine_state(), process_memory(), time.perf_counter()
+    state = MachineState(**machine_state())
+    before = memory_now()
+    start = time.perf_counter()
     with Session.open(
         job.bundle,
         job.backend,
@@ -63,68 +75,74 @@ def measure_level(job: LevelJob) -> dict:
         low_memory=job.low_memory,
         kv_cache=job.kv_cache,
     ) as session:
-        open_ms, opened = (time.perf_counter() - start) * 1e3, process_memory()
-
-        def answer_all() -> list:
-            return [_answer(session, clip, level, job) for clip in job.clips]
-
+        open_ms = (time.perf_counter() - start) * 1e3
+        opened = memory_now()
         for _ in range(job.warmup):
-            answer_all()
-        rounds = [answer_all() for _ in range(job.repeats)]
-        return {
-            "open_ms": open_ms,
-            "state": state,
-            "clips": [_constant_figures(answer) for answer in rounds[-1]],
-            "rounds": [[_request(answer) for answer in answers] for answers in rounds],
-            "memory": {
-                "before": before,
-                "opened": opened,
-                "end": process_memory(),
-                "weights_mapped": resident_of(job.bundle),
-            },
-        }
+            _answer_all(session, level, job)
+        rounds = [_answer_all(session, level, job) for _ in range(job.repeats)]
+        return LevelRun(
+            open_ms=open_ms,
+            state=state,
+            clips=tuple(_clip_answer(answer) for answer in rounds[-1]),
+            rounds=tuple(tuple(map(_times, answers)) for answers in rounds),
+            memory=RunMemory(before, opened, memory_now(), resident_of(job.bundle)),
+        )
 
 
-def _answer(session, clip: str, level, job: LevelJob):
+def memory_now() -> ProcessMemory:
+    from ..measure import process_memory
+
+    return ProcessMemory(**process_memory())
+
+
+def _answer_all(session: "Session", level: "Level", job: LevelJob) -> "list[Answer]":
+    return [_answer(session, clip, level, job) for clip in job.clips]
+
+
+def _answer(session: "Session", clip: str, level: "Level", job: LevelJob) -> "Answer":
     return session.generate(
         clip, job.prompt, level, max_new_tokens=job.max_new_tokens, long_audio=job.long_audio
     )
 
 
-def _request(answer) -> dict:
-    return {"timings": answer.timings, "step_ms": answer.step_ms}
+def _times(answer: "Answer") -> RequestTimes:
+    return RequestTimes(answer.timings, tuple(answer.step_ms))
 
 
-def _constant_figures(answer) -> dict:
+def _clip_answer(answer: "Answer") -> ClipAnswer:
     """What is the same in every round (greedy decoding)."""
-    names = (
-        "text",
-        "tokens_in",
-        "tokens_out",
-        "window",
-        "applied",
-        "reason",
-        "finish_reason",
-        "kv_bytes",
-        "kv_allocated_bytes",
+    return ClipAnswer(
+        text=answer.text,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        window=answer.window,
+        applied=answer.applied,
+        reason=answer.reason,
+        finish_reason=answer.finish_reason,
+        kv_bytes=answer.kv_bytes,
+        kv_allocated_bytes=answer.kv_allocated_bytes,
+        prompt_tokens=len(answer.prompt_token_ids),
+        answer_tokens=len(answer.token_ids),
     )
-    return {name: getattr(answer, name) for name in names} | {
-        "prompt_tokens": len(answer.prompt_token_ids),
-        "answer_tokens": len(answer.token_ids),
-    }
 
 
-def measure_fidelity(job: FidelityJob) -> dict:
+def measure_fidelity(job: FidelityJob) -> "Fidelity":
     from .fidelity import fidelity
-    from .records import plain
 
-    return plain(fidelity(job))
+    return fidelity(job)
 
 
-MEASURES: dict[str, Callable[[Any], dict]] = {
+def measure_listening(job: ListenJob) -> "ListenRun":
+    from .listening.play import measure
+
+    return measure(job)
+
+
+MEASURES: dict[str, Callable[[Any], Any]] = {
     "machine": measure_machine,
     "level": measure_level,
     "fidelity": measure_fidelity,
+    "listen": measure_listening,
 }
 
 

@@ -133,7 +133,8 @@ def run_score(args) -> None:
     ]
     for folder, result in zip(args.folders, results):
         write_results(folder, result)
-    print(json.dumps(results) if args.json else markdown(results), end="\n" if args.json else "")
+    text = json.dumps([result.to_json() for result in results]) + "\n" if args.json else markdown(results)
+    print(text, end="")
 
 
 def run_import(args) -> None:

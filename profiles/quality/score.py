@@ -2,7 +2,7 @@
 so that a metric can be added later."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from .captions import aac_scores, cider
 from .choices import matches
 from .items import Item, parse_item
 from .predict import ANSWERS, ITEMS, Key, read_answers, read_settings
+from .results import ScoreDifference, ScoredRow, ScoreResult
 from .transcripts import normalizer, word_errors
 from .variants import Variant
 
@@ -37,7 +38,7 @@ class Options:
     partial: bool = False
 
 
-def score(folder, options: Options = Options()) -> dict:
+def score(folder, options: Options = Options()) -> ScoreResult:
     """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`;
     ValueError if some are missing."""
     folder = Path(folder)
@@ -53,22 +54,19 @@ def score(folder, options: Options = Options()) -> dict:
         for variant in chosen
     }
     weights = redraw(len(scored))
-    return {
-        "name": folder.resolve().name,
-        "benchmark": settings.benchmark,
-        "metric": MAIN_METRIC[settings.benchmark],
-        "items": len(scored),
-        "manifest_items": len(items),
-        "normalizer": options.normalizer,
-        "draws": DRAWS,
-        "confidence": CONFIDENCE,
-        "settings": asdict(settings),
-        "rows": [
-            asdict(variant) | _counts(scored, variant, answers) | _figures(tallies[variant], weights)
-            for variant in chosen
-        ],
-        "comparisons": compare(tallies, weights),
-    }
+    return ScoreResult(
+        name=folder.resolve().name,
+        benchmark=settings.benchmark,
+        metric=MAIN_METRIC[settings.benchmark],
+        items=len(scored),
+        manifest_items=len(items),
+        normalizer=options.normalizer,
+        draws=DRAWS,
+        confidence=CONFIDENCE,
+        settings=settings,
+        rows=tuple(_row(variant, scored, answers, tallies[variant], weights) for variant in chosen),
+        comparisons=tuple(compare(tallies, weights)),
+    )
 
 
 def answered_by_all(
@@ -150,23 +148,15 @@ def redraw(items: int, seed: int = 0) -> np.ndarray:
     )
 
 
-def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> list[dict]:
+def compare(tallies: dict[Variant, dict[str, Tally]], weights: np.ndarray) -> list[ScoreDifference]:
     """Every variant minus each of its baselines that was measured, item by item."""
     rows = []
     for variant, mine in tallies.items():
         for baseline, other in baselines(variant, tallies).items():
             for metric, theirs in tallies[other].items():
                 low, high = _interval(_ratio(weights @ mine[metric]) - _ratio(weights @ theirs))
-                rows.append(
-                    asdict(variant)
-                    | {
-                        "baseline": baseline,
-                        "metric": metric,
-                        "low": low,
-                        "high": high,
-                        "difference": float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0))),
-                    }
-                )
+                difference = float(_ratio(mine[metric].sum(axis=0)) - _ratio(theirs.sum(axis=0)))
+                rows.append(ScoreDifference(variant, baseline, metric, low, high, difference))
     return rows
 
 
@@ -186,19 +176,22 @@ def baselines(variant: Variant, measured: Collection[Variant]) -> dict[str, Vari
     return chosen
 
 
-def _counts(items: Sequence[Item], variant: Variant, answers: dict[Key, dict]) -> dict:
-    """Audio tokens of all items, and how many answers max_new_tokens cut off."""
+def _row(
+    variant: Variant,
+    items: Sequence[Item],
+    answers: dict[Key, dict],
+    tallies: dict[str, Tally],
+    weights: np.ndarray,
+) -> ScoredRow:
     given = [answers[item.id, variant] for item in items]
-    return {name: sum(answer[name] for answer in given) for name in ("tokens_in", "tokens_out")} | {
-        "cut_off": sum(answer["finish_reason"] == "length" for answer in given)
-    }
-
-
-def _figures(tallies: dict[str, Tally], weights: np.ndarray) -> dict:
-    figures = {metric: float(_ratio(counts.sum(axis=0))) for metric, counts in tallies.items()}
-    return figures | {
-        "intervals": {metric: _interval(_ratio(weights @ counts)) for metric, counts in tallies.items()}
-    }
+    return ScoredRow(
+        variant,
+        tokens_in=sum(answer["tokens_in"] for answer in given),
+        tokens_out=sum(answer["tokens_out"] for answer in given),
+        cut_off=sum(answer["finish_reason"] == "length" for answer in given),
+        figures={metric: float(_ratio(counts.sum(axis=0))) for metric, counts in tallies.items()},
+        intervals={metric: _interval(_ratio(weights @ counts)) for metric, counts in tallies.items()},
+    )
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

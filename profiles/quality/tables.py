@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...runtime.levels import parse_level
 from .predict import write_text
-from .variants import DEFAULT_MODE
+from .results import ScoreDifference, ScoredRow, ScoreResult
+from .variants import DEFAULT_MODE, Variant
 
 LABELS = {
     "cider_d": "CIDEr-D",
@@ -20,13 +21,13 @@ LABELS = {
 }
 
 
-def write_results(folder, result: dict) -> None:
+def write_results(folder, result: ScoreResult) -> None:
     """results.json and table.md of one benchmark, beside its answers."""
-    write_text(Path(folder) / "results.json", json.dumps(result, indent=1))
+    write_text(Path(folder) / "results.json", json.dumps(result.to_json(), indent=1))
     write_text(Path(folder) / "table.md", markdown([result]))
 
 
-def markdown(results: Sequence[dict]) -> str:
+def markdown(results: Sequence[ScoreResult]) -> str:
     """Every benchmark's figures per level and method, then the differences to full and to global."""
     lines = [*_figures(results), "", *_notes(results)]
     for baseline, title in (
@@ -40,26 +41,23 @@ def markdown(results: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(results: Sequence[dict]) -> list[str]:
-    columns = [(result, metric) for result in results for metric in result["rows"][0]["intervals"]]
-    rows = [{_variant(row): row for row in result["rows"]} for result, _ in columns]
-    lines = _header("kept", [f"{result['name']} {LABELS.get(metric, metric)}" for result, metric in columns])
+def _figures(results: Sequence[ScoreResult]) -> list[str]:
+    columns = [(result, metric) for result in results for metric in result.rows[0].intervals]
+    rows = [{_variant(row.variant): row for row in result.rows} for result, _ in columns]
+    lines = _header("kept", [f"{result.name} {LABELS.get(metric, metric)}" for result, metric in columns])
     for variant in _in_order(results):
-        cells = [
-            _cell(mine[variant][metric], *mine[variant]["intervals"][metric]) if variant in mine else "-"
-            for mine, (_, metric) in zip(rows, columns)
-        ]
+        cells = [_figure_cell(mine.get(variant), metric) for mine, (_, metric) in zip(rows, columns)]
         lines.append(_line(variant, [_kept(results, variant), *cells]))
     return lines
 
 
-def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str]:
+def _differences(results: Sequence[ScoreResult], baseline: str, title: str) -> list[str]:
     """The main metric of every benchmark; nothing if no variant has that baseline."""
     columns = [
         {
-            _variant(row): row
-            for row in result["comparisons"]
-            if (row["baseline"], row["metric"]) == (baseline, result["metric"])
+            _variant(row.variant): row
+            for row in result.comparisons
+            if (row.baseline, row.metric) == (baseline, result.metric)
         }
         for result in results
     ]
@@ -69,7 +67,7 @@ def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str
         "",
         f"{title}, item by item:",
         "",
-        *_header(None, [f"{result['name']} {LABELS[result['metric']]}" for result in results]),
+        *_header(None, [f"{result.name} {LABELS[result.metric]}" for result in results]),
     ]
     for variant in _in_order(results):
         if any(variant in mine for mine in columns):
@@ -77,55 +75,54 @@ def _differences(results: Sequence[dict], baseline: str, title: str) -> list[str
     return lines
 
 
-def _difference_cell(row: dict | None) -> str:
-    return "-" if row is None else _cell(row["difference"], row["low"], row["high"], "+")
+def _figure_cell(row: ScoredRow | None, metric: str) -> str:
+    return "-" if row is None else _cell(row.figures[metric], *row.intervals[metric])
 
 
-def _notes(results: Sequence[dict]) -> list[str]:
+def _difference_cell(row: ScoreDifference | None) -> str:
+    return "-" if row is None else _cell(row.difference, row.low, row.high, "+")
+
+
+def _notes(results: Sequence[ScoreResult]) -> list[str]:
     first = results[0]
     lines = [
-        f"All figures times 100; in brackets {100 * first['confidence']:g} % intervals of a bootstrap over "
-        f"items, {first['draws']} draws."
+        f"All figures times 100; in brackets {100 * first.confidence:g} % intervals of a bootstrap over "
+        f"items, {first.draws} draws."
     ]
-    for result in results:
-        of = (
-            ""
-            if result["items"] == result["manifest_items"]
-            else f" of the manifest's {result['manifest_items']}"
-        )
-        how = (
-            f", transcripts through the {result['normalizer']} normalizer"
-            if result["benchmark"] in ("asr", "whisper")
-            else ""
-        )
-        cut = sum(row["cut_off"] for row in result["rows"])
-        answers = result["items"] * len(result["rows"])
-        ends = (
-            f"; {cut} of {answers} answers were cut off at {result['settings']['max_new_tokens']} tokens"
-            if cut
-            else ""
-        )
-        lines.append(f"{result['name']}: {result['items']} items{of}{how}{ends}.")
-    return lines
+    return lines + [_note(result) for result in results]
 
 
-def _in_order(results: Sequence[dict]) -> list[tuple]:
+def _note(result: ScoreResult) -> str:
+    note = f"{result.name}: {result.items} items"
+    if result.items != result.manifest_items:
+        note += f" of the manifest's {result.manifest_items}"
+    if result.benchmark in ("asr", "whisper"):
+        note += f", transcripts through the {result.normalizer} normalizer"
+    if cut := sum(row.cut_off for row in result.rows):
+        answers = result.items * len(result.rows)
+        note += f"; {cut} of {answers} answers were cut off at {result.settings.max_new_tokens} tokens"
+    return f"{note}."
+
+
+def _in_order(results: Sequence[ScoreResult]) -> list[tuple]:
     """Every variant once, the mildest level first."""
-    found = dict.fromkeys(_variant(row) for result in results for row in result["rows"])
+    found = dict.fromkeys(_variant(row.variant) for result in results for row in result.rows)
     return sorted(found, key=lambda variant: -parse_level(variant[0]).ratio)
 
 
-def _variant(row: dict) -> tuple:
-    mode = (row["positions"], row["attention"])
-    method = "uncompressed" if row["level"] == "full" else row["method"]
-    return row["level"], method if mode == DEFAULT_MODE or row[
-        "level"
-    ] == "full" else f"{method}, {', '.join(mode)}"
+def _variant(variant: Variant) -> tuple[str, str]:
+    """Its level, and its method as the table calls it."""
+    mode = (variant.positions, variant.attention)
+    if variant.level == "full":
+        return variant.level, "uncompressed"
+    if mode == DEFAULT_MODE:
+        return variant.level, variant.method
+    return variant.level, f"{variant.method}, {', '.join(mode)}"
 
 
-def _kept(results: Sequence[dict], variant: tuple) -> str:
-    rows = [row for result in results for row in result["rows"] if _variant(row) == variant]
-    return f"{100 * sum(row['tokens_out'] for row in rows) / sum(row['tokens_in'] for row in rows):.1f} %"
+def _kept(results: Sequence[ScoreResult], variant: tuple) -> str:
+    rows = [row for result in results for row in result.rows if _variant(row.variant) == variant]
+    return f"{100 * sum(row.tokens_out for row in rows) / sum(row.tokens_in for row in rows):.1f} %"
 
 
 def _header(first: str | None, names: list[str]) -> list[str]:

@@ -69,6 +69,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of sound kept; the oldest goes beyond it (default 600)",
     )
+    parser.add_argument(
+        "--skip-silence",
+        action="store_true",
+        help="of a digital silence (a muted microphone) read the first second alone",
+    )
 
 
 def _add_questions(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,7 @@ def run(args) -> None:
                 sampling_rate=args.rate,
                 conversation=args.conversation,
                 on_behind=_tell_lost,
+                skip_silence=args.skip_silence,
             )
         )
         todo: SimpleQueue[Ask | Exception | None] = SimpleQueue()
@@ -203,8 +209,9 @@ def _print_answer(stream, as_json: bool) -> None:
     print(flush=True)
     answer = stream.answer
     span = stream.span
+    skipped = f" without {span.skipped:.1f} s of silence" if span.skipped else ""
     print(
-        f"{answer.level}: {span.start:.1f} to {span.end:.1f} s, {answer.tokens_in} audio tokens -> "
+        f"{answer.level}: {span.start:.1f} to {span.end:.1f} s{skipped}, {answer.tokens_in} audio tokens -> "
         f"{answer.tokens_out}, {answer.reused_tokens} prompt tokens read before; "
         f"first token after {answer.timings['ttft']:.0f} ms",
         file=sys.stderr,

@@ -12,6 +12,7 @@ from ..sampling import GREEDY, Sampling
 from ..stages.audio import load_audio
 from ..stages.segments import SHORTEST_AUDIO_SECONDS
 from .events import LOST, AudioSpan, Event
+from .gate import HELD_SECONDS, SilenceGate
 from .kept_audio import KeptAudio
 from .resampling import StreamResampler
 from .worker import ListeningSession, Moment, Push, Question, Worker
@@ -57,6 +58,7 @@ class Listener:
         conversation: bool = False,
         max_backlog_seconds: float = MAX_BACKLOG_SECONDS,
         on_behind: Callable[[Event], None] | None = None,
+        skip_silence: bool = False,
     ):
         if isinstance(level, Budget):
             raise ValueError(
@@ -78,7 +80,8 @@ class Listener:
         self._refused = 0
         kept = KeptAudio(spec, int(max_seconds // spec.segment_seconds))
         resampler = StreamResampler(self._rate, spec.sampling_rate)
-        self._worker = Worker(session, level, kept, resampler, self.events.append, conversation)
+        gate = SilenceGate(round(HELD_SECONDS * spec.sampling_rate) if skip_silence else None)
+        self._worker = Worker(session, level, kept, resampler, gate, self.events.append, conversation)
 
     def __enter__(self) -> "Listener":
         return self
@@ -105,9 +108,10 @@ class Listener:
         """
         worker = self._worker
         worker.check()
-        if not len(samples):
+        samples = np.asarray(samples)
+        if samples.shape[:1] == (0,):
             return True
-        waveform = load_audio(np.asarray(samples), self._rate, self._rate)
+        waveform = load_audio(samples, self._rate, self._rate)
         with worker.changed:
             has_room = self._wait_for_room(len(waveform), block)
             if has_room:
@@ -146,6 +150,15 @@ class Listener:
         self._worker.submit(moment)
         return moment
 
+    def wait_until_read(self, timeout: float | None = None) -> bool:
+        """Wait until all that has come is read but the open segment, and what was prepared or asked is done.
+
+        timeout: seconds to wait at most; the answer is False where they were not enough
+        Raises RuntimeError after close or when listening has failed.
+        """
+        with self._worker.changed:
+            return self._worker.changed.wait_for(self._worker.is_idle, timeout)
+
     def close(self) -> None:
         """End listening; the session is free for other requests."""
         self._worker.close()
@@ -156,8 +169,8 @@ class Listener:
         while (waiting := worker.backlog_seconds()) and waiting + samples / self._rate > self._max_backlog:
             if not block:
                 return False
+            worker.check()  # under the lock: what ended the worker since then would never wake this thread
             worker.changed.wait()
-            worker.check()
         return True
 
     def _refuse(self, samples: int) -> None:

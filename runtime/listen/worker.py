@@ -18,7 +18,8 @@ from ..request import DEFAULT_MAX_NEW_TOKENS, Request
 from ..sampling import GREEDY, Sampling
 from ..stages.merge import MergedAudio
 from ..stages.segments import Audio
-from .events import DROPPED, PREPARED, READ, AudioSpan, Event
+from .events import DROPPED, PREPARED, READ, SKIPPED, AudioSpan, Event
+from .gate import SilenceGate
 from .kept_audio import KeptAudio, KeptSegment
 from .resampling import StreamResampler
 
@@ -85,6 +86,7 @@ class Worker:
         level: Level,
         audio: KeptAudio,
         resampler: StreamResampler,
+        gate: SilenceGate,
         report: Callable[[Event], None],
         conversation: bool,
     ):
@@ -95,6 +97,7 @@ class Worker:
         self._level = level
         self._audio = audio
         self._resampler = resampler
+        self._gate = gate
         self._report = report
         self._conversation = conversation
         self._turns: list[Turn] = []  # questions and answers so far
@@ -102,6 +105,7 @@ class Worker:
         self._queued_samples = 0  # of pushes that wait, at the source's rate
         self._unread_samples = 0  # of whole segments, at the model's rate
         self._closing = False
+        self._idle = False
         self._lost: list[Event] = []
         self._thread = threading.Thread(target=self._run, name="ltbm-listen", daemon=True)
         self._thread.start()
@@ -116,6 +120,7 @@ class Worker:
         with self.changed:
             self.check()
             self._tasks.append(task)
+            self._idle = False
             if isinstance(task, Push):
                 self._queued_samples += len(task.samples)
             self.changed.notify_all()
@@ -126,9 +131,15 @@ class Worker:
         if self._closing:
             raise RuntimeError("this listener is closed: call session.listen again")
 
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do; raises as `check` does."""
+        self.check()
+        return self._idle
+
     def add_lost(self, event: Event) -> None:
         """Sound that was refused."""
-        self._lost.append(event)
+        with self.changed:
+            self._lost.append(event)
         self._report(event)
 
     def close(self) -> None:
@@ -157,6 +168,8 @@ class Worker:
                     return self._tasks.popleft()
                 if self._audio.unread:
                     return self._audio.unread[0]
+                self._idle = True
+                self.changed.notify_all()
                 self.changed.wait()
             return None
 
@@ -177,12 +190,14 @@ class Worker:
             self._read_up_to(moment.end, PREPARED)
 
     def _append(self, samples: np.ndarray) -> None:
-        self._audio.append(self._resampler.push(samples))
+        passed, skipped = self._gate.push(self._resampler.push(samples))
+        for stretch in skipped:
+            seconds = stretch.length / self._rate
+            self._report(Event(SKIPPED, self._second(stretch.start) - seconds, seconds))
+        self._audio.append(passed)
         while self._audio.too_many() and self._drop_oldest():
             pass
-        with self.changed:
-            self._queued_samples -= len(samples)
-        self._count_unread()
+        self._update_backlog(appended=len(samples))
 
     def _read_whole_segments(self) -> None:
         while self._audio.unread:
@@ -191,16 +206,17 @@ class Worker:
     def _read_segment(self, segment: KeptSegment) -> None:
         """Read the first whole segment that is unread, and what stands before it where that has changed."""
         segment.merged = self._read_up_to(segment.end, READ)
-        self._count_unread()
+        self._update_backlog()
 
     def _read_up_to(self, end: int, kind: str) -> MergedAudio:
         """Bring the sound up to sample `end` into the KV cache; its last segment, merged."""
         begun = perf_counter()
         audios = self._fitting(Question("", DEFAULT_MAX_NEW_TOKENS, GREEDY, Moment(end))).audios
         merged = self._session.read(self._turns_with("", len(audios)), audios, self._level)[-1]
-        seconds = len(audios[-1][-1].samples) / self._rate
+        samples = len(audios[-1][-1].samples)
         milliseconds = (perf_counter() - begun) * 1e3
-        start = end / self._rate - seconds
+        start = self._second(end - samples)
+        seconds = samples / self._rate
         self._report(Event(kind, start, seconds, merged.tokens_in, merged.tokens_out, milliseconds))
         return merged
 
@@ -258,8 +274,20 @@ class Worker:
         dropped = self._audio.drop_oldest()
         for segment in dropped:
             seconds = len(segment.segment.samples) / self._rate
-            self._report(Event(DROPPED, segment.start / self._rate, seconds))
+            self._report(Event(DROPPED, self._second(segment.start), seconds))
+        self._forget_before(self._audio.start)
         return bool(dropped)
+
+    def _forget_before(self, sample: int) -> None:
+        """What was lost or skipped before `sample` concerns no answer any more."""
+        start = self._second(sample)
+        self._gate.forget(sample)
+        with self.changed:
+            self._lost = [event for event in self._lost if event.start >= start]
+
+    def _second(self, sample: int) -> float:
+        """Where a sample that was read stands in the sound that was taken."""
+        return self._gate.before(sample) / self._rate
 
     def _end_of(self, question: Question) -> int:
         """Samples that the question is about; its moment was a task before it."""
@@ -268,14 +296,21 @@ class Worker:
         return question.until.end
 
     def _span(self, question: Question) -> AudioSpan:
-        start = self._audio.start / self._rate
-        last = self._end_of(question) / self._rate
-        lost = sum(event.seconds for event in self._lost if start <= event.start <= last)
-        return AudioSpan(start, last, lost)
+        start = self._second(self._audio.start)
+        end = self._second(self._end_of(question))
+        read = (self._end_of(question) - self._audio.start) / self._rate
+        with self.changed:
+            lost = sum(event.seconds for event in self._lost if start <= event.start <= end)
+        return AudioSpan(start, end, lost, skipped=end - start - read)
 
-    def _count_unread(self) -> None:
+    def _update_backlog(self, appended: int = 0) -> None:
+        """Both counts at once, or a push would find room that is not there.
+
+        appended: samples, at the source's rate, that wait in no push any more
+        """
         unread = sum(len(one.segment.samples) for one in self._audio.unread)
         with self.changed:
+            self._queued_samples -= appended
             self._unread_samples = unread
             self.changed.notify_all()  # a push may wait for room
 

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>"}
+SEGMENT_POSITIONS = 1500  # of the encoder, 20 ms each: 30 s
 SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -91,6 +92,7 @@ def make_config(
     width: int = 32,
     heads: int = 2,
     ffn: int = 64,
+    positions: int = SEGMENT_POSITIONS,
 ):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
@@ -101,6 +103,7 @@ def make_config(
             encoder_layers=layers,
             encoder_attention_heads=heads,
             encoder_ffn_dim=ffn,
+            max_source_positions=positions,
             initializer_range=0.1,
         )
         return Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
@@ -110,6 +113,7 @@ def make_config(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=ffn,
+        max_source_positions=positions,
         initializer_range=0.1,
     )
     return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
@@ -124,12 +128,20 @@ def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> N
 
 
 def make_checkpoint(
-    folder: Path, family: str, seed: int = 0, drop_lm_head: bool = False, **text_changes
+    folder: Path,
+    family: str,
+    seed: int = 0,
+    drop_lm_head: bool = False,
+    positions: int = SEGMENT_POSITIONS,
+    **text_changes,
 ) -> Path:
-    """Save a checkpoint of `family` into `folder`; weights are wide enough that greedy tokens vary."""
+    """Save a checkpoint of `family` into `folder`; weights are wide enough that greedy tokens vary.
+
+    positions: of the encoder, 20 ms each: a segment is so long
+    """
     torch.manual_seed(seed)
     tok = tokenizer()
-    config = make_config(family, text_config(**text_changes), tok)
+    config = make_config(family, text_config(**text_changes), tok, positions=positions)
     model = {
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,

@@ -16,7 +16,7 @@ from ltbm.profiles.latency.job_records import FidelityJob, MachineJob
 from ltbm.profiles.latency.jobs import run_job
 from ltbm.profiles.latency.options import Options
 from ltbm.profiles.latency.profiler import profile
-from ltbm.profiles.latency.records import FailedRow, Profile, Row
+from ltbm.profiles.latency.records import FailedRow, Fidelity, MachineFacts, Profile, Row
 from ltbm.profiles.latency.rows import OTHER, STAGES
 from ltbm.runtime.cli import main
 
@@ -264,7 +264,7 @@ def test_a_worker_that_fails_says_why(qwen):
         window="auto",
     )
     with pytest.raises(RuntimeError, match="FileNotFoundError: no bundle at /nowhere"):
-        run_job(job)
+        run_job(job, Fidelity)
 
 
 def test_a_worker_that_is_killed_says_so(monkeypatch, tmp_path):
@@ -273,18 +273,18 @@ def test_a_worker_that_is_killed_says_so(monkeypatch, tmp_path):
     stub.chmod(0o755)
     monkeypatch.setattr(jobs.sys, "executable", str(stub))
     with pytest.raises(RuntimeError, match="was killed by signal 9 .out of memory"):
-        run_job(MachineJob(threads=1))
+        run_job(MachineJob(threads=1), MachineFacts)
 
 
 def test_a_level_that_fails_leaves_the_others(monkeypatch, qwen, clips, found):
-    def fake(job):
+    def fake(job, result):
         if isinstance(job, MachineJob):
-            return found["machine"], 0
+            return result.from_json(found["machine"]), 0
         if isinstance(job, FidelityJob):
-            return found["fidelity"], 0
+            return result.from_json(found["fidelity"]), 0
         if job.level == "full":
             raise RuntimeError("the process was killed by signal 9")
-        return found["rows"][1]["runs"][0], 1
+        return result.from_json(found["rows"][1]["runs"][0]), 1
 
     monkeypatch.setattr(profiler, "run_job", fake)
     seen, options = [], Options(tuple(clips), ("full", "keep25"), ("ltbm",), turns=1, max_new_tokens=4)

@@ -13,6 +13,7 @@ from ltbm.profiles.budgets.model import model_of_bundle
 from ltbm.profiles.latency.fidelity import group_spans, plan_row, shrink, squared_error
 from ltbm.profiles.latency.floors import floors
 from ltbm.profiles.latency.rows import round_figures
+from ltbm.profiles.latency.runs import ClipAnswer, RequestTimes
 from ltbm.profiles.measure import (
     machine_facts,
     matrix_rate,
@@ -46,8 +47,8 @@ def test_a_round_is_the_mean_over_its_clips_and_what_the_stages_leave_is_named()
         ("load", "features", "prompt", "encoder", "merge", "splice", "prefill", "decode"), 1.0
     )
     long, short = (
-        {"timings": timings | {"ttft": 7.0, "total": total}, "step_ms": steps}
-        for total, steps in ((10.0, [2.0, 4.0]), (20.0, []))
+        RequestTimes(timings | {"ttft": 7.0, "total": total}, steps)
+        for total, steps in ((10.0, (2.0, 4.0)), (20.0, ()))
     )
     figures = round_figures([[long, short], [long, short]], [1.0, 2.0])
     assert (
@@ -187,7 +188,19 @@ def test_pictures_shrink_to_the_mean_of_their_blocks():
 
 def test_a_floor_is_the_longer_of_bytes_and_operations(qwen):
     model = model_of_bundle(Bundle.open(qwen[1]))
-    clip = {"prompt_tokens": 30, "tokens_out": 20, "answer_tokens": 8}
+    clip = ClipAnswer(
+        text="",
+        tokens_in=80,
+        tokens_out=20,
+        window=-1,
+        applied=True,
+        reason="",
+        finish_reason="length",
+        kv_bytes=0,
+        kv_allocated_bytes=0,
+        prompt_tokens=30,
+        answer_tokens=8,
+    )
     found = floors(model, 1e9, 1e12, [clip, clip], [1.0, 1.0])
     assert found["decode"].bytes == model.weights.decoder + (30 + 4) * model.kv_bytes(1)
     assert found["decode"].bound == "memory" and found["decode"].ms == found["decode"].bytes / 1e9 * 1e3

@@ -5,6 +5,7 @@ import pytest
 
 from ltbm.profiles.quality.items import Item
 from ltbm.profiles.quality.predict import Settings, begin, items_hash
+from ltbm.profiles.quality.results import ScoreResult
 from ltbm.profiles.quality.score import Options, redraw, score, tally
 from ltbm.profiles.quality.tables import markdown, write_results
 from ltbm.profiles.quality.variants import Variant
@@ -52,10 +53,12 @@ def test_choices_are_counted_over_all_and_by_group(answered):
     result = score(
         answered("mcq", questions(8), {FULL: ["dog"] * 6 + ["cat"] * 2, LTBM: ["the dog"] * 4 + [""] * 4})
     )
-    full, ltbm = result["rows"]
-    assert (full["accuracy"], full["sound"], full["music"]) == (0.75, 0.75, 0.75) and ltbm["accuracy"] == 0.5
-    assert (ltbm["tokens_in"], ltbm["tokens_out"], ltbm["cut_off"]) == (320, 80, 4)
-    low, high = full["intervals"]["accuracy"]
+    full, ltbm = result.rows
+    assert (
+        full.figures == {"accuracy": 0.75, "sound": 0.75, "music": 0.75} and ltbm.figures["accuracy"] == 0.5
+    )
+    assert (ltbm.tokens_in, ltbm.tokens_out, ltbm.cut_off) == (320, 80, 4)
+    low, high = full.intervals["accuracy"]
     assert 0.25 <= low < 0.75 < high <= 1
 
 
@@ -65,14 +68,17 @@ def test_differences_are_paired(answered):
     worse = ["dog", "cat"] * 5 + ["cat"] * 10
     result = score(answered("mcq", questions(20), {FULL: same, LTBM: same, GLOBAL: worse}))
     found = {
-        (row["method"], row["baseline"]): row for row in result["comparisons"] if row["metric"] == "accuracy"
+        (row.variant.method, row.baseline): row for row in result.comparisons if row.metric == "accuracy"
     }
     assert set(found) == {("ltbm", "full"), ("global", "full"), ("ltbm", "global")}
-    assert [found["ltbm", "full"][name] for name in ("difference", "low", "high")] == [0, 0, 0]
-    assert (
-        found["ltbm", "global"]["difference"] == pytest.approx(0.25) == -found["global", "full"]["difference"]
+    assert (found["ltbm", "full"].difference, found["ltbm", "full"].low, found["ltbm", "full"].high) == (
+        0,
+        0,
+        0,
     )
-    assert 0 < found["ltbm", "global"]["low"] < 0.25 < found["ltbm", "global"]["high"]
+    against_global = found["ltbm", "global"]
+    assert against_global.difference == pytest.approx(0.25) == -found["global", "full"].difference
+    assert 0 < against_global.low < 0.25 < against_global.high
 
 
 def test_captions_and_transcripts(answered):
@@ -82,12 +88,12 @@ def test_captions_and_transcripts(answered):
     ]
     texts = {FULL: [item.references[0] for item in items], LTBM: ["a dog barks loudly", "dog"]}
     captions, transcripts = (
-        score(answered(benchmark, items, texts))["rows"] for benchmark in ("caption", "asr")
+        score(answered(benchmark, items, texts)).rows for benchmark in ("caption", "asr")
     )
-    assert [row["cider_d"] for row in captions] == pytest.approx([10, 5]) and next(
-        iter(captions[0]["intervals"])
+    assert [row.figures["cider_d"] for row in captions] == pytest.approx([10, 5]) and next(
+        iter(captions[0].intervals)
     ) == "cider_d"
-    assert [row["wer"] for row in transcripts] == [0, 0.5]  # four errors in eight words
+    assert [row.figures["wer"] for row in transcripts] == [0, 0.5]  # four errors in eight words
 
 
 def test_the_bootstrap_redraws_items():
@@ -116,7 +122,7 @@ def test_missing_answers_are_refused_unless_asked_for(answered):
     with pytest.raises(ValueError, match="1 of 3 items lack answers.*--partial"):
         score(folder)
     result = score(folder, Options(partial=True))
-    assert (result["items"], result["manifest_items"]) == (2, 3) and result["rows"][1]["accuracy"] == 0.5
+    assert (result.items, result.manifest_items) == (2, 3) and result.rows[1].figures["accuracy"] == 0.5
 
 
 def test_no_answers_are_an_error(answered, tmp_path):
@@ -153,7 +159,18 @@ def test_the_table_puts_benchmarks_side_by_side(answered):
     )
     assert "| keep25 | ltbm | +50.0 [+0.0, +100.0] | - |" in lines  # minus global
     write_results(mcq, results[0])
-    assert (
-        json.loads((mcq / "results.json").read_text())["metric"] == "accuracy"
-        and "mcq sound" in (mcq / "table.md").read_text()
-    )
+    assert "mcq sound" in (mcq / "table.md").read_text()
+
+
+def test_a_result_is_read_back_from_its_file(answered):
+    folder = answered("mcq", questions(4), {FULL: ["dog"] * 4, LTBM: ["dog", "cat"] * 2})
+    result = score(folder)
+    write_results(folder, result)
+    data = json.loads((folder / "results.json").read_text())
+    assert ScoreResult.from_json(data) == result
+    assert list(data["rows"][1]) == [
+        *("level", "method", "positions", "attention", "tokens_in", "tokens_out", "cut_off"),
+        *("accuracy", "sound", "music", "intervals"),
+    ]
+    assert data["rows"][1]["accuracy"] == 0.5 and data["metric"] == "accuracy"
+    assert data["comparisons"][0]["baseline"] == "full" and data["settings"]["benchmark"] == "mcq"

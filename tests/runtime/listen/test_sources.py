@@ -216,7 +216,7 @@ def test_the_command_asks_when_the_sound_ends(qwen, session, pcm, capsys):
     printed = json.loads(capsys.readouterr().out)
     expected = session.generate(samples, PROMPT, "keep25", max_new_tokens=6)
     assert printed["token_ids"] == expected.token_ids
-    assert printed["span"] == {"start": 0.0, "end": 5.0, "lost": 0}
+    assert printed["span"] == {"start": 0.0, "end": 5.0, "lost": 0, "skipped": 0.0}
 
 
 class Gate(io.BytesIO):
@@ -280,3 +280,41 @@ def test_sound_that_ends_at_once(qwen, pcm, capsys):
     pcm(0)
     assert main(["listen", str(qwen[1]), "-", "--prompt", PROMPT]) == 1
     assert "no sound has come yet" in capsys.readouterr().err
+
+
+def test_the_command_ends_when_the_microphone_is_unplugged(qwen, sounddevice, monkeypatch, capsys):
+    monkeypatch.setattr(FakeStream, "start", lambda stream: stream.finished_callback())
+    monkeypatch.setattr(commands, "silero", lambda: loudness)
+    assert main(["listen", str(qwen[1]), "--microphone", "--ask-on-silence", PROMPT]) == 1
+    assert "the microphone stopped: was it unplugged?" in capsys.readouterr().err
+
+
+def test_the_command_ends_when_the_sound_ends_within_a_frame(qwen, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(bytes(16_001))))
+    assert main(["listen", str(qwen[1]), "-", "--prompt", PROMPT]) == 1
+    assert "ends within a frame: 1 of 2 bytes" in capsys.readouterr().err
+
+
+def test_the_command_ends_with_the_sound_though_nobody_spoke(qwen, pcm, monkeypatch, capsys):
+    pcm(0.5)
+    monkeypatch.setattr(commands, "silero", lambda: lambda chunk: 0.0)
+    assert main(["listen", str(qwen[1]), "-", "--ask-on-silence", PROMPT]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_command_takes_nan_from_a_pipe_as_an_error(qwen, monkeypatch, capsys):
+    sound = np.array([0, np.nan], "<f4").tobytes()
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(sound)))
+    assert main(["listen", str(qwen[1]), "-", "--format", "f32le", "--prompt", PROMPT]) == 1
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_the_command_skips_digital_silence(qwen, session, make_clip, monkeypatch, capsys):
+    samples = np.round(make_clip(3) * 2**15).astype("<i2")
+    samples[16_000:] = 0
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(samples.tobytes())))
+    flags = ["--prompt", PROMPT, "--skip-silence", "--max-new-tokens", "4", "--json"]
+    assert main(["listen", str(qwen[1]), "-", *flags]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["token_ids"] == session.generate(samples[:32_000], PROMPT, max_new_tokens=4).token_ids
+    assert printed["span"] == {"start": 0.0, "end": 3.0, "lost": 0, "skipped": 1.0}
