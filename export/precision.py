@@ -6,8 +6,8 @@ BITS = {"int4": 4, "int8": 8}
 BLOCK_SIZES = (16, 32, 64, 128, 256)  # weights
 ACCURACY_LEVELS = (0, 1, 4)
 INT8_ACCURACY_LEVEL = 4
-"""The only one at which ONNX Runtime multiplies blocks of int8 as they are: at others it writes the matrix out
-in float32 at every product, 60 times as slow for one token (1024 x 8192, ONNX Runtime 1.32, AVX2)."""
+"""The only one at which ONNX Runtime multiplies blocks of int8 as they are: at others it writes the matrix
+out in float32 at every product, 60 times as slow for one token (1024 x 8192, ONNX Runtime 1.32, AVX2)."""
 FLOATS = ("float32", "float16", "bfloat16")
 PRECISIONS = (*FLOATS, *BITS)
 TARGETS = ("onnxruntime", "tensorrt")
