@@ -115,7 +115,7 @@ def _add_types(parser) -> None:
     parser.add_argument(
         "--lm-head-precision",
         choices=PRECISIONS,
-        help="of the LM head (default: the precision; int8 under int4)",
+        help="of the LM head (default: the precision; int8 under int4, but int4 at accuracy level 0 or 1)",
     )
 
 
@@ -136,7 +136,7 @@ def _add_quantisation(parser) -> None:
         choices=ACCURACY_LEVELS,
         default=4,
         help="of ONNX Runtime's quantised products: 4 (default) rounds activations to int8, 0 and 1 "
-        "multiply in float32",
+        "multiply in float32, which int8 blocks cannot",
     )
 
 

@@ -5,6 +5,9 @@ from ..runtime.bundle import Precision
 BITS = {"int4": 4, "int8": 8}
 BLOCK_SIZES = (16, 32, 64, 128, 256)  # weights
 ACCURACY_LEVELS = (0, 1, 4)
+INT8_ACCURACY_LEVEL = 4
+"""The only one at which ONNX Runtime multiplies blocks of int8 as they are: at others it writes the matrix
+out in float32 at every product, 60 times as slow for one token (1024 x 8192, ONNX Runtime 1.32, AVX2)."""
 FLOATS = ("float32", "float16", "bfloat16")
 PRECISIONS = (*FLOATS, *BITS)
 TARGETS = ("onnxruntime", "tensorrt")
@@ -27,15 +30,17 @@ def choose_precision(
     target: what quantised weights are packed for; bundles of float types run everywhere
     activations: left out, the weights' type where it is float, else float32 (float16 for TensorRT)
     encoder_precision: left out, the activations'
-    lm_head_precision: left out, the weights', but int8 under int4 (the activations' type for TensorRT)
+    lm_head_precision: left out, the weights', but int8 under int4 at accuracy level 4
+        (the activations' type for TensorRT)
     """
     activations = activations or _usual_activations(weights, target)
-    lm_head = lm_head_precision or _usual_lm_head(weights, target, activations)
+    lm_head = lm_head_precision or _usual_lm_head(weights, target, activations, accuracy_level)
     encoder = encoder_precision or activations
     _check_types(weights, target, activations, encoder, lm_head)
     _check_known("block size", block_size, BLOCK_SIZES)
     _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
     _check_combination(weights, activations, lm_head, target, symmetric)
+    _check_int8_products(weights, lm_head, accuracy_level)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
         encoder=encoder,
@@ -56,10 +61,12 @@ def _usual_activations(weights: str, target: str) -> str:
     return "float16" if target == "tensorrt" else "float32"
 
 
-def _usual_lm_head(weights: str, target: str, activations: str) -> str:
+def _usual_lm_head(weights: str, target: str, activations: str, accuracy_level: int) -> str:
     if weights not in BITS:
         return weights
-    return activations if target == "tensorrt" else "int8"
+    if target == "tensorrt":
+        return activations
+    return "int8" if accuracy_level == INT8_ACCURACY_LEVEL else weights
 
 
 def _check_types(weights: str, target: str, activations: str, encoder: str, lm_head: str) -> None:
@@ -84,4 +91,13 @@ def _check_combination(weights: str, activations: str, lm_head: str, target: str
     if target == "tensorrt" and ("int8" in (weights, lm_head) or not symmetric):
         raise ValueError(
             "TensorRT takes no blocks of int8 and no zero points: give int4 or a float type, symmetric"
+        )
+
+
+def _check_int8_products(weights: str, lm_head: str, accuracy_level: int) -> None:
+    if "int8" in (weights, lm_head) and accuracy_level != INT8_ACCURACY_LEVEL:
+        what = "the LLM's matrices" if weights == "int8" else "the LM head"
+        raise ValueError(
+            f"accuracy level {accuracy_level} with {what} in int8: ONNX Runtime would write them out in "
+            f"float32 at every product; give --accuracy-level {INT8_ACCURACY_LEVEL}, or int4 or a float type"
         )

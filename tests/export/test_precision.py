@@ -23,9 +23,15 @@ from ltbm.export.precision import choose_precision
         ),
         (
             "int8",
-            dict(symmetric=False, block_size=128, accuracy_level=0, encoder_precision="float16"),
-            "int8 in blocks of 128, asymmetric, accuracy level 0; activations float32; encoder float16; "
+            dict(symmetric=False, block_size=128, encoder_precision="float16"),
+            "int8 in blocks of 128, asymmetric, accuracy level 4; activations float32; encoder float16; "
             "embeddings float32",
+        ),
+        (
+            "int4",
+            dict(accuracy_level=0),
+            "int4 in blocks of 32, accuracy level 0; activations float32; encoder float32; embeddings "
+            "float32",
         ),
         (
             "int4",
@@ -53,6 +59,8 @@ def test_embeddings_stay_exact(weights):
         ("int4", dict(activations="int8"), "activations 'int8' is none of float32, float16, bfloat16"),
         ("int4", dict(block_size=48), "block size 48 is none of 16, 32"),
         ("int4", dict(accuracy_level=2), "accuracy level 2 is none of 0, 1, 4"),
+        ("int8", dict(accuracy_level=0), "accuracy level 0 with the LLM's matrices in int8"),
+        ("int4", dict(accuracy_level=1, lm_head_precision="int8"), "level 1 with the LM head in int8"),
         ("int8", dict(target="tensorrt"), "TensorRT takes no blocks of int8"),
         ("int4", dict(target="tensorrt", symmetric=False), "no zero points"),
         ("int4", dict(target="jetson"), "target 'jetson' is none of onnxruntime, tensorrt"),
