@@ -4,6 +4,7 @@ Training hears through the rounded weights, so that nothing is lost when they ar
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ FRAMES_PER_POSITION = 2  # conv2's stride
 SEGMENT_S = 30  # seconds that the encoder takes, as Whisper's and Qwen2-Audio's do
 TAIL_FRAMES = 4  # of silence behind a clip, as in a full segment, so that its end is not mirrored
 MELS = 80
-ENCODER = {  # of tiny and tiny.en
+ENCODER: dict[str, Any] = {  # of tiny and tiny.en
     "num_mel_bins": MELS,
     "d_model": EAR_WIDTH,
     "encoder_layers": 4,

@@ -4,7 +4,7 @@ K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks",
 AdamW's RMS as in J. Liu and others, "Muon is scalable for LLM training", 2025.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import sqrt
 
 import torch
@@ -27,13 +27,16 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Without a closure: gradients are there already."""
+        assert closure is None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[torch.nn.Parameter]] = {}
             for matrix in group["params"]:
                 shapes.setdefault(matrix.shape, []).append(matrix)
             for matrices in shapes.values():
                 self._update(matrices, group)
+        return None
 
     def _update(self, matrices: list[torch.nn.Parameter], group: dict) -> None:
         gradients = torch.stack([self._lookahead(matrix, group["momentum"]) for matrix in matrices])
