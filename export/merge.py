@@ -4,8 +4,8 @@ then the LLM's width."""
 from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
 from ..runtime.bundle import Precision
 from .checkpoint import Checkpoint
-from .families import ModelSpec
 from .graph import Graph
+from .specification import ModelSpec
 from .weights import WeightFile
 
 OPSET = 20
@@ -37,7 +37,7 @@ def merge_graph(
     if not plugin:
         g.functions.append(ltbm_function())
     inputs = [
-        g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.encoder.width]),
+        g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.audio.encoder_width]),
         g.input("lengths", "int32", ["B"]),
         g.input("targets", "int32", ["B"]),
         g.input("keep", "int64", [1]),

@@ -8,6 +8,9 @@ from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+    MusicFlamingoProcessor,
     PreTrainedTokenizerFast,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
@@ -15,7 +18,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>"}
+AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>", "musicflamingo": "<sound>"}
 SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -24,6 +27,8 @@ SPECIAL = [
     "<|audio_bos|>",
     "<|audio_eos|>",
     "<sound>",
+    "<|sound_bos|>",
+    "<|sound_eos|>",
 ]
 QWEN_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
@@ -112,6 +117,12 @@ def make_config(
         intermediate_size=ffn,
         initializer_range=0.1,
     )
+    if family == "musicflamingo":
+        around = {
+            f"audio_{side}_token_id": tok.convert_tokens_to_ids(f"<|sound_{side}|>")
+            for side in ("bos", "eos")
+        }
+        return MusicFlamingoConfig(audio_config=audio, text_config=text, audio_token_id=audio_id, **around)
     return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
 
 
@@ -119,6 +130,7 @@ def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> N
     kind, template = {
         "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
         "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE),
+        "musicflamingo": (MusicFlamingoProcessor, FLAMINGO_TEMPLATE),
     }[family]
     kind(WhisperFeatureExtractor(feature_size=128), tok, chat_template=template).save_pretrained(folder)
 
@@ -133,6 +145,7 @@ def make_checkpoint(
     model = {
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
+        "musicflamingo": MusicFlamingoForConditionalGeneration,
     }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
