@@ -40,6 +40,8 @@ def encoder_graph(
         index = g.input("segment_index", "int32", ["B"])
         audio_embeds = rotate_by_time(g, spec, spec.rotary_time, audio_embeds, index)
     width = spec.audio.encoder_width
+    if tower.stacked > 1:
+        audio_embeds = g.op("Reshape", audio_embeds, g.const([0, -1, width]))
     g.output(
         g.convert(audio_embeds, "float32", precision.audio_embeds),
         "audio_embeds",

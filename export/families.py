@@ -118,6 +118,31 @@ class Family:
         assert set(self.llm_types) <= set(LLM_DEFAULTS), "every backbone has its defaults"
 
 
+VOXTRAL_LLM: Mapping[str, Any] = dict(
+    vocab_size=131072,
+    hidden_size=3072,
+    intermediate_size=8192,
+    num_hidden_layers=30,
+    num_key_value_heads=8,
+    max_position_embeddings=131072,
+    rms_norm_eps=1e-5,
+    rope_theta=1e8,
+    head_dim=128,
+)
+VOXTRAL_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}[SYSTEM_PROMPT]\
+{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}[/SYSTEM_PROMPT]\
+{% elif message['role'] == 'user' %}{% set request = namespace(words='', audios=0) %}[INST]\
+{% if message['content'] is string %}{% set request.words = message['content'] %}{% else %}\
+{% for part in message['content'] %}{% if part['type'] == 'audio' %}[BEGIN_AUDIO][AUDIO]\
+{% set request.audios = request.audios + 1 %}{% else %}{% set request.words = part['text'] %}{% endif %}\
+{% endfor %}{% endif %}{% set transcribes = request.audios and (not request.words or \
+(request.words.startswith('lang:') and ' ' not in request.words)) %}{% if transcribes %}[/INST]\
+{{ request.words }}[TRANSCRIBE]{% else %}{{ request.words }}[/INST]{% endif %}{% else %}\
+{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}{{ eos_token }}\
+{% endif %}{% endfor %}"""
+"""Mistral's instruct prompt; words that are empty, or `lang:en` alone, ask for a transcript."""
+
 TWO_LINEARS = ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")
 QWEN_AUDIO_TEMPLATE = """\
 {% set audios = namespace(count=0) %}{% for message in messages %}
@@ -168,6 +193,18 @@ FAMILIES = {
             prompt=PromptPieces(
                 audio_around=(("audio_bos_token_id", 151670), ("audio_eos_token_id", 151671)),
             ),
+        ),
+        Family(
+            model_type="voxtral",
+            architecture="VoxtralForConditionalGeneration",
+            audio_type="voxtral_encoder",
+            tower=Tower("whisper-conv2-stack4", stacked=4),
+            projector=TWO_LINEARS,
+            sound=Sound(whole_audio=True, pads_to_segments=True),
+            frame_mask="",
+            llm_types=("llama", "qwen2", "qwen3"),
+            text_defaults=VOXTRAL_LLM,
+            prompt=PromptPieces(template=VOXTRAL_TEMPLATE),
         ),
     )
 }

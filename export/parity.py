@@ -153,10 +153,10 @@ class _Chain:
         self.cases: list[_Case] = []
         self.pipeline = audio_pipeline(bundle)
         self.audios = self.pipeline.segments(waveform, long_audio="segments")
-        self.samples: list[np.ndarray] = []
+        self.samples: list[list[np.ndarray]] = []
         self.segment_index: list[int] = []
         for audio in self.audios:
-            self.samples += [segment.samples for segment in audio]
+            self.samples.append([segment.samples for segment in audio])
             self.segment_index += [segment.index for segment in audio]
         self.turns = [Turn("user", prompt, len(self.audios))]
 

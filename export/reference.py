@@ -10,7 +10,7 @@ from .decoder import weight_kind
 from .families import FAMILIES
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
-from .reference_towers import TOWERS
+from .reference_towers import TOWERS, extracted
 from .weights import row_chunks
 
 
@@ -20,7 +20,8 @@ class TorchReference:
     def __init__(self, checkpoint: Checkpoint):
         import transformers
 
-        self.processor = transformers.AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
+        self.path = checkpoint.path
+        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
         self.family = FAMILIES[checkpoint.config["model_type"]]
         architecture = getattr(transformers, self.family.architecture)
         self.model = architecture.from_pretrained(
@@ -45,13 +46,10 @@ class TorchReference:
                 _rounded(self.model.lm_head.weight, head, precision.activations)
             )
 
-    def features(self, segments: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of samples."""
-        extractor = self.processor.feature_extractor
-        out = extractor(
-            segments, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np"
-        )
-        return out["input_features"], out["attention_mask"].sum(-1)
+    def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's
+        segments."""
+        return extracted(self.extractor, audios, self.family.sound.whole_audio)
 
     @torch.no_grad()
     def audio_embeds(
@@ -124,12 +122,14 @@ class TorchReference:
 
     @torch.no_grad()
     def generate(
-        self, prompt_token_ids: list[int], segments: list[np.ndarray], max_new_tokens: int, eos_token_ids
+        self, prompt_token_ids: list[int], audios: list[list[np.ndarray]], max_new_tokens: int, eos_token_ids
     ) -> list[int]:
         """transformers' own `generate`, greedy, from an expanded prompt and its audio segments."""
-        input_features, frame_lengths = self.features(segments)
+        input_features, frame_lengths = self.features(audios)
         frames = np.arange(input_features.shape[-1]) < frame_lengths[:, None]
-        features = {"input_features": input_features, self.family.frame_mask: frames.astype(np.int64)}
+        features = {"input_features": input_features}
+        if self.family.frame_mask:
+            features[self.family.frame_mask] = frames.astype(np.int64)
         return self.generated(prompt_token_ids, features, max_new_tokens, eos_token_ids)
 
     @torch.no_grad()

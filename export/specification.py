@@ -104,6 +104,9 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
         "projector activation": (model.get("projector_hidden_act", "gelu"), "gelu"),
     }
     rule = TOKEN_RULES[family.tower.token_rule]
+    if family.tower.stacked > 1:
+        stacked = family.tower.stacked * audio["hidden_size"]
+        wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
     if rule.chunk or rule.block:
         wanted["n_window"] = (audio["n_window"] * 2, rule.chunk or rule.block)
     if rule.chunk:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import tekken
 from .configuration import read_json
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ def read_tokenizer(folder: Path, source: str) -> "Tokenizer":
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = _of_merges(folder)
+    elif (folder / tekken.FILE).is_file():
+        tokenizer = tekken.of_tekken(folder / tekken.FILE)
     else:
         raise ValueError(
-            f"{source} has no tokenizer.json (nor vocab.json and merges.txt), which the runtime needs"
+            f"{source} has no tokenizer.json (nor vocab.json and merges.txt, nor tekken.json), "
+            "which the runtime needs"
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -39,7 +43,7 @@ def special_token(folder: Path, name: str) -> str | None:
         value = read_json(folder / file).get(name)
         if value is not None:
             return value["content"] if isinstance(value, dict) else value
-    return None
+    return tekken.SPECIAL.get(name) if (folder / tekken.FILE).is_file() else None
 
 
 def _of_merges(folder: Path) -> "Tokenizer":

@@ -58,7 +58,7 @@ class WholeAudio:
         samples = -(-len(self._waveform) // multiple) * multiple
         # Of zeros alone nothing is computed beyond what a segment is fed: they are as loud as nothing.
         fed = -(-len(self._waveform) // spec.segment_samples) * spec.segment_samples
-        return min(samples, fed + spec.segment_samples) if spec.audio_multiple else samples
+        return min(samples, fed + spec.n_fft) if spec.audio_multiple else samples
 
     def _centred(self, begin: int, end: int, samples: int) -> np.ndarray:
         """Samples [begin, end) of the padded waveform, where 0 is half a window before its first sample; its

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from transformers import AutoProcessor
 
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.parity import check_parity
@@ -20,7 +21,10 @@ def pool2(frames: int) -> int:
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
-TOKENS = {"musicflamingo": lambda samples: pool2(-(-samples // 160))}
+TOKENS = {
+    "musicflamingo": lambda samples: pool2(-(-samples // 160)),
+    "voxtral": lambda samples: 375 * -(-samples // 480_000),
+}
 """Tokens of a clip of so many samples, written down anew."""
 
 
@@ -37,6 +41,11 @@ def pair(make_bundle, kind):
 @pytest.fixture(scope="module")
 def reference(pair):
     return TorchReference(Checkpoint.open(pair[0]))
+
+
+@pytest.fixture(scope="module")
+def processor(pair):
+    return AutoProcessor.from_pretrained(pair[0])
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +69,14 @@ def test_every_stage(pair, make_clip, seconds):
 
 
 @pytest.mark.parametrize("seconds", LENGTHS)
-def test_answers_are_those_of_transformers(kind, reference, answering, make_clip, seconds):
+def test_answers_are_those_of_transformers(kind, reference, processor, answering, make_clip, seconds):
     """Prompt ids and features from its processor, tokens from its `generate`, nothing of ours in between."""
     clip = make_clip(seconds)
     answer = answering.generate(clip, PROMPT, "full", max_new_tokens=5)
     assert answer.tokens_in == TOKENS[kind](len(clip))
     if kind == "musicflamingo" and seconds == 30.01:
         return  # its class in transformers fails at a last segment without a token (IndexError)
-    inputs = processed(reference.processor, kind, [clip], PROMPT)
+    inputs = processed(processor, kind, [clip], PROMPT)
     assert answer.prompt_token_ids == inputs["input_ids"][0].tolist()
     eos = answering.manifest.prompt.eos_token_ids
     generated = reference.model.generate(
@@ -76,11 +85,11 @@ def test_answers_are_those_of_transformers(kind, reference, answering, make_clip
     assert answer.token_ids == generated[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_two_audios(kind, reference, answering, make_clip):
+def test_two_audios(kind, reference, processor, answering, make_clip):
     """Two placeholders of one prompt; the model's own features of each clip, one after the other."""
     clips = [make_clip(2.5), make_clip(2.5, seed=1)]
     answer = answering.generate(clips, PROMPT, "full", max_new_tokens=5)
-    single = [processed(reference.processor, kind, [clip], PROMPT) for clip in clips]
+    single = [processed(processor, kind, [clip], PROMPT) for clip in clips]
     features = {
         name: np.concatenate([inputs[name] for inputs in single])
         for name in single[0]
@@ -89,6 +98,22 @@ def test_two_audios(kind, reference, answering, make_clip):
     eos = answering.manifest.prompt.eos_token_ids
     assert answer.tokens_in == 2 * TOKENS[kind](len(clips[0]))
     assert answer.token_ids == reference.generated(answer.prompt_token_ids, features, 5, eos)
+
+
+def test_the_floor_is_that_of_the_whole_audio(make_bundle, make_clip):
+    """Voxtral's processor takes log-mels of the whole audio: a loud end lifts the floor under all, and the
+    frames at the cut hear both sides."""
+    clip = make_clip(40)
+    clip[32 * 16_000 :] *= 3000
+    checkpoint, bundle = make_bundle("voxtral")
+    opened = Checkpoint.open(checkpoint), Bundle.open(bundle)
+    lines = check_parity(*opened, [parse_level("full")], clip / np.abs(clip).max(), max_new_tokens=2)
+    assert [line.passed for line in lines if line.stage == "features"] == [True, True]
+    with Session.open(bundle) as session:
+        (whole,) = session.pipeline.segments(clip / np.abs(clip).max())
+        (alone,) = session.pipeline.segments(clip[: 30 * 16_000] / np.abs(clip).max())
+    assert np.abs(whole[0].input_features - alone[0].input_features).max() > 0.5
+    assert whole[0].digest != alone[0].digest
 
 
 def test_every_tensor_is_accounted_for(pair):

@@ -15,8 +15,12 @@ from transformers import (
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
+
+from tests.support.tiny_tekken import VOCABULARY, write_tekken
 
 AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>", "musicflamingo": "<sound>"}
 SPECIAL = [
@@ -98,7 +102,7 @@ def make_config(
     ffn: int = 64,
 ):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
-    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
+    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS.get(family, "<sound>"))
     if family == "qwen2_audio":
         audio = dict(
             model_type="qwen2_audio_encoder",
@@ -117,6 +121,10 @@ def make_config(
         intermediate_size=ffn,
         initializer_range=0.1,
     )
+    if family == "voxtral":
+        audio |= dict(model_type="voxtral_encoder", intermediate_size=4 * width)
+        text = text | dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)
+        return VoxtralConfig(audio_config=audio, text_config=text, audio_token_id=24)
     if family == "musicflamingo":
         around = {
             f"audio_{side}_token_id": tok.convert_tokens_to_ids(f"<|sound_{side}|>")
@@ -127,6 +135,10 @@ def make_config(
 
 
 def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> None:
+    if family == "voxtral":  # as the hub has it: no processor's file, no template
+        WhisperFeatureExtractor(feature_size=128, processor_class="VoxtralProcessor").save_pretrained(folder)
+        write_tekken(folder)
+        return
     kind, template = {
         "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
         "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE),
@@ -146,6 +158,7 @@ def make_checkpoint(
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
         "musicflamingo": MusicFlamingoForConditionalGeneration,
+        "voxtral": VoxtralForConditionalGeneration,
     }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
@@ -154,6 +167,8 @@ def make_checkpoint(
         tok.convert_tokens_to_ids("<|im_end|>"),
         tok.convert_tokens_to_ids("<|endoftext|>"),
     ]
+    if family == "voxtral":
+        model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     save_processor(folder, family, tok)
     if drop_lm_head:  # a tied checkpoint as a hub stores it: one table, no LM head
