@@ -10,6 +10,10 @@ from typing import Protocol
 import ml_dtypes
 import numpy as np
 
+from .configuration import read_json
+from .families import FAMILIES
+from .layouts import canonical_names, unused_reasons
+
 WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -60,17 +64,21 @@ class TensorSource(Protocol):
 class Checkpoint:
     """A local checkpoint folder whose tensors are taken by name, each use recorded.
 
+    Tensors have the names of `layouts`, whatever the checkpoint calls them; `names` maps its names to those.
     `uses` maps every tensor taken so far to the stage that took it; `finish` demands that none is left over.
     """
 
     def __init__(self, path: Path, source: str):
-        from transformers import AutoConfig
-
         self.path = path
         self.source = source
-        self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        self.config = read_json(path / "config.json")
         self.uses: dict[str, str] = {}
-        self._tensors = _stored_tensors(path)
+        stored = _stored_tensors(path)
+        family = FAMILIES.get(self.config.get("model_type", ""))
+        layouts = family.layouts if family else ()
+        self.unused = unused_reasons(stored, layouts)
+        self.names = canonical_names(stored, layouts, source)
+        self._tensors = {self.names[name]: tensor for name, tensor in stored.items()}
 
     @classmethod
     def open(cls, source) -> "Checkpoint":
@@ -84,9 +92,6 @@ class Checkpoint:
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
-
-    def tensor_names(self) -> list[str]:
-        return list(self._tensors)
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -105,13 +110,15 @@ class Checkpoint:
         """How many numbers the checkpoint holds."""
         return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
-    def mark(self, name: str, use: str) -> None:
-        """Record a tensor as accounted for without reading it (tied, or knowingly unused)."""
-        self.uses[name] = use
+    def stored_uses(self) -> dict[str, str]:
+        """How every tensor was used, by the checkpoint's own names."""
+        return {stored: self.uses[name] for stored, name in sorted(self.names.items())}
 
     def finish(self) -> None:
-        """Raise ValueError if any tensor of the checkpoint was neither used nor marked."""
-        left = sorted(set(self._tensors) - set(self.uses))
+        """Raise ValueError if any tensor of the checkpoint was neither used nor is knowingly unused."""
+        for stored, reason in self.unused.items():
+            self.uses.setdefault(self.names[stored], f"unused: {reason}")
+        left = sorted(stored for stored, name in self.names.items() if name not in self.uses)
         if left:
             raise ValueError(
                 f"{len(left)} tensors of {self.source} have no place in the exported graphs: "
@@ -190,7 +197,12 @@ def _stored_tensor(path: Path, size: int, start: int, name: str, entry: dict) ->
 def _download(source: str) -> Path:
     if not HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"no checkpoint folder {source}")
-    from huggingface_hub import snapshot_download
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise FileNotFoundError(
+            f"no folder {source}; to download a hub id: pip install huggingface_hub, or give its local folder"
+        ) from None
 
     try:
         return Path(snapshot_download(source, allow_patterns=list(WANTED_FILES)))

@@ -3,20 +3,22 @@
 import json
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..runtime.arguments import UsageError, add_command
 from ..runtime.levels import NAMED_RATIOS, parse_level
 from .precision import ACCURACY_LEVELS, BLOCK_SIZES, FLOATS, PRECISIONS, TARGETS
 
-MISSING = "this command needs torch and transformers: pip install 'ltbm[export]' ({})"
+MISSING = "this command writes ONNX graphs: pip install 'ltbm[export]' ({})"
+PARITY_MISSING = "parity needs torch and transformers: pip install 'ltbm[parity]' ({})"
 EXPORT_LEVELS = ("full", "keep25")  # of the parity lines that end an export
 
 EXPORT_DESCRIPTION = """\
 Write a bundle: the audio encoder, the merge stage and the LLM as ONNX, with tokenizer and
-manifest. The family (Qwen2-Audio, Audio Flamingo 3) is read from config.json. What it takes of
-disk and memory is said first; it ends with a parity line per stage where the PyTorch model fits
-in memory.
+manifest. The family (docs/families.md) is read from config.json. What it takes of
+disk and memory is said first; it ends with a parity line per stage where torch is installed and
+the PyTorch model fits in memory.
 
   ltbm export ./my-qwen2-audio ./bundle --precision int4                           # for a CPU
   ltbm export ./my-qwen2-audio ./bundle --precision int4 --activations float16   # for ONNX Runtime on a GPU
@@ -188,9 +190,18 @@ def run_export(args) -> int:
         return 0
     path = export.run(args.bundle, args.overwrite)
     print(f"bundle {path}", file=sys.stderr)
-    if args.no_parity or not _fits(needs.parity_memory):
+    if args.no_parity or not _torch_is_there() or not _fits(needs.parity_memory):
         return 0
     return _parity(export.checkpoint, Bundle.open(path), EXPORT_LEVELS, args.json)
+
+
+def _torch_is_there() -> bool:
+    """Whether what parity needs is installed; says so if not."""
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        advice = "pip install 'ltbm[parity]', then `ltbm parity`"
+        print(f"no parity lines: no {' and no '.join(missing)} installed; {advice}", file=sys.stderr)
+    return not missing
 
 
 def _fits(size: int) -> bool:
@@ -212,9 +223,10 @@ def _fits(size: int) -> bool:
 def run_parity(args) -> int:
     try:
         from ..runtime.bundle import Bundle
+        from . import reference  # noqa: F401  it imports torch
         from .checkpoint import Checkpoint
     except ImportError as error:
-        raise ImportError(MISSING.format(error)) from None
+        raise ImportError(PARITY_MISSING.format(error)) from None
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     bundle = Bundle.open(args.bundle, verify=True)

@@ -1,14 +1,15 @@
 """Stages 5 and 6, prefill and decode as ONNX: the LLM with its KV cache, in flavours over one weight file."""
 
-import torch
+import numpy as np
 
 from ..runtime.bundle import Precision
 from .checkpoint import StoredTensor, TensorSource
-from .families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, LLMSpec
 from .flavours import Flavour, opset_for
 from .graph import Graph
+from .layouts import DECODER_PREFIX, EMBEDDINGS, LM_HEAD
 from .precision import BITS
 from .quantize import Quantization
+from .specification import LLMSpec
 from .weights import Rows, Stacked, WeightFile
 
 
@@ -193,6 +194,7 @@ def _logits(
 def _rope_tables(g: Graph, spec: LLMSpec) -> tuple[str, str]:
     """cos and sin [max_positions, head_dim / 2], in the float32 steps of transformers' rotary embedding."""
     head_dim = spec.decoder.head_dim
-    inverse = 1.0 / spec.rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
-    angles = torch.arange(spec.decoder.max_positions).float()[:, None] * inverse
-    return g.weight("rope.cos", angles.cos().numpy()), g.weight("rope.sin", angles.sin().numpy())
+    steps = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    inverse = np.float32(1.0) / np.power(np.float32(spec.rope_theta), steps)
+    angles = np.arange(spec.decoder.max_positions, dtype=np.float32)[:, None] * inverse
+    return g.weight("rope.cos", np.cos(angles)), g.weight("rope.sin", np.sin(angles))

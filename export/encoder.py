@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from ..runtime.bundle import EncoderSpec, Precision
+from ..runtime.bundle import Precision
 from .checkpoint import Checkpoint
-from .families import ENCODER_PREFIX
 from .graph import Graph
+from .layouts import ENCODER_PREFIX
+from .rotary_time import rotate_by_time
+from .specification import ModelSpec
 from .weights import Stacked, WeightFile
 
 OPSET = 20
@@ -13,27 +15,38 @@ LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default, which both towers use
 
 
 def encoder_graph(
-    spec: EncoderSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile
+    spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, weights: WeightFile
 ) -> Graph:
-    """input_features [B, n_mels, F] float32, frame_lengths [B] int32 -> audio_embeds [B, F / 4, D].
+    """input_features [B, n_mels, F] float32, frame_lengths [B] int32 -> audio_embeds [B, T, D].
 
-    F is a multiple of 4, at most twice `spec.positions`; keys beyond a row's valid frames are masked,
-    so its valid tokens do not depend on F (the cost follows the clip).
+    F is as `AudioSpec.input_frames` gives it; keys beyond a row's valid frames are masked, so its valid
+    tokens do not depend on F (the cost follows the clip).
+    A tower that always takes whole segments has no frame_lengths. One whose output is turned by its time
+    takes segment_index [B] int32, each row's place in its audio.
     """
+    e = spec.encoder
+    tower = spec.family.tower
     g = Graph("encoder", OPSET, precision.encoder, weights)
     take = _taker(checkpoint)
-    features = g.input("input_features", "float32", ["B", spec.n_mels, "F"])
-    lengths = g.input("frame_lengths", "int32", ["B"])
+    features = g.input("input_features", "float32", ["B", e.n_mels, "F"])
+    lengths = None if spec.audio.rule.whole else g.input("frame_lengths", "int32", ["B"])
     hidden = _front_end(g, spec, take, features)
-    mask = _key_mask(g, hidden, lengths)
-    for layer in range(spec.layers):
+    mask = _key_mask(g, hidden, lengths) if lengths else None
+    for layer in range(e.layers):
         hidden = _block(g, spec, take, f"layers.{layer}.", hidden, mask)
-    audio_embeds = _layer_norm(g, take, "layer_norm", _average_pairs(g, hidden, spec.width))
+    hidden = _average_pairs(g, hidden, e.width) if spec.audio.rule.pooled > tower.stacked else hidden
+    audio_embeds = _layer_norm(g, take, tower.norm, hidden)
+    if spec.rotary_time:
+        index = g.input("segment_index", "int32", ["B"])
+        audio_embeds = rotate_by_time(g, spec, spec.rotary_time, audio_embeds, index)
+    width = spec.audio.encoder_width
+    if tower.stacked > 1:
+        audio_embeds = g.op("Reshape", audio_embeds, g.const([0, -1, width]))
     g.output(
         g.convert(audio_embeds, "float32", precision.audio_embeds),
         "audio_embeds",
         precision.audio_embeds,
-        ["B", "T", spec.width],
+        ["B", "T", width],
     )
     return g
 
@@ -42,7 +55,7 @@ def _taker(checkpoint: Checkpoint):
     return lambda name: checkpoint.take(ENCODER_PREFIX + name, "encoder")
 
 
-def _front_end(g: Graph, spec: EncoderSpec, take, features: str) -> str:
+def _front_end(g: Graph, spec: ModelSpec, take, features: str) -> str:
     """Two convolutions with GELU, then positions: [B, n_mels, F] -> [B, F / 2, D] float32."""
     x = g.to_precision(features)
     for name, stride in (("conv1", 1), ("conv2", 2)):
@@ -67,7 +80,7 @@ def _key_mask(g: Graph, hidden: str, lengths: str) -> str:
     return g.op("Where", inside, g.const(0.0, g.precision), g.lowest())
 
 
-def _block(g: Graph, spec: EncoderSpec, take, prefix: str, hidden: str, mask: str) -> str:
+def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str | None) -> str:
     attended = _attention(
         g, spec, take, prefix + "self_attn.", _normed(g, take, prefix + "self_attn_layer_norm", hidden), mask
     )
@@ -78,23 +91,23 @@ def _block(g: Graph, spec: EncoderSpec, take, prefix: str, hidden: str, mask: st
     return g.op("Add", hidden, g.to_float32(x))
 
 
-def _attention(g: Graph, spec: EncoderSpec, take, prefix: str, x: str, mask: str) -> str:
-    """Multi-head self-attention with one packed projection; k has no bias."""
-    head_dim = spec.width // spec.heads
+def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, mask: str | None) -> str:
+    """Multi-head self-attention with one packed projection; in most towers k has no bias."""
+    e = spec.encoder
+    head_dim = e.width // e.heads
     weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
-    bias = Stacked(
-        [take(prefix + "q_proj.bias"), np.zeros(spec.width, np.float32), take(prefix + "v_proj.bias")]
-    )
+    key_bias = take(prefix + "k_proj.bias") if spec.family.tower.key_bias else np.zeros(e.width, np.float32)
+    bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     heads = [
-        g.op("Reshape", part, g.const([0, 0, spec.heads, head_dim]))
-        for part in g.split(qkv, [spec.width] * 3)
+        g.op("Reshape", part, g.const([0, 0, e.heads, head_dim])) for part in g.split(qkv, [e.width] * 3)
     ]
     q, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in (heads[0], heads[2]))
     q = g.op("Mul", q, g.const(head_dim**-0.5, g.precision))
     scores = g.op("MatMul", q, g.op("Transpose", heads[1], perm=[0, 2, 3, 1]))
-    attended = g.op("MatMul", g.op("Softmax", g.op("Add", scores, mask), axis=-1), v)
-    merged = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.const([0, 0, spec.width]))
+    scores = g.op("Add", scores, mask) if mask else scores
+    attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+    merged = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.const([0, 0, e.width]))
     return g.linear(
         merged, prefix + "out_proj", take(prefix + "out_proj.weight"), take(prefix + "out_proj.bias")
     )

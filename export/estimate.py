@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ..runtime.bundle import Precision
 from .checkpoint import Checkpoint
-from .families import EMBEDDINGS
+from .layouts import EMBEDDINGS
 from .weights import WeightFile
 
-PROCESS_BYTES = (
-    650 * 10**6
-)  # resident with torch, transformers and onnx imported and nothing loaded: 0.61 GiB seen
+PROCESS_BYTES = 150 * 10**6  # resident with onnx imported and nothing loaded
+PARITY_PROCESS_BYTES = 650 * 10**6  # with torch and transformers beside it: 0.61 GiB seen
 MANIFEST_BYTES = 90  # for each tensor of the checkpoint
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -73,7 +72,9 @@ def estimate(
         stage_bytes=stage_bytes,
         disk=sum(stage_bytes.values()) + graph_bytes + tokenizer + MANIFEST_BYTES * len(checkpoint),
         memory=PROCESS_BYTES + largest,
-        parity_memory=PROCESS_BYTES + checkpoint.values() * ITEMSIZE["float32"] + sum(stage_bytes.values()),
+        parity_memory=PARITY_PROCESS_BYTES
+        + checkpoint.values() * ITEMSIZE["float32"]
+        + sum(stage_bytes.values()),
         free=shutil.disk_usage(where).free,
         where=str(where),
     )

@@ -1,199 +1,210 @@
-"""The supported families: what a configuration means and which checkpoint tensor goes where."""
+"""The supported families: a record each, which says all that differs between them."""
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
-from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
+from .configuration import LLM_DEFAULTS
+from .layouts import HUB, TRANSFORMERS_5, Layout
 
-LLM_TYPES = ("qwen2", "qwen3", "llama")
-"""Text backbones whose blocks the decoder graph writes: pre-norm, SwiGLU, default rotary positions."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+WHISPER_TOWER: Mapping[str, Any] = dict(
+    num_hidden_layers=32,
+    hidden_size=1280,
+    num_attention_heads=20,
+    intermediate_size=5120,
+    num_mel_bins=128,
+    max_source_positions=1500,
+    activation_function="gelu",
+    scale_embedding=False,
+)
+"""The sizes of Whisper large v3's encoder, which the classes in transformers assume."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The form of an audio tower: convolutions, positions, pre-norm blocks, pooling, a norm.
+
+    token_rule: how frames become tokens (`ltbm.runtime.token_rules`): blocks, chunks, pooling
+    positions: `stored` as a table, or `sinusoids` that are computed
+    norm: the LayerNorm after the pooling
+    stacked: neighbouring positions that the projector takes side by side
+    key_bias: the keys' projection has a bias
+    masks_keys: positions beyond the valid ones are not attended to
+    masks_frames: frames beyond the valid ones are zeros after the first convolution too
+    """
+
+    token_rule: str
+    positions: str = "stored"
+    norm: str = "layer_norm"
+    stacked: int = 1
+    key_bias: bool = False
+    masks_keys: bool = True
+    masks_frames: bool = False
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How a family's processor reads sound; the fields of `AudioSpec`.
+
+    segment_frames: of one segment; 0: as many as the tower has positions for
+    longest: the key of processor_config.json that bounds an audio, and its default, in seconds
+    chunk_is_longest: the feature extractor's chunk_length bounds an audio
+    Without either the LLM's positions bound it, and where `one_segment`, a segment does.
+    """
+
+    segment_frames: int = 0
+    one_segment: bool = False
+    longest: tuple[str, float] | None = None
+    chunk_is_longest: bool = False
+    whole_audio: bool = False
+    pads_to_segments: bool = False
+    zeros_after: bool = False
+    full_frames_only: bool = False
+    shortest_audio: int = 0
+
+
+@dataclass(frozen=True)
+class PromptPieces:
+    """What a family's prompts need beside the checkpoint's template; `PromptSpec` has the words.
+
+    audio_around: keys of the configuration whose tokens go around each audio, with their defaults
+    template: the family's own, for checkpoints without one
+    """
+
+    audio_around: tuple[tuple[str, int], ...] = ()
+    template: str = ""
+    text_in_system: bool = False
+    answer_marker: str = ""
+    default_level: str = ""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between audio-language models that share Whisper's encoder and a Qwen2-like LLM.
+    """A kind of audio-language model: an audio tower, a projector, an LLM.
 
-    model_type: as config.json names it
-    projector: tensor names of the linear layers, applied in order with GELU between them
-    max_audio_seconds: the key of processor_config.json that bounds one audio; None where one segment is all
+    model_type: as config.json names it; section: where in config.json the model's own part is
     architecture: the class in transformers, for parity
-    frame_mask: what that class calls the mask of valid frames
-    tower_takes_frame_mask: its audio tower takes that mask itself; else a 4-D mask of attention logits
+    audio_type, llm_types: model types of the parts
+    audio_defaults, text_defaults: what the class assumes where config.json says nothing
+    whole_text_defaults: the same, of a configuration without any text section
+    audio_token_id: its default; None where config.json must say it
+    layouts: how checkpoints name the tensors
+    projector: tensor names of the linear layers, applied in order with GELU between them
+    rotary_time: the tower's output is rotated by the time that it stands for
+    frame_mask: what the class calls the mask of valid frames
     """
 
     model_type: str
-    projector: tuple[str, ...]
-    max_audio_seconds: tuple[str, float] | None
     architecture: str
+    audio_type: str
+    tower: Tower
+    projector: tuple[str, ...]
+    sound: Sound
     frame_mask: str
-    tower_takes_frame_mask: bool
+    llm_types: tuple[str, ...] = ("qwen2", "qwen3", "llama")
+    audio_defaults: Mapping[str, Any] = field(default_factory=lambda: WHISPER_TOWER)
+    text_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    whole_text_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    audio_token_id: int | None = None
+    end_token_ids: tuple[int, ...] = ()
+    section: str = ""
+    layouts: tuple[Layout, ...] = (HUB, TRANSFORMERS_5)
+    rotary_time: bool = False
+    prompt: PromptPieces = PromptPieces()
 
+    def __post_init__(self) -> None:
+        assert set(self.llm_types) <= set(LLM_DEFAULTS), "every backbone has its defaults"
+
+
+VOXTRAL_LLM: Mapping[str, Any] = dict(
+    vocab_size=131072,
+    hidden_size=3072,
+    intermediate_size=8192,
+    num_hidden_layers=30,
+    num_key_value_heads=8,
+    max_position_embeddings=131072,
+    rms_norm_eps=1e-5,
+    rope_theta=1e8,
+    head_dim=128,
+)
+VOXTRAL_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}[SYSTEM_PROMPT]\
+{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}[/SYSTEM_PROMPT]\
+{% elif message['role'] == 'user' %}{% set request = namespace(words='', audios=0) %}[INST]\
+{% if message['content'] is string %}{% set request.words = message['content'] %}{% else %}\
+{% for part in message['content'] %}{% if part['type'] == 'audio' %}[BEGIN_AUDIO][AUDIO]\
+{% set request.audios = request.audios + 1 %}{% else %}{% set request.words = part['text'] %}{% endif %}\
+{% endfor %}{% endif %}{% set transcribes = request.audios and (not request.words or \
+(request.words.startswith('lang:') and ' ' not in request.words)) %}{% if transcribes %}[/INST]\
+{{ request.words }}[TRANSCRIBE]{% else %}{{ request.words }}[/INST]{% endif %}{% else %}\
+{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}{{ eos_token }}\
+{% endif %}{% endfor %}"""
+"""Mistral's instruct prompt; words that are empty, or `lang:en` alone, ask for a transcript."""
+
+TWO_LINEARS = ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")
+QWEN_AUDIO_TEMPLATE = """\
+{% set audios = namespace(count=0) %}{% for message in messages %}
+{% if loop.first and message['role'] != 'system' %}<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{{ '' }}{% endif %}<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}
+{% if part['type'] == 'audio' %}{% set audios.count = audios.count + 1 %}Audio {{ audios.count }}: \
+<|audio_bos|><|AUDIO|><|audio_eos|>
+{{ '' }}{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{{ '' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{{ '' }}{% endif %}"""
 
 FAMILIES = {
     family.model_type: family
     for family in (
         Family(
             model_type="qwen2_audio",
-            projector=("multi_modal_projector.linear",),
-            max_audio_seconds=None,
             architecture="Qwen2AudioForConditionalGeneration",
+            audio_type="qwen2_audio_encoder",
+            tower=Tower("whisper-conv2-pool2"),
+            projector=("multi_modal_projector.linear",),
+            sound=Sound(one_segment=True),
             frame_mask="feature_attention_mask",
-            tower_takes_frame_mask=False,
+            audio_token_id=151646,
+            prompt=PromptPieces(template=QWEN_AUDIO_TEMPLATE),
         ),
         Family(
             model_type="audioflamingo3",
-            projector=("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"),
-            max_audio_seconds=("max_audio_len", 600.0),
             architecture="AudioFlamingo3ForConditionalGeneration",
+            audio_type="audioflamingo3_encoder",
+            tower=Tower("whisper-conv2-pool2"),
+            projector=TWO_LINEARS,
+            sound=Sound(longest=("max_audio_len", 600.0)),
             frame_mask="input_features_mask",
-            tower_takes_frame_mask=True,
+            audio_token_id=151669,
+        ),
+        Family(
+            model_type="musicflamingo",
+            architecture="MusicFlamingoForConditionalGeneration",
+            audio_type="audioflamingo3_encoder",
+            tower=Tower("whisper-conv2-pool2"),
+            projector=TWO_LINEARS,
+            sound=Sound(longest=("max_audio_len", 1200.0)),
+            frame_mask="input_features_mask",
+            audio_token_id=151669,
+            rotary_time=True,
+            prompt=PromptPieces(
+                audio_around=(("audio_bos_token_id", 151670), ("audio_eos_token_id", 151671)),
+            ),
+        ),
+        Family(
+            model_type="voxtral",
+            architecture="VoxtralForConditionalGeneration",
+            audio_type="voxtral_encoder",
+            tower=Tower("whisper-conv2-stack4", stacked=4),
+            projector=TWO_LINEARS,
+            sound=Sound(whole_audio=True, pads_to_segments=True),
+            frame_mask="",
+            llm_types=("llama", "qwen2", "qwen3"),
+            text_defaults=VOXTRAL_LLM,
+            prompt=PromptPieces(template=VOXTRAL_TEMPLATE),
         ),
     )
 }
-ENCODER_PREFIX = "audio_tower."
-DECODER_PREFIX = "language_model.model."
-LM_HEAD = "language_model.lm_head.weight"
-EMBEDDINGS = DECODER_PREFIX + "embed_tokens.weight"
-KNOWINGLY_UNUSED = {"rotary_emb.inv_freq": "recomputed from rope_theta"}
-
-
-@dataclass(frozen=True)
-class LLMSpec:
-    """Everything the decoder's graphs are built from."""
-
-    decoder: DecoderSpec
-    rope_theta: float
-    norm_eps: float
-    tied: bool  # the configuration says that the LM head is the embedding table
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Everything the graphs are built from."""
-
-    family: Family
-    encoder: EncoderSpec
-    llm: LLMSpec
-    audio: AudioSpec
-    audio_token_id: int
-
-    @property
-    def decoder(self) -> DecoderSpec:
-        return self.llm.decoder
-
-
-def model_spec(config, checkpoint_path: Path) -> ModelSpec:
-    """The specification of a transformers configuration; ValueError for a family or variant not supported."""
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise ValueError(
-            f"model type {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}"
-        )
-    return ModelSpec(
-        family=family,
-        encoder=_encoder_spec(config.audio_config),
-        llm=_llm_spec(config),
-        audio=_audio_spec(family, config, checkpoint_path),
-        audio_token_id=int(config.audio_token_id),
-    )
-
-
-def _encoder_spec(audio) -> EncoderSpec:
-    if audio.activation_function != "gelu":
-        raise ValueError(
-            f"encoder activation {audio.activation_function!r} is not supported; supported: gelu"
-        )
-    return EncoderSpec(
-        layers=audio.num_hidden_layers,
-        width=audio.hidden_size,
-        heads=audio.num_attention_heads,
-        ffn=audio.intermediate_size,
-        n_mels=audio.num_mel_bins,
-        positions=audio.max_source_positions,
-    )
-
-
-def _llm_spec(config) -> LLMSpec:
-    text = config.text_config
-    return LLMSpec(
-        decoder=_decoder_spec(text),
-        rope_theta=float(text.rope_parameters["rope_theta"]),
-        norm_eps=float(text.rms_norm_eps),
-        tied=any(getattr(part, "tie_word_embeddings", False) for part in (text, config)),
-    )
-
-
-def _decoder_spec(text) -> DecoderSpec:
-    from optimum.utils import NormalizedConfigManager
-
-    if text.model_type not in LLM_TYPES:
-        raise ValueError(f"LLM type {text.model_type!r} is not supported; supported: {', '.join(LLM_TYPES)}")
-    _refuse_variants(text)
-    normal = NormalizedConfigManager.get_normalized_config_class(text.model_type)(text)
-    heads = normal.num_attention_heads
-    return DecoderSpec(
-        layers=normal.num_layers,
-        hidden_size=normal.hidden_size,
-        heads=heads,
-        kv_heads=text.num_key_value_heads or heads,
-        head_dim=getattr(text, "head_dim", None) or normal.hidden_size // heads,
-        vocab_size=normal.vocab_size,
-        max_positions=text.max_position_embeddings,
-        ffn=text.intermediate_size,
-    )
-
-
-def _refuse_variants(text) -> None:
-    rope = text.rope_parameters.get("rope_type", "default")
-    if rope != "default":
-        raise ValueError(f"rope type {rope!r} is not supported; supported: default")
-    if getattr(text, "use_sliding_window", False):
-        raise ValueError("sliding window attention is not supported")
-    if text.hidden_act != "silu":
-        raise ValueError(f"LLM activation {text.hidden_act!r} is not supported; supported: silu")
-
-
-def _audio_spec(family: Family, config, path: Path) -> AudioSpec:
-    features = _feature_config(path)
-    encoder = config.audio_config
-    frames = encoder.max_source_positions * 2  # the second convolution has stride 2
-    hop = features["hop_length"]
-    rate = features["sampling_rate"]
-    if features["feature_size"] != encoder.num_mel_bins:
-        raise ValueError(
-            f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes "
-            f"{encoder.num_mel_bins}"
-        )
-    segments = 1
-    if family.max_audio_seconds:
-        key, default = family.max_audio_seconds
-        segments = int(_read_json(path / "processor_config.json").get(key, default) * rate // (frames * hop))
-    return AudioSpec(
-        sampling_rate=rate,
-        n_fft=features["n_fft"],
-        hop_length=hop,
-        n_mels=encoder.num_mel_bins,
-        segment_frames=frames,
-        max_segments=segments,
-        encoder_width=encoder.hidden_size,
-    )
-
-
-def _feature_config(path: Path) -> dict:
-    """Whisper's front end as the checkpoint configures it (transformers 5 keeps it in
-    processor_config.json)."""
-    found = _read_json(path / "processor_config.json").get("feature_extractor") or _read_json(
-        path / "preprocessor_config.json"
-    )
-    if not found:
-        raise FileNotFoundError(
-            f"{path} has neither preprocessor_config.json nor a feature_extractor in processor_config.json"
-        )
-    if found.get("dither", 0.0) or found.get("do_normalize", False):
-        raise ValueError("a feature extractor with dither or do_normalize is not supported")
-    return {key: int(found[key]) for key in ("feature_size", "hop_length", "n_fft", "sampling_rate")}
-
-
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -4,8 +4,8 @@ then the LLM's width; and the second part alone, for where the op is called outs
 from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
 from ..runtime.bundle import Precision
 from .checkpoint import Checkpoint
-from .families import ModelSpec
 from .graph import Graph
+from .specification import ModelSpec
 from .weights import WeightFile
 
 OPSET = 20
@@ -37,7 +37,7 @@ def merge_graph(
     if not plugin:
         g.functions.append(ltbm_function())
     inputs = [
-        g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.encoder.width]),
+        g.input("audio_embeds", precision.audio_embeds, ["B", "T", spec.audio.encoder_width]),
         g.input("lengths", "int32", ["B"]),
         g.input("targets", "int32", ["B"]),
         g.input("keep", "int64", [1]),
@@ -64,7 +64,7 @@ def projector_graph(
     sizes, anchors [B, K] int32: of the op's plan; the other inputs and the outputs as in `merge_graph`
     """
     g = Graph("projector", OPSET, precision.encoder, weights)
-    merged = g.input("merged_tokens", precision.audio_embeds, ["B", "K", spec.encoder.width])
+    merged = g.input("merged_tokens", precision.audio_embeds, ["B", "K", spec.audio.encoder_width])
     g.input("sizes", "int32", ["B", "K"])
     g.input("anchors", "int32", ["B", "K"])
     _decoder_inputs(g, spec, checkpoint, precision, merged, *_placing_inputs(g))

@@ -153,9 +153,11 @@ class _Chain:
         self.cases: list[_Case] = []
         self.pipeline = audio_pipeline(bundle)
         self.audios = self.pipeline.segments(waveform, long_audio="segments")
-        self.samples: list[np.ndarray] = []
+        self.samples: list[list[np.ndarray]] = []
+        self.segment_index: list[int] = []
         for audio in self.audios:
-            self.samples += [segment.samples for segment in audio]
+            self.samples.append([segment.samples for segment in audio])
+            self.segment_index += [segment.index for segment in audio]
         self.turns = [Turn("user", prompt, len(self.audios))]
 
     def compare(
@@ -188,7 +190,9 @@ class _Chain:
     def encoder(self) -> None:
         """Valid tokens only, against the tower run on clips padded to the whole segment."""
         self.encoded = [self.pipeline.encode(audio) for audio in self.audios]
-        want = self.reference.audio_embeds(self.torch_features, self.frame_lengths)
+        want = self.reference.audio_embeds(
+            self.torch_features, self.frame_lengths, np.array(self.segment_index)
+        )
         got: list[np.ndarray] = []
         for groups in self.encoded:
             got += segment_tokens(groups)

@@ -1,57 +1,92 @@
-"""Tokenizer, chat template and special tokens: from the checkpoint's processor into the bundle."""
+"""Tokenizer, chat template and special tokens: from the checkpoint's files into the bundle."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..runtime.bundle import PromptSpec
 from .checkpoint import Checkpoint
-from .families import ModelSpec
+from .configuration import read_json
+from .specification import ModelSpec
+from .tokenizer import read_tokenizer, special_token
+
+TEMPLATE_NAME = "default"  # of several
 
 
 def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) -> PromptSpec:
-    """Write tokenizer.json and chat_template.jinja into `folder`;
-    which tokens stand for audio and end an answer."""
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
-    tokenizer = processor.tokenizer
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
-            f"{checkpoint.source} has no fast tokenizer (tokenizer.json), which the runtime needs"
-        )
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    template = processor.chat_template
-    if isinstance(template, dict):
-        template = template["default"]
+    """Write tokenizer.json and chat_template.jinja into `folder`; what the manifest says of prompts."""
+    tokenizer = read_tokenizer(checkpoint.path, checkpoint.source)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = chat_template(checkpoint.path) or spec.family.prompt.template
     if not template:
         raise ValueError(
-            f"{checkpoint.source} has no chat template (chat_template.jinja or chat_template.json)"
+            f"{checkpoint.source} has no chat template (chat_template.jinja, chat_template.json, or in "
+            "tokenizer_config.json); copy the one of its instruct model into the folder"
         )
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    audio_token = tokenizer.convert_ids_to_tokens(spec.audio_token_id)
+    audio_token = tokenizer.id_to_token(spec.audio_token_id)
     if audio_token is None:
         raise ValueError(
             f"the tokenizer has no token {spec.audio_token_id}, which the configuration names for audio"
         )
+    eos_token = special_token(checkpoint.path, "eos_token")
+    pieces = spec.family.prompt
     return PromptSpec(
         audio_token=audio_token,
         audio_token_id=spec.audio_token_id,
-        eos_token_ids=_eos_token_ids(checkpoint, tokenizer),
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-        pad_token=tokenizer.pad_token,
+        eos_token_ids=_end_token_ids(
+            checkpoint, spec, tokenizer.token_to_id(eos_token) if eos_token else None
+        ),
+        bos_token=special_token(checkpoint.path, "bos_token"),
+        eos_token=eos_token,
+        pad_token=special_token(checkpoint.path, "pad_token"),
+        audio_prefix_ids=spec.audio_around[:1],
+        audio_suffix_ids=spec.audio_around[1:],
+        text_in_system=pieces.text_in_system,
+        answer_marker=pieces.answer_marker,
+        default_level=pieces.default_level,
     )
 
 
-def _eos_token_ids(checkpoint: Checkpoint, tokenizer) -> tuple[int, ...]:
+def chat_template(folder: Path) -> str:
+    """The checkpoint's own template, as transformers looks for it; empty where it has none.
+
+    ValueError for several without a default.
+    """
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        found = read_json(folder / name).get("chat_template")
+        if found:
+            return _default_of(found, folder / name)
+    return ""
+
+
+def _default_of(found: Any, file: Path) -> str:
+    """The template of a file that holds one, or several by name."""
+    if isinstance(found, str):
+        return found
+    if isinstance(found, list):
+        found = {entry["name"]: entry["template"] for entry in found}
+    if TEMPLATE_NAME in found:
+        return found[TEMPLATE_NAME]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise ValueError(
+        f"{file} has the chat templates {', '.join(found)} and none named {TEMPLATE_NAME!r}; "
+        "save the one that is meant as chat_template.jinja beside it"
+    )
+
+
+def _end_token_ids(checkpoint: Checkpoint, spec: ModelSpec, of_tokenizer: int | None) -> tuple[int, ...]:
     """generation_config.json's end tokens, else the configuration's, else the tokenizer's."""
-    path = checkpoint.path / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for found in (
-        generation.get("eos_token_id"),
-        checkpoint.config.text_config.eos_token_id,
-        tokenizer.eos_token_id,
-    ):
-        if found is not None:
-            return tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
+    generation: Mapping[str, Any] = read_json(checkpoint.path / "generation_config.json")
+    given = generation.get("eos_token_id")
+    if given is not None:
+        return tuple(given) if isinstance(given, list) else (int(given),)
+    if spec.end_token_ids:
+        return spec.end_token_ids
+    if of_tokenizer is not None:
+        return (of_tokenizer,)
     raise ValueError(f"{checkpoint.source} names no end token (eos_token_id), so no answer would end")

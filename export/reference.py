@@ -7,8 +7,10 @@ from ..runtime.bundle import Precision
 from ..runtime.stages.splice import Prefix
 from .checkpoint import Checkpoint
 from .decoder import weight_kind
-from .families import EMBEDDINGS, FAMILIES, LM_HEAD
+from .families import FAMILIES
+from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
+from .reference_towers import TOWERS, extracted
 from .weights import row_chunks
 
 
@@ -18,8 +20,9 @@ class TorchReference:
     def __init__(self, checkpoint: Checkpoint):
         import transformers
 
-        self.processor = transformers.AutoProcessor.from_pretrained(checkpoint.path, trust_remote_code=False)
-        self.family = FAMILIES[checkpoint.config.model_type]
+        self.path = checkpoint.path
+        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
+        self.family = FAMILIES[checkpoint.config["model_type"]]
         architecture = getattr(transformers, self.family.architecture)
         self.model = architecture.from_pretrained(
             checkpoint.path, dtype=torch.float32, attn_implementation="eager"
@@ -43,26 +46,24 @@ class TorchReference:
                 _rounded(self.model.lm_head.weight, head, precision.activations)
             )
 
-    def features(self, segments: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of samples."""
-        extractor = self.processor.feature_extractor
-        out = extractor(
-            segments, sampling_rate=extractor.sampling_rate, return_attention_mask=True, return_tensors="np"
-        )
-        return out["input_features"], out["attention_mask"].sum(-1)
+    def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's
+        segments."""
+        return extracted(self.extractor, audios, self.family.sound.whole_audio)
 
     @torch.no_grad()
-    def audio_embeds(self, input_features: np.ndarray, frame_lengths: np.ndarray) -> np.ndarray:
-        """The padded tower's output [B, T, D], padded frames masked as the model's own forward does."""
-        tower = self.core.audio_tower
+    def audio_embeds(
+        self, input_features: np.ndarray, frame_lengths: np.ndarray, segment_index: np.ndarray
+    ) -> np.ndarray:
+        """What the merge takes of the padded tower [B, T, D], padded frames masked as the model's own forward
+        does.
+
+        segment_index: [B], which segment of its audio each row is
+        """
+        tower = TOWERS[self.family.model_type]
         features = torch.from_numpy(input_features).float()
         frames = torch.arange(features.shape[-1]) < torch.from_numpy(np.asarray(frame_lengths))[:, None]
-        if self.family.tower_takes_frame_mask:
-            return tower(features, **{self.family.frame_mask: frames.long()}).last_hidden_state.numpy()
-        convolved, _ = tower._get_feat_extract_output_lengths(frames.sum(-1))
-        keys = torch.arange((features.shape[-1] - 2) // 2 + 1) < convolved[:, None]
-        mask = torch.zeros(keys.shape).masked_fill(~keys, torch.finfo(torch.float32).min)[:, None, None, :]
-        return tower(features, attention_mask=mask).last_hidden_state.numpy()
+        return tower(self.core, features, frames, torch.from_numpy(segment_index)).numpy()
 
     @torch.no_grad()
     def project(self, merged: np.ndarray) -> np.ndarray:
@@ -121,17 +122,26 @@ class TorchReference:
 
     @torch.no_grad()
     def generate(
-        self, prompt_token_ids: list[int], segments: list[np.ndarray], max_new_tokens: int, eos_token_ids
+        self, prompt_token_ids: list[int], audios: list[list[np.ndarray]], max_new_tokens: int, eos_token_ids
     ) -> list[int]:
         """transformers' own `generate`, greedy, from an expanded prompt and its audio segments."""
-        input_features, frame_lengths = self.features(segments)
-        frames = torch.arange(input_features.shape[-1]) < torch.from_numpy(frame_lengths)[:, None]
+        input_features, frame_lengths = self.features(audios)
+        frames = np.arange(input_features.shape[-1]) < frame_lengths[:, None]
+        features = {"input_features": input_features}
+        if self.family.frame_mask:
+            features[self.family.frame_mask] = frames.astype(np.int64)
+        return self.generated(prompt_token_ids, features, max_new_tokens, eos_token_ids)
+
+    @torch.no_grad()
+    def generated(
+        self, prompt_token_ids: list[int], features: dict[str, np.ndarray], max_new_tokens: int, eos_token_ids
+    ) -> list[int]:
+        """The same from the model's own inputs for the audio."""
         ids = torch.tensor([prompt_token_ids])
         out = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            input_features=torch.from_numpy(input_features),
-            **{self.family.frame_mask: frames.long()},
+            **{name: torch.from_numpy(np.asarray(values)) for name, values in features.items()},
             do_sample=False,
             max_new_tokens=max_new_tokens,
             repetition_penalty=1.0,

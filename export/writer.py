@@ -18,17 +18,18 @@ from .checkpoint import Checkpoint
 from .decoder import decoder_graph
 from .encoder import encoder_graph
 from .estimate import Estimate, estimate, gigabytes
-from .families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
 from .flavours import flavours_for
 from .graph import Graph
+from .layouts import EMBEDDINGS
 from .merge import merge_graph, projector_graph
 from .precision import choose_precision
 from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
+from .specification import model_spec
 from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
 DEFAULT_STEP = (2, 5)  # docs/algorithm.md: at most two fifths of the current tokens are merged in one pass
-TOOLS = ("ltbm", "torch", "transformers", "onnx", "optimum")
+TOOLS = ("ltbm", "onnx", "numpy")
 REPORT_BYTES = 10**9
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -132,7 +133,7 @@ class Export:
         return {"encoder": self._encoder, "merge": self._merge, "decoder": self._decoder}
 
     def _encoder(self, weights: WeightFile) -> dict[str, Graph]:
-        return {"encoder": encoder_graph(self.spec.encoder, self.checkpoint, self.precision, weights)}
+        return {"encoder": encoder_graph(self.spec, self.checkpoint, self.precision, weights)}
 
     def _merge(self, weights: WeightFile) -> dict[str, Graph]:
         graphs = {}
@@ -155,7 +156,6 @@ class Export:
         """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,
         before any work."""
         needs = estimate(self.stages(), self.checkpoint, self.precision, out)
-        _mark_unused(self.checkpoint)
         self.checkpoint.finish()
         return needs
 
@@ -193,7 +193,7 @@ class Export:
             opsets=opsets,
             tools={name: version(name) for name in TOOLS},
             files=dict(sorted(files.items())),
-            tensors=dict(sorted(self.checkpoint.uses.items())),
+            tensors=self.checkpoint.stored_uses(),
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
@@ -215,10 +215,3 @@ def _write_embeddings(file: HashedFile, checkpoint: Checkpoint, kind: str) -> No
 def _save(graph: Graph, path: Path) -> None:
     onnx.save(graph.model(), path)
     onnx.checker.check_model(path)
-
-
-def _mark_unused(checkpoint: Checkpoint) -> None:
-    for name in checkpoint.tensor_names():
-        for suffix, reason in KNOWINGLY_UNUSED.items():
-            if name.endswith(suffix):
-                checkpoint.mark(name, f"unused: {reason}")

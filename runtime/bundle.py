@@ -5,17 +5,25 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .files import file_sha256
+from .token_rules import TOKEN_RULES, TokenRule
 
 FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
 MANIFEST_NAME = "manifest.json"
-TOKEN_LENGTH_RULE = "whisper-conv2-pool2"
-"""Tokens of a segment: a convolution and an average pool, each with stride 2 (`features.token_length`)."""
+TOKEN_LENGTH_RULE = "whisper-conv2-pool2"  # of bundles that do not say
 
 
 @dataclass(frozen=True)
 class AudioSpec:
-    """How sound becomes encoder input and how many tokens come out."""
+    """How sound becomes encoder input and how many tokens come out.
+
+    whole_audio: log-mels are those of the whole audio (their floor, the frames at a cut), not of each segment
+    audio_multiple: samples that an audio is padded with zeros to a multiple of; 0: to its last segment's end
+    shortest_audio: samples; a shorter audio is padded with zeros, which count
+    zeros_after: frames after the valid ones are zeros; else they are those of silence
+    full_frames_only: samples that do not fill a hop give no frame
+    numbered_segments: the encoder takes which segment of its audio a row is
+    """
 
     sampling_rate: int  # Hz
     n_fft: int  # samples in one analysis frame
@@ -25,6 +33,37 @@ class AudioSpec:
     max_segments: int  # segments that one audio of a prompt may have
     encoder_width: int  # D
     token_length_rule: str = TOKEN_LENGTH_RULE
+    whole_audio: bool = False
+    audio_multiple: int = 0
+    shortest_audio: int = 0
+    zeros_after: bool = False
+    full_frames_only: bool = False
+    numbered_segments: bool = False
+
+    @property
+    def rule(self) -> TokenRule:
+        return TOKEN_RULES[self.token_length_rule]
+
+    @property
+    def segment_tokens(self) -> int:
+        """Tokens of a full segment."""
+        return self.rule.tokens(self.segment_frames)
+
+    def tokens(self, frame_length: int) -> int:
+        """Valid encoder tokens of a segment with so many valid frames."""
+        return self.segment_tokens if self.rule.whole and frame_length else self.rule.tokens(frame_length)
+
+    def input_frames(self, frame_length: int) -> int:
+        """Frames that the encoder is given of such a segment."""
+        return self.rule.input_frames(frame_length, self.segment_frames)
+
+    def rows(self, input_frames: int) -> int:
+        """Tokens, padding included, that the encoder makes of so many frames."""
+        return self.rule.tokens(input_frames)
+
+    def frame_length(self, samples: int) -> int:
+        """Valid mel frames of so many samples."""
+        return samples // self.hop_length if self.full_frames_only else -(-samples // self.hop_length)
 
     @property
     def segment_samples(self) -> int:
@@ -37,7 +76,10 @@ class AudioSpec:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Whisper's encoder: two convolutions, pre-norm blocks, average pool by 2, LayerNorm."""
+    """The audio tower's sizes: convolutions, pre-norm blocks, LayerNorm.
+
+    channels: of the convolutions over time and mel; 0 where Whisper's two go over time alone
+    """
 
     layers: int
     width: int  # D
@@ -45,6 +87,7 @@ class EncoderSpec:
     ffn: int
     n_mels: int
     positions: int  # rows of the position table, after the strided convolution
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +110,13 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """Which token stands for audio and which tokens end an answer."""
+    """Which token stands for audio, which tokens end an answer, and what is particular to a family's prompts.
+
+    audio_prefix_ids, audio_suffix_ids: put around each audio, where the template does not
+    text_in_system: the words of a turn with audio go in a system turn before it
+    answer_marker: what stands between an answer's language and its words
+    default_level: where no request names one; empty for the runtime's own
+    """
 
     audio_token: str
     audio_token_id: int
@@ -75,6 +124,17 @@ class PromptSpec:
     bos_token: str | None = None
     eos_token: str | None = None
     pad_token: str | None = None
+    audio_prefix_ids: tuple[int, ...] = ()
+    audio_suffix_ids: tuple[int, ...] = ()
+    text_in_system: bool = False
+    answer_marker: str = ""
+    default_level: str = ""
+
+    @classmethod
+    def from_dict(cls, raw: dict) -> "PromptSpec":
+        """JSON's lists as tuples."""
+        tuples = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+        return cls(**raw | tuples)
 
 
 @dataclass(frozen=True)
@@ -212,8 +272,7 @@ class Manifest:
         values["audio"] = AudioSpec(**raw["audio"])
         values["encoder"] = EncoderSpec(**raw["encoder"])
         values["decoder"] = DecoderSpec(**raw["decoder"])
-        prompt = raw["prompt"]
-        values["prompt"] = PromptSpec(**prompt | {"eos_token_ids": tuple(prompt["eos_token_ids"])})
+        values["prompt"] = PromptSpec.from_dict(raw["prompt"])
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
         return cls(**values)
 
@@ -251,8 +310,9 @@ class Bundle:
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
         rule = bundle.manifest.audio.token_length_rule
-        if rule != TOKEN_LENGTH_RULE:
-            raise ValueError(f"{manifest} has token length rule {rule!r}, known: {TOKEN_LENGTH_RULE!r}")
+        if rule not in TOKEN_RULES:
+            known = ", ".join(map(repr, TOKEN_RULES))
+            raise ValueError(f"{manifest} has token length rule {rule!r}, known: {known}")
         return bundle
 
     def file(self, name: str) -> Path:

@@ -181,12 +181,11 @@ def _mib(nbytes: int) -> str:
 def describe(bundle) -> dict:
     """A bundle's facts for users, ready for a table or JSON."""
     from .backends.engine_store import stored
-    from .stages.features import token_length
 
     manifest = bundle.manifest
     audio = manifest.audio
     llm = manifest.decoder
-    tokens = token_length(audio.segment_frames)
+    tokens = audio.segment_tokens
     kv_bytes = {}
     for name, ratio in NAMED_RATIOS.items():
         kept = Level(name, ratio).target(tokens)

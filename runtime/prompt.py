@@ -52,7 +52,18 @@ class Prompter:
                 f"the chat template made {placeholders} audio placeholders for {audios} audios; "
                 "the bundle's template does not fit its tokenizer"
             )
-        return ids
+        return self._surrounded(ids)
+
+    def _surrounded(self, ids: list[int]) -> list[int]:
+        """The ids with what the family puts around each audio."""
+        before, after = self.spec.audio_prefix_ids, self.spec.audio_suffix_ids
+        if not before and not after:
+            return ids
+        surrounded: list[int] = []
+        for token in ids:
+            audio = token == self.spec.audio_token_id
+            surrounded += (*before, token, *after) if audio else (token,)
+        return surrounded
 
     def render(self, messages: list[dict]) -> str:
         special = {

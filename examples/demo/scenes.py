@@ -7,7 +7,6 @@ its seed and of whether sounds recur.
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.signal import lfilter
 
 from .sounds import DURATIONS, MAX_COUNT, PITCHES, SAMPLE_RATE, SOUNDS, render_sound
 
@@ -159,6 +158,8 @@ def _total_seconds(sounds: list[np.ndarray]) -> float:
 def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
     """White to brownish noise [samples] at a random level."""
     feedback = rng.uniform(0.0, 0.97)
+    from scipy.signal import lfilter  # here: the demo plays what is recorded, and needs no scipy
+
     noise = np.asarray(lfilter([1.0], [1.0, -feedback], rng.normal(size=samples)))
     return noise / np.sqrt(np.mean(noise**2)) * _gain(rng, NOISE_DB)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from scipy.signal import lfilter, sawtooth
 
 SAMPLE_RATE = 16_000  # Hz
 MAX_COUNT = 3  # pulses of a counted sound
@@ -78,6 +77,8 @@ def _bell(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
 
 def _horn(rng: Generator, pitch: str | None, seconds: float) -> np.ndarray:
     hz = _pitch_hz(rng, pitch, (170, 230), (420, 560))
+    from scipy.signal import sawtooth  # here: the demo plays what is recorded, and needs no scipy
+
     chord = sawtooth(_phase(hz, seconds)) + sawtooth(_phase(hz * 1.26, seconds))
     return _filtered(chord, [0.4], [1, -0.6])
 
@@ -235,6 +236,8 @@ def _pulses(hz: np.ndarray, seconds: float) -> np.ndarray:
 
 def _filtered(x: np.ndarray, numerator: list[float], denominator: list[float]) -> np.ndarray:
     """x [samples] through the filter of these coefficients."""
+    from scipy.signal import lfilter
+
     return np.asarray(lfilter(numerator, denominator, x))
 
 

@@ -191,8 +191,9 @@ def write_ours(checkpoint: Path, text: dict, layers: int, folder: Path) -> None:
     import onnx
 
     from ...export.decoder import decoder_graph
-    from ...export.families import EMBEDDINGS, LLMSpec
     from ...export.flavours import FLAVOURS as KNOWN
+    from ...export.layouts import EMBEDDINGS
+    from ...export.specification import LLMSpec
     from ...export.weights import HashedFile, WeightFile
 
     source = _TextCheckpoint(checkpoint)

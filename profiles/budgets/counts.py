@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...runtime.stages.encoder import MAX_BATCH
-from ...runtime.stages.features import encoder_frames
 from .model import VALUE_BYTES, Model
 
 SCORE_COPIES = 3  # scores, masked scores and their softmax, where attention is not one fused kernel
@@ -43,15 +42,17 @@ def segment_lengths(model: Model, seconds: float) -> list[int]:
 def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     """The audio encoder over all segments of an audio."""
     e = model.encoder
-    positions = [
-        min(encoder_frames(length), model.audio.segment_frames) // FRAMES_PER_POSITION for length in lengths
-    ]
+    rule = model.audio.rule
+    inputs = [model.audio.input_frames(length) for length in lengths]
+    positions = [rule.positions(frames) for frames in inputs]
+    block = rule.positions(rule.block) if rule.block else max(positions)
     convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn
     value = VALUE_BYTES[model.precision.encoder]
     longest = max(positions)
-    squares = sum(count**2 for count in positions)
-    live = value * (SCORE_COPIES * e.heads * longest**2 + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
+    squares = sum(count * min(count, block) for count in positions)
+    scores = SCORE_COPIES * e.heads * longest * min(longest, block)
+    live = value * (scores + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
     moved = SCORE_PASSES * e.heads * squares + sum(positions) * (
         ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn
     )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...runtime.levels import Budget, Level, settle
-from ...runtime.stages.features import token_length
 from ...runtime.stages.kv_cache import bucket
 from .counts import Work, decode_work, encoder_work, merge_work, prefill_work, segment_lengths
 from .model import Model
@@ -112,7 +111,7 @@ def estimate(model: Model, rates: Rates, request: Request, level: Level | Budget
 
 def _rows(model: Model, seconds: float) -> list[int]:
     """Encoder tokens of each segment."""
-    return [token_length(length) for length in segment_lengths(model, seconds)]
+    return [model.audio.tokens(length) for length in segment_lengths(model, seconds)]
 
 
 def _ms(work: Work, rate: float, rates: Rates) -> float:

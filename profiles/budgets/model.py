@@ -84,18 +84,16 @@ def model_of_bundle(bundle: Bundle) -> Model:
 def model_of_checkpoint(source: str, precision: Precision) -> Model:
     """From config.json alone: of a hub id only the small files are downloaded.
     ValueError for what is not supported."""
-    from transformers import AutoConfig
-
-    from ...export.families import model_spec
+    from ...export.configuration import read_json
+    from ...export.specification import model_spec
 
     path = _configuration(source)
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    spec = model_spec(config, path)
-    width = spec.encoder.width
+    spec = model_spec(read_json(path / "config.json"), path)
+    width = spec.audio.encoder_width
     llm = spec.decoder.hidden_size
     projector = width * llm + (len(spec.family.projector) - 1) * llm**2
     model = Model(
-        name=f"{config.model_type} from {source}",
+        name=f"{spec.family.model_type} from {source}",
         audio=spec.audio,
         encoder=spec.encoder,
         decoder=spec.decoder,
@@ -142,7 +140,12 @@ def _configuration(source: str) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    from huggingface_hub import snapshot_download
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise FileNotFoundError(
+            f"no folder {source}; to download a hub id: pip install huggingface_hub, or give its local folder"
+        ) from None
 
     try:
         return Path(snapshot_download(source, allow_patterns="*.json"))

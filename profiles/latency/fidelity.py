@@ -10,7 +10,6 @@ from ...plugins.merge import MergePlan, apply_plan
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.stages.encoder import segment_tokens
-from ...runtime.stages.features import ENCODER_STRIDE
 from ...runtime.stages.segments import Segment
 from .job_records import FidelityJob
 from .records import Fidelity, FidelityRow, MergeMap, Spans
@@ -31,7 +30,7 @@ def fidelity(job: FidelityJob) -> Fidelity:
         kv_cache=job.kv_cache,
     ) as pipeline:
         spec = pipeline.manifest.audio
-        token_ms = ENCODER_STRIDE * spec.hop_length / spec.sampling_rate * 1e3
+        token_ms = spec.segment_seconds / spec.segment_tokens * 1e3
         audios = [pipeline.segments(clip, job.long_audio) for clip in job.clips]
         tokens: list[np.ndarray] = []
         for clip in audios:
@@ -87,7 +86,8 @@ def merge_map(segment: Segment, x: np.ndarray, levels: list[Level]) -> MergeMap:
     """Spectrogram and source maps of one segment: `mel` is MAP_MELS x columns of bytes,
     low frequencies first, in base64."""
     plans = {level.name: plan_row(x, level, "ltbm") for level in levels if level.ratio < 1}
-    mel = shrink(segment.input_features[:, : len(x) * ENCODER_STRIDE], MAP_MELS, len(x) * MAP_FRAMES)
+    frames = len(x) * segment.spec.segment_frames // segment.spec.segment_tokens
+    mel = shrink(segment.input_features[:, :frames], MAP_MELS, len(x) * MAP_FRAMES)
     low, high = mel.min(), mel.max()
     shades = np.rint((mel - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return MergeMap(

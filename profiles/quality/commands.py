@@ -44,6 +44,8 @@ def run_demo(args) -> None:
     if args.scenes < 1:
         raise UsageError(f"--scenes {args.scenes} is below 1")
     try:
+        import scipy.signal  # noqa: F401  the scenes are made with it
+
         from ltbm.demo.bundle import demo_bundle
 
         from .demo import comparisons, evaluate, rows_of

@@ -83,7 +83,7 @@ def run_whisper(args) -> None:
         from .whisper_model import Whisper
     except ImportError as error:
         raise ImportError(
-            f"Whisper runs in PyTorch and transformers: pip install 'ltbm[export]' ({error})"
+            f"Whisper runs in PyTorch and transformers: pip install 'ltbm[parity]' ({error})"
         ) from None
     from .items import read_items
     from .predict import begin

@@ -7,7 +7,6 @@ from typing import Any
 from ..bundle import DecoderSpec, Manifest
 from ..levels import Level
 from ..stages.encoder import MAX_BATCH
-from ..stages.features import ENCODER_STRIDE, token_length
 from ..stages.kv_cache import BUCKET, bucket
 from .flavours import FIXED_CAPACITY, GROWING
 
@@ -44,7 +43,7 @@ class Limits:
                 f"max audio segments {segments} is not in 1 to {audio.max_segments}, "
                 "the segments of one audio of this model"
             )
-        tokens = segments * token_length(audio.segment_frames) + TEXT_TOKENS
+        tokens = segments * audio.segment_tokens + TEXT_TOKENS
         context = min(bucket(tokens), most) if max_context is None else bucket(max_context)
         if not BUCKET <= context <= most:
             raise ValueError(f"max context {max_context} is not in 1 to {most}, the positions of this model")
@@ -54,7 +53,7 @@ class Limits:
 def context_at(manifest: Manifest, level: Level, max_audio_segments: int | None = None) -> int:
     """Tokens of prompt and answer where no request asks for more than `level`."""
     segments = max_audio_segments or _default_segments(manifest)
-    kept = level.target(token_length(manifest.audio.segment_frames))
+    kept = level.target(manifest.audio.segment_tokens)
     return bucket(segments * kept + TEXT_TOKENS)
 
 
@@ -97,15 +96,22 @@ def optimisation_profiles(
 
 
 def _encoder(manifest: Manifest, limits: Limits) -> OptimisationProfile:
-    frames = manifest.audio.segment_frames
-    mels = manifest.audio.n_mels
+    audio = manifest.audio
+    mels, frames = audio.n_mels, audio.segment_frames
+    shortest = frames if audio.rule.whole else audio.rule.step
     rows = _max_rows(limits)
-    features = ((1, mels, ENCODER_STRIDE), (1, mels, frames), (rows, mels, frames))
-    return OptimisationProfile("encoder", {"input_features": features, "frame_lengths": _per_row(rows)})
+    shapes: dict[str, Range] = {
+        "input_features": ((1, mels, shortest), (1, mels, frames), (rows, mels, frames))
+    }
+    if not audio.rule.whole:
+        shapes["frame_lengths"] = _per_row(rows)
+    if audio.numbered_segments:
+        shapes["segment_index"] = _per_row(rows)
+    return OptimisationProfile("encoder", shapes)
 
 
 def _merge(manifest: Manifest, limits: Limits) -> OptimisationProfile:
-    tokens = manifest.audio.segment_frames // ENCODER_STRIDE
+    tokens = manifest.audio.segment_tokens
     width = manifest.audio.encoder_width
     rows = _max_rows(limits)
     shapes: dict[str, Range] = {
@@ -191,7 +197,7 @@ def _range(counts: Counts, shape: Callable[[int], Shape]) -> Range:
 
 def _usual_context(manifest: Manifest, limits: Limits) -> int:
     """Tokens of a usual request: one segment at half its tokens, and a short prompt."""
-    audio_tokens = token_length(manifest.audio.segment_frames) // 2
+    audio_tokens = manifest.audio.segment_tokens // 2
     return min(limits.max_context, bucket(audio_tokens + BUCKET))
 
 

@@ -93,12 +93,17 @@ class KeptAudio:
             if one.end <= end:
                 segments.append(one.segment)
             elif one.start < end:
-                segments.append(Segment(one.segment.samples[: end - one.start], self._spec))
+                segments.append(self._segment(one.segment.samples[: end - one.start], one.start))
         if self._start < end:
-            segments.append(Segment(self._open[: end - self._start].copy(), self._spec))
+            segments.append(self._segment(self._open[: end - self._start].copy(), self._start))
         return segments
 
+    def _segment(self, samples: np.ndarray, start: int) -> Segment:
+        """The segment of `samples` that begins at sample `start`; it knows nothing of the others."""
+        index = start // self._spec.segment_samples % self._spec.max_segments
+        return Segment(samples, self._spec, index)
+
     def _close_segment(self) -> None:
-        self.kept.append(KeptSegment(self._start, Segment(self._open.copy(), self._spec)))
+        self.kept.append(KeptSegment(self._start, self._segment(self._open.copy(), self._start)))
         self._start += self._filled
         self._filled = 0

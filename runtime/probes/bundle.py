@@ -10,7 +10,6 @@ from ..backends.trt_library import TENSORRT, TENSORRT_RTX, build_command
 from ..bundle import Bundle
 from ..files import file_sha256
 from ..machine import free_disk
-from ..stages.features import token_length
 from .facts import OK, PROBLEM, WARNING, Facts, Finding, mib
 
 SHORT_TEXT_TOKENS = 256  # of a short prompt and answer, counted into the cache
@@ -86,7 +85,7 @@ def _weight_bytes(opened: Bundle) -> int:
 
 def _cache_bytes(opened: Bundle) -> int:
     manifest = opened.manifest
-    tokens = token_length(manifest.audio.segment_frames) + SHORT_TEXT_TOKENS
+    tokens = manifest.audio.segment_tokens + SHORT_TEXT_TOKENS
     return manifest.decoder.kv_bytes(tokens, manifest.precision.kv_itemsize)
 
 

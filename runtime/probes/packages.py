@@ -8,7 +8,7 @@ from ..machine import CommandResult, query_module
 from ..versions import dots, version_tuple
 from .facts import OK, PROBLEM, WARNING, Facts, Finding
 
-EXPORT_PACKAGES = ("torch", "transformers", "onnx", "optimum", "ml-dtypes")
+EXPORT_PACKAGES = ("onnx", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")

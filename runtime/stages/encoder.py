@@ -7,7 +7,6 @@ from itertools import groupby
 import numpy as np
 
 from ..engine import Array, Engine
-from .features import ENCODER_STRIDE
 from .segments import Segment
 
 MAX_BATCH = 4  # segments encoded at once: bounds the attention scores, B * heads * (F / 2)^2 values
@@ -45,15 +44,15 @@ def batches(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 def _encode_rows(engine: Engine, rows: list[Segment]) -> EncodedRows:
     features = np.stack([row.input_features for row in rows])
-    spec = engine.outputs["audio_embeds"]
-    audio_embeds = engine.zeros((len(rows), features.shape[2] // ENCODER_STRIDE, spec.width), spec.dtype)
-    engine.bind(
-        {
-            "input_features": features,
-            "frame_lengths": np.array([row.frame_length for row in rows], np.int32),
-            "audio_embeds": audio_embeds,
-        }
-    ).run()
+    output = engine.outputs["audio_embeds"]
+    audio = rows[0].spec
+    audio_embeds = engine.zeros((len(rows), audio.rows(features.shape[2]), output.width), output.dtype)
+    arrays: dict[str, Array] = {"input_features": features, "audio_embeds": audio_embeds}
+    if not audio.rule.whole:
+        arrays["frame_lengths"] = np.array([row.frame_length for row in rows], np.int32)
+    if audio.numbered_segments:
+        arrays["segment_index"] = np.array([row.index for row in rows], np.int32)
+    engine.bind(arrays).run()
     return EncodedRows(audio_embeds, rows[0].tokens)
 
 

@@ -6,20 +6,8 @@ import numpy as np
 
 from ..bundle import AudioSpec
 
-ENCODER_STRIDE = 4  # mel frames per encoder token: conv stride 2, pool stride 2
 LOG_FLOOR = 1e-10  # Whisper's floor under the mel power
 DYNAMIC_RANGE = 8.0  # log10 units kept below the loudest value of a segment
-
-
-def encoder_frames(frame_length: int) -> int:
-    """Frames the encoder must see for the valid tokens to equal those of a fully padded segment."""
-    return -(-(frame_length + 2) // ENCODER_STRIDE) * ENCODER_STRIDE
-
-
-def token_length(frame_length: int) -> int:
-    """Valid encoder tokens of `frame_length` mel frames (transformers' _get_feat_extract_output_lengths)."""
-    convolved = (frame_length - 1) // 2 + 1
-    return (convolved - 2) // 2 + 1
 
 
 def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
@@ -28,11 +16,20 @@ def log_mel(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
     Whisper's: Hann window, centred frames with reflected edges, power, slaney mels, log10, 8 decades,
     (x + 4) / 4; float64 inside, as transformers' numpy path; only the frames asked for are computed.
     """
-    power = power_spectrum(pad_segment(samples, frames, spec), frames, spec)
-    mel = np.log10(
-        np.maximum(mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate).T @ power.T, LOG_FLOOR)
-    )
-    return ((np.maximum(mel, mel.max() - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
+    mel = log_power(pad_segment(samples, frames, spec), frames, spec)
+    return scaled(mel, mel.max())
+
+
+def log_power(padded: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:
+    """log10 of the mel power [n_mels, frames] float64 of frames that begin at every hop of `padded`."""
+    power = power_spectrum(padded, frames, spec)
+    filters = mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate)
+    return np.log10(np.maximum(filters.T @ power.T, LOG_FLOOR))
+
+
+def scaled(mel: np.ndarray, loudest: float) -> np.ndarray:
+    """Log-mels as the encoder takes them, float32: 8 decades below the loudest value, shifted and divided."""
+    return ((np.maximum(mel, loudest - DYNAMIC_RANGE) + 4.0) / 4.0).astype(np.float32)
 
 
 def pad_segment(samples: np.ndarray, frames: int, spec: AudioSpec) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import model_spec
+from ltbm.export.specification import model_spec
 from ltbm.export.writer import export_bundle
 
 

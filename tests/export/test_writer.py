@@ -138,7 +138,7 @@ def test_what_an_export_takes_is_known_before(qwen, tmp_path, capsys):
         for stage in ("encoder", "merge", "decoder"):
             assert estimate["stage_bytes"][stage] == (bundle.path / f"{stage}.weights").stat().st_size
         shutil.rmtree(bundle.path)
-    assert estimate["where"] == str(tmp_path) and estimate["parity_memory"] > estimate["memory"] > 5e8
+    assert estimate["where"] == str(tmp_path) and estimate["parity_memory"] > 5e8 > estimate["memory"] > 1e8
 
 
 def test_no_room(qwen, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from transformers import AutoProcessor
 
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.parity import check_parity
@@ -149,8 +150,9 @@ def test_the_session_answers_as_transformers_does(make_bundle, family, make_clip
         answer = session.generate(clip, prompt, "full", max_new_tokens=12)
         eos = session.manifest.prompt.eos_token_ids
     conversation = [{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": prompt}]}]
-    text = reference.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-    inputs = reference.processor(text=[text], audio=[clip], sampling_rate=16_000, return_tensors="pt")
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    inputs = processor(text=[text], audio=[clip], sampling_rate=16_000, return_tensors="pt")
     assert answer.prompt_token_ids == inputs["input_ids"][0].tolist()
     generated = reference.model.generate(
         **inputs, do_sample=False, max_new_tokens=12, eos_token_id=list(eos), pad_token_id=eos[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ltbm.runtime.bundle import AudioSpec
-from ltbm.runtime.stages.features import log_mel, mel_filters, token_length
+from ltbm.runtime.stages.features import log_mel, mel_filters
 from ltbm.runtime.stages.segments import Segment, cut_segments
 
 SPEC = AudioSpec(
@@ -50,7 +50,7 @@ def test_silence_is_finite():
 
 @pytest.mark.parametrize("frames,tokens", [(1, 0), (2, 0), (3, 1), (4, 1), (10, 2), (2999, 750), (3000, 750)])
 def test_token_length(frames, tokens):
-    assert token_length(frames) == tokens
+    assert SPEC.tokens(frames) == tokens
 
 
 def test_segments_cover_the_clip():

@@ -8,14 +8,21 @@ from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+    MusicFlamingoProcessor,
     PreTrainedTokenizerFast,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
-AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>"}
+from tests.support.tiny_tekken import VOCABULARY, write_tekken
+
+AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>", "musicflamingo": "<sound>"}
 SEGMENT_POSITIONS = 1500  # of the encoder, 20 ms each: 30 s
 SPECIAL = [
     "<|endoftext|>",
@@ -25,6 +32,8 @@ SPECIAL = [
     "<|audio_bos|>",
     "<|audio_eos|>",
     "<sound>",
+    "<|sound_bos|>",
+    "<|sound_eos|>",
 ]
 QWEN_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
@@ -95,7 +104,7 @@ def make_config(
     positions: int = SEGMENT_POSITIONS,
 ):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
-    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
+    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS.get(family, "<sound>"))
     if family == "qwen2_audio":
         audio = dict(
             model_type="qwen2_audio_encoder",
@@ -116,13 +125,28 @@ def make_config(
         max_source_positions=positions,
         initializer_range=0.1,
     )
+    if family == "voxtral":
+        audio |= dict(model_type="voxtral_encoder", intermediate_size=4 * width)
+        text = text | dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)
+        return VoxtralConfig(audio_config=audio, text_config=text, audio_token_id=24)
+    if family == "musicflamingo":
+        around = {
+            f"audio_{side}_token_id": tok.convert_tokens_to_ids(f"<|sound_{side}|>")
+            for side in ("bos", "eos")
+        }
+        return MusicFlamingoConfig(audio_config=audio, text_config=text, audio_token_id=audio_id, **around)
     return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
 
 
 def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> None:
+    if family == "voxtral":  # as the hub has it: no processor's file, no template
+        WhisperFeatureExtractor(feature_size=128, processor_class="VoxtralProcessor").save_pretrained(folder)
+        write_tekken(folder)
+        return
     kind, template = {
         "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
         "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE),
+        "musicflamingo": (MusicFlamingoProcessor, FLAMINGO_TEMPLATE),
     }[family]
     kind(WhisperFeatureExtractor(feature_size=128), tok, chat_template=template).save_pretrained(folder)
 
@@ -145,6 +169,8 @@ def make_checkpoint(
     model = {
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
+        "musicflamingo": MusicFlamingoForConditionalGeneration,
+        "voxtral": VoxtralForConditionalGeneration,
     }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
@@ -153,6 +179,8 @@ def make_checkpoint(
         tok.convert_tokens_to_ids("<|im_end|>"),
         tok.convert_tokens_to_ids("<|endoftext|>"),
     ]
+    if family == "voxtral":
+        model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     save_processor(folder, family, tok)
     if drop_lm_head:  # a tied checkpoint as a hub stores it: one table, no LM head

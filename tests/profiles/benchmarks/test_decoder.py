@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 pytest.importorskip("onnxruntime", reason="runs the decoder: pip install 'ltbm[cpu]'")
-pytest.importorskip("transformers", reason="makes and runs the model: pip install 'ltbm[export]'")
+pytest.importorskip("transformers", reason="makes and runs the model: pip install 'ltbm[parity]'")
 
 from ltbm.profiles.benchmarks import decoder, models
 from ltbm.profiles.benchmarks.decoder import Setup, prompt_ids

@@ -1,0 +1,233 @@
+"""What a configuration means: sizes and rules that the graphs are built from, or a refusal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
+from ..runtime.token_rules import CHUNK_TOKENS, CONVOLUTION_STRIDE, TOKEN_RULES
+from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
+from .families import FAMILIES, NOTHING, Family
+
+TIME_THETA = 1200.0  # seconds; what Music Flamingo's class assumes, and the share of the width that it turns
+TIME_SHARE = 0.2
+FRAME_STEP = 0.01  # seconds
+
+
+@dataclass(frozen=True)
+class LLMSpec:
+    """Everything the decoder's graphs are built from."""
+
+    decoder: DecoderSpec
+    rope_theta: float
+    norm_eps: float
+    tied: bool  # the configuration says that the LM head is the embedding table
+
+
+@dataclass(frozen=True)
+class RotaryTime:
+    """How the tower's output is turned by its time.
+
+    theta, in seconds, bounds both axes; share of the width is turned; token_seconds apart
+    """
+
+    theta: float
+    share: float
+    token_seconds: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything the graphs and the prompt are built from."""
+
+    family: Family
+    encoder: EncoderSpec
+    llm: LLMSpec
+    audio: AudioSpec
+    audio_token_id: int
+    audio_around: tuple[int, ...]
+    end_token_ids: tuple[int, ...]  # of the configuration; generation_config.json's count before them
+    rotary_time: RotaryTime | None
+
+    @property
+    def decoder(self) -> DecoderSpec:
+        return self.llm.decoder
+
+
+def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
+    """The specification of a config.json; ValueError for a family or variant not supported."""
+    kind = config.get("model_type")
+    family = FAMILIES.get(str(kind))
+    if family is None:
+        raise ValueError(f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}")
+    model = _model_section(family, config)
+    audio = merged(family.audio_defaults, model.get("audio_config"))
+    _refuse_towers(family, model, audio)
+    text = _text_section(family, model)
+    encoder = _encoder_spec(family, audio)
+    llm = _llm_spec(text, model)
+    return ModelSpec(
+        family=family,
+        encoder=encoder,
+        llm=llm,
+        audio=_audio_spec(family, encoder, llm.decoder, folder),
+        audio_token_id=int(model["audio_token_id"]),
+        audio_around=tuple(int(model.get(key, value)) for key, value in family.prompt.audio_around),
+        end_token_ids=_end_token_ids(family, model, text),
+        rotary_time=_rotary_time(model) if family.rotary_time else None,
+    )
+
+
+def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    section = config.get(family.section, NOTHING) if family.section else config
+    defaults = {} if family.audio_token_id is None else {"audio_token_id": family.audio_token_id}
+    model = merged(defaults, section)
+    if "audio_token_id" not in model:
+        raise ValueError("config.json has no audio_token_id, which says what stands for audio")
+    return model
+
+
+def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
+    given = model.get("text_config")
+    if given is not None:
+        given = family.text_defaults | dict(given)
+    return llm_section(given, family.llm_types[0], family.text_defaults | dict(family.whole_text_defaults))
+
+
+def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str, Any]) -> None:
+    """ValueError names the part that the family's record does not state."""
+    wanted = {
+        "audio tower": (audio.get("model_type", family.audio_type), family.audio_type),
+        "encoder activation": (audio["activation_function"], "gelu"),
+        "scale_embedding": (audio["scale_embedding"], False),
+        "projector activation": (model.get("projector_hidden_act", "gelu"), "gelu"),
+    }
+    rule = TOKEN_RULES[family.tower.token_rule]
+    if family.tower.stacked > 1:
+        stacked = family.tower.stacked * audio["hidden_size"]
+        wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
+    if rule.chunk or rule.block:
+        wanted["n_window"] = (audio["n_window"] * 2, rule.chunk or rule.block)
+    if rule.chunk:
+        wanted["n_window_infer"] = (audio["n_window_infer"], rule.block)
+    for part, (value, supported) in wanted.items():
+        if value != supported:
+            raise ValueError(
+                f"{part} {value!r} is not supported for {family.model_type}; supported: {supported}"
+            )
+
+
+def _encoder_spec(family: Family, audio: Mapping[str, Any]) -> EncoderSpec:
+    rule = TOKEN_RULES[family.tower.token_rule]
+    return EncoderSpec(
+        layers=audio["num_hidden_layers"],
+        width=audio["hidden_size"],
+        heads=audio["num_attention_heads"],
+        ffn=audio["intermediate_size"],
+        n_mels=audio["num_mel_bins"],
+        positions=CHUNK_TOKENS if rule.chunk else audio["max_source_positions"],
+        channels=audio["downsample_hidden_size"] if rule.chunk else 0,
+    )
+
+
+def _llm_spec(text: Mapping[str, Any], model: Mapping[str, Any]) -> LLMSpec:
+    rope = rope_parameters(text)
+    _refuse_llms(text, rope)
+    heads = text["num_attention_heads"]
+    decoder = DecoderSpec(
+        layers=text["num_hidden_layers"],
+        hidden_size=text["hidden_size"],
+        heads=heads,
+        kv_heads=text["num_key_value_heads"] or heads,
+        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+        vocab_size=text["vocab_size"],
+        max_positions=text["max_position_embeddings"],
+        ffn=text["intermediate_size"],
+    )
+    return LLMSpec(
+        decoder=decoder,
+        rope_theta=float(rope["rope_theta"]),
+        norm_eps=float(text["rms_norm_eps"]),
+        tied=any(part.get("tie_word_embeddings", False) for part in (text, model)),
+    )
+
+
+def _refuse_llms(text: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
+    if rope["rope_type"] != "default":
+        raise ValueError(f"rope type {rope['rope_type']!r} is not supported; supported: default")
+    if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
+        raise ValueError(
+            f"partial_rotary_factor {rope['partial_rotary_factor']} is not supported; supported: 1"
+        )
+    if text.get("use_sliding_window", False):
+        raise ValueError("sliding window attention is not supported")
+    if text["hidden_act"] != "silu":
+        raise ValueError(f"LLM activation {text['hidden_act']!r} is not supported; supported: silu")
+
+
+def _audio_spec(family: Family, encoder: EncoderSpec, decoder: DecoderSpec, folder: Path) -> AudioSpec:
+    features = feature_settings(folder)
+    if features["feature_size"] != encoder.n_mels:
+        raise ValueError(
+            f"the feature extractor makes {features['feature_size']} mel bands, the encoder takes "
+            f"{encoder.n_mels}"
+        )
+    sound = family.sound
+    hop = int(features["hop_length"])
+    frames = sound.segment_frames or encoder.positions * CONVOLUTION_STRIDE
+    longest = _longest_samples(family, features, folder)
+    return AudioSpec(
+        sampling_rate=int(features["sampling_rate"]),
+        n_fft=int(features["n_fft"]),
+        hop_length=hop,
+        n_mels=encoder.n_mels,
+        segment_frames=frames,
+        max_segments=_max_segments(family, frames, longest // hop, decoder.max_positions),
+        encoder_width=encoder.width * family.tower.stacked,
+        token_length_rule=family.tower.token_rule,
+        whole_audio=sound.whole_audio,
+        audio_multiple=frames * hop if sound.pads_to_segments else longest if sound.chunk_is_longest else 0,
+        shortest_audio=int(features.get("min_length", sound.shortest_audio)) if sound.shortest_audio else 0,
+        zeros_after=sound.zeros_after,
+        full_frames_only=sound.full_frames_only,
+        numbered_segments=family.rotary_time,
+    )
+
+
+def _longest_samples(family: Family, features: Mapping[str, Any], folder: Path) -> int:
+    """Samples of the longest audio that the processor takes; 0 where it names no bound."""
+    seconds = 0.0
+    if family.sound.longest:
+        key, default = family.sound.longest
+        seconds = read_json(folder / "processor_config.json").get(key, default)
+    elif family.sound.chunk_is_longest:
+        seconds = features["chunk_length"]
+    return int(seconds * features["sampling_rate"])
+
+
+def _max_segments(family: Family, frames: int, longest_frames: int, max_positions: int) -> int:
+    """Segments of one audio: as the processor bounds it, else as many as the LLM has positions for."""
+    if family.sound.one_segment:
+        return 1
+    if longest_frames:
+        return longest_frames // frames
+    return max(1, max_positions // TOKEN_RULES[family.tower.token_rule].tokens(frames))
+
+
+def _end_token_ids(family: Family, model: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, ...]:
+    for given in (text.get("eos_token_id"), model.get("eos_token_id")):
+        if given is not None:
+            return tuple(given) if isinstance(given, (list, tuple)) else (int(given),)
+    return family.end_token_ids
+
+
+def _rotary_time(model: Mapping[str, Any]) -> RotaryTime:
+    rope = rope_parameters({"rope_theta": TIME_THETA, "partial_rotary_factor": TIME_SHARE} | dict(model))
+    if rope["rope_type"] != "default":
+        raise ValueError(f"rope type {rope['rope_type']!r} of the time is not supported; supported: default")
+    return RotaryTime(
+        theta=float(rope["rope_theta"]),
+        share=float(rope["partial_rotary_factor"]),
+        token_seconds=float(model.get("audio_frame_step", FRAME_STEP)) * 4,
+    )
