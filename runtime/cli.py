@@ -1,12 +1,13 @@
 """The one `ltbm` command; each package's commands.py adds its subcommands."""
 
 import argparse
+import io
 import os
 import signal
 import sys
 import warnings
 
-from .arguments import UsageError
+from .arguments import Parser, UsageError
 from .sound.messages import AudioWarning
 
 EXIT_FAILURE = 1
@@ -27,7 +28,12 @@ EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep t
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on failure, 2 on wrong usage, with one line on stderr."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    _escape_what_stdout_cannot_show()
+    try:
+        args = parser.parse_args(argv)
+    except UsageError as error:
+        print(f"ltbm: {one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
     former = signal.signal(signal.SIGTERM, _terminated)
     try:
         with warnings.catch_warnings():
@@ -48,6 +54,12 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, former)
 
 
+def _escape_what_stdout_cannot_show() -> None:
+    """Names of files are any bytes, and a terminal's encoding lacks letters: shown escaped, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _show_warning(others):
     """Warnings about sound in one line, as errors are; `others` shows all other warnings."""
 
@@ -66,7 +78,7 @@ def _terminated(number, frame) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ltbm",
         description=(
             "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .answer import Answer, AnswerStream
 from .arguments import (
     UsageError,
+    add_answer_length_flag,
     add_backend_flags,
     add_command,
     add_level_flags,
@@ -21,6 +22,7 @@ from .arguments import (
 from .backends.flavours import FIXED_CAPACITY
 from .levels import NAMED_RATIOS, Level
 from .presets import TASKS
+from .request import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from .backends.engine_store import EngineFolder
@@ -64,9 +66,7 @@ def _add_run(commands) -> None:
         "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
     )
     add_level_flags(parser)
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)"
-    )
+    add_answer_length_flag(parser, DEFAULT_MAX_NEW_TOKENS)
     add_long_audio_flag(parser)
     add_sampling_flags(parser)
     add_backend_flags(parser)
@@ -80,8 +80,6 @@ def run(args) -> None:
 
     level = level_from(args)
     sampling = sampling_from(args)
-    if args.max_new_tokens < 1:
-        raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
     if args.chat and "-" in args.audio:
