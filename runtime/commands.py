@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
-from .answer import Answer, AnswerStream
+from .answer import AnswerStream
 from .arguments import (
     UsageError,
     add_answer_length_flag,
@@ -20,6 +20,7 @@ from .arguments import (
     session_options,
 )
 from .backends.flavours import FIXED_CAPACITY
+from .chat import lines_of, questions, try_to_answer
 from .levels import NAMED_RATIOS, Level
 from .presets import TASKS
 from .request import DEFAULT_MAX_NEW_TOKENS
@@ -87,33 +88,18 @@ def run(args) -> None:
     options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "long_audio": args.long_audio}
     with Session.open(args.bundle, **session_options(args)) as session:
         conversation = session.converse(level)
-        for prompt, audio in questions(args.prompt, args.audio, sys.stdin if args.chat else ()):
+        show = _print_json if args.json else _print_text
+        lines = lines_of(sys.stdin) if args.chat else ()
+        for prompt, audio in questions(args.prompt, args.audio, lines):
             stream = conversation.stream(prompt, audio or None, **options)
-            if args.json:
-                _print_json(stream.finish())
+            if not conversation.turns:  # the clips of the command line: without them there is no chat
+                show(stream)
             else:
-                _print_text(stream)
+                try_to_answer(partial(show, stream), audio)
 
 
-def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each question with the clips that come with it: `prompt` first if there is one,
-    then the lines up to an empty one."""
-    if prompt:
-        yield prompt, audio
-        audio = []
-    for line in lines:
-        text = line.strip()
-        if not text:
-            return
-        if text.startswith("/audio "):
-            audio = audio + [text.removeprefix("/audio ").strip()]
-            continue
-        yield text, audio
-        audio = []
-
-
-def _print_json(answer: Answer) -> None:
-    print(json.dumps(asdict(answer), ensure_ascii=False), flush=True)
+def _print_json(stream: AnswerStream) -> None:
+    print(json.dumps(asdict(stream.finish()), ensure_ascii=False), flush=True)
 
 
 def _print_text(stream: AnswerStream) -> None:

@@ -39,6 +39,8 @@ class Prompter:
 
     def _conversation_ids(self, turns: tuple[Turn, ...]) -> list[int]:
         for turn in turns:
+            if not is_unicode(turn.text):
+                raise ValueError("the prompt holds bytes that are no UTF-8 text: convert it")
             if self.spec.audio_token in turn.text:
                 raise ValueError(
                     f"the prompt contains {self.spec.audio_token!r}, which stands for audio; "
@@ -87,6 +89,15 @@ class TextStream:
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
         return text[self._length :]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written: arguments in another encoding and JSON's escapes hold half letters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _compiled(source: str):
