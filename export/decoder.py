@@ -3,12 +3,13 @@
 import torch
 
 from ..runtime.bundle import Precision
-from .checkpoint import StoredTensor, TensorSource
+from .checkpoint import TensorSource
 from .families import DECODER_PREFIX, EMBEDDINGS, LM_HEAD, LLMSpec
 from .flavours import Flavour, opset_for
 from .graph import Graph
 from .precision import BITS
 from .quantize import Quantization
+from .weight_files import StoredTensor
 from .weights import Rows, Stacked, WeightFile
 
 

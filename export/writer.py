@@ -108,6 +108,8 @@ class Export:
             f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} "
             f"tensors, {self.precision}"
         )
+        if self.checkpoint.note:
+            progress(f"  {self.checkpoint.note}")
         if out.parent.is_dir():
             tidy_up(out, progress)  # before the room on the disk is looked at
         needs = self.estimate(out)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from .files import file_sha256
+from .files import file_sha256, refuse_lfs_pointers
 
 FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
@@ -247,6 +247,7 @@ class Bundle:
             raise FileNotFoundError(
                 f"{path} has no {MANIFEST_NAME}, so it is not a bundle; run `ltbm export CHECKPOINT {path}`"
             )
+        refuse_lfs_pointers([manifest])
         bundle = cls(path, Manifest.from_json(manifest.read_text(encoding="utf-8"), manifest))
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
@@ -279,6 +280,7 @@ def check_file(path: Path, record: FileRecord, verify: bool) -> None:
         )
     size = path.stat().st_size
     if size != record.size:
+        refuse_lfs_pointers([path])
         raise ValueError(
             f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; "
             "run `ltbm export` again"

@@ -3,9 +3,12 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 BLOCK_BYTES = 2**20  # read at once
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MOST_POINTER_BYTES = 1024  # as git-lfs has it
 
 
 def file_sha256(path: Path) -> str:
@@ -28,3 +31,25 @@ def write_whole(path: Path, data) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what git leaves in its place until git-lfs brings it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(MOST_POINTER_BYTES)
+    except OSError:
+        return False
+    return head.startswith(LFS_POINTER)
+
+
+def refuse_lfs_pointers(paths: Iterable[Path]) -> None:
+    """ValueError that names those that git-lfs has yet to bring."""
+    pointers = [path for path in paths if is_lfs_pointer(path)]
+    if pointers:
+        names = ", ".join(path.name for path in pointers[:3]) + (" and more" if len(pointers) > 3 else "")
+        folder = pointers[0].parent
+        raise ValueError(
+            f"{folder} holds git-lfs pointers in place of {names}: run `git lfs pull` in it, or download the "
+            "files themselves"
+        )
