@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
+from ..runtime.files import require_utf8_name
 from .weight_files import (
     STORED_TYPES,
     WANTED_FILES,
@@ -107,6 +108,7 @@ class Checkpoint:
 
 
 def _require_config(path: Path) -> None:
+    require_utf8_name(path)
     if not (path / "config.json").is_file():
         refuse_adapters(path)
         raise FileNotFoundError(f"{path} has no config.json, so it is no Hugging Face checkpoint")

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from ..runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest
-from ..runtime.files import file_sha256
+from ..runtime.files import file_sha256, require_utf8_name
 from .checkpoint import Checkpoint
 from .decoder import decoder_graph
 from .encoder import encoder_graph
@@ -57,6 +57,7 @@ def export_bundle(
 
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
     """Only a former bundle may be replaced, and only when asked."""
+    require_utf8_name(out)
     if not out.exists():
         return
     if not overwrite:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from .files import file_sha256, refuse_lfs_pointers
+from .files import file_sha256, refuse_lfs_pointers, require_utf8_name
 
 FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
@@ -247,6 +247,7 @@ class Bundle:
             raise FileNotFoundError(
                 f"{path} has no {MANIFEST_NAME}, so it is not a bundle; run `ltbm export CHECKPOINT {path}`"
             )
+        require_utf8_name(path)
         refuse_lfs_pointers([manifest])
         bundle = cls(path, Manifest.from_json(manifest.read_text(encoding="utf-8"), manifest))
         for name, record in bundle.manifest.files.items():

@@ -28,7 +28,7 @@ EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep t
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on failure, 2 on wrong usage, with one line on stderr."""
     parser = build_parser()
-    _escape_what_stdout_cannot_show()
+    _escape_what_cannot_be_shown()
     try:
         args = parser.parse_args(argv)
     except UsageError as error:
@@ -54,10 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, former)
 
 
-def _escape_what_stdout_cannot_show() -> None:
-    """Names of files are any bytes, and a terminal's encoding lacks letters: shown escaped, as on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def _escape_what_cannot_be_shown() -> None:
+    """Names of files are any bytes, and a terminal's encoding may lack letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_warning(others):

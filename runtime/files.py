@@ -33,6 +33,11 @@ def write_whole(path: Path, data) -> None:
         raise
 
 
+def as_utf8(text: str) -> bytes:
+    """Text to be written: half letters, which names of files may hold, are escaped, as JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is what git leaves in its place until git-lfs brings it."""
     try:
@@ -53,3 +58,19 @@ def refuse_lfs_pointers(paths: Iterable[Path]) -> None:
             f"{folder} holds git-lfs pointers in place of {names}: run `git lfs pull` in it, or download the "
             "files themselves"
         )
+
+
+def require_utf8_name(path: Path) -> None:
+    """ValueError for a folder whose name is no UTF-8: onnx, onnxruntime and tokenizers take paths as text."""
+    if not is_unicode(str(path)):
+        raise ValueError(f"the name of {path} is not UTF-8, which onnxruntime cannot open: rename the folder")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written: names and arguments in another encoding hold half letters, as JSON's
+    escapes may."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

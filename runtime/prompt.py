@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .bundle import Bundle
+from .files import is_unicode
 
 PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of every clip
 
@@ -89,15 +90,6 @@ class TextStream:
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
         return text[self._length :]
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written: arguments in another encoding and JSON's escapes hold half letters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _compiled(source: str):

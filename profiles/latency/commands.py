@@ -202,7 +202,7 @@ def _add_compare(commands) -> None:
 
 
 def run_compare(args) -> None:
-    from ...runtime.files import write_whole
+    from ...runtime.files import as_utf8, write_whole
     from .compare import compare, markdown
     from .report import read_profile
 
@@ -211,7 +211,7 @@ def run_compare(args) -> None:
     comparison = compare(read_profile(args.a), read_profile(args.b), args.levels)
     text = json.dumps(comparison.to_json()) + "\n" if args.json else markdown(comparison)
     if args.out:
-        write_whole(args.out, text.encode())
+        write_whole(args.out, as_utf8(text))
     print(text, end="")
 
 

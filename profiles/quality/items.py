@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...runtime.files import as_utf8
+
 BENCHMARKS = ("caption", "mcq", "asr", "whisper")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
 
@@ -73,7 +75,8 @@ def parse_item(line: str) -> Item:
 
 
 def item_line(item: Item) -> str:
-    return json.dumps({name: value for name, value in asdict(item).items() if value}, ensure_ascii=False)
+    values = {name: value for name, value in asdict(item).items() if value}
+    return as_utf8(json.dumps(values, ensure_ascii=False)).decode()
 
 
 def check_item(item: Item, benchmark: str) -> Item:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..prompt import is_unicode
+from ..files import is_unicode
 from .errors import ApiError, invalid
 
 LONGEST_SHOWN = 40  # characters of a wrong value that a message repeats
