@@ -1,10 +1,10 @@
 """The supported families: what a configuration means and which checkpoint tensor goes where."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
+from ..runtime.files import read_json_object
 
 LLM_TYPES = ("qwen2", "qwen3", "llama")
 """Text backbones whose blocks the decoder graph writes: pre-norm, SwiGLU, default rotary positions."""
@@ -196,4 +196,4 @@ def _feature_config(path: Path) -> dict:
 
 
 def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}

@@ -1,9 +1,9 @@
 """Tokenizer, chat template and special tokens: from the checkpoint's processor into the bundle."""
 
-import json
 from pathlib import Path
 
 from ..runtime.bundle import PromptSpec
+from ..runtime.files import read_json_object
 from .checkpoint import Checkpoint
 from .families import ModelSpec
 
@@ -46,7 +46,7 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
 def _eos_token_ids(checkpoint: Checkpoint, tokenizer) -> tuple[int, ...]:
     """generation_config.json's end tokens, else the configuration's, else the tokenizer's."""
     path = checkpoint.path / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    generation = read_json_object(path) if path.is_file() else {}
     for found in (
         generation.get("eos_token_id"),
         checkpoint.config.text_config.eos_token_id,

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from .files import file_sha256, refuse_lfs_pointers, require_utf8_name
+from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_name
 
 FORMAT_VERSION = 3
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
@@ -185,7 +185,7 @@ class Manifest:
         try:
             raw = json.loads(text)
             version = raw["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} is not a bundle manifest ({error}); run `ltbm export` again") from None
         if version == 2:
             raw = _from_format_2(raw)
@@ -248,8 +248,7 @@ class Bundle:
                 f"{path} has no {MANIFEST_NAME}, so it is not a bundle; run `ltbm export CHECKPOINT {path}`"
             )
         require_utf8_name(path)
-        refuse_lfs_pointers([manifest])
-        bundle = cls(path, Manifest.from_json(manifest.read_text(encoding="utf-8"), manifest))
+        bundle = cls(path, Manifest.from_json(read_text(manifest), manifest))
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
         rule = bundle.manifest.audio.token_length_rule

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and hashed."""
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -31,6 +32,31 @@ def write_whole(path: Path, data) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text; ValueError that names it if it is something else."""
+    refuse_lfs_pointers([path])
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}): give a "
+            "text file, or convert it with iconv -f latin1 -t utf-8"
+        ) from None
+
+
+def read_json_object(path: Path) -> dict:
+    """A file that holds one JSON object; ValueError that names it if it does not."""
+    try:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): copy or download it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} is not a JSON object, but {type(value).__name__}: copy or download it again"
+        )
+    return value
 
 
 def as_utf8(text: str) -> bytes:

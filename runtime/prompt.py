@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .bundle import Bundle
-from .files import is_unicode
+from .files import is_unicode, read_text
 
 PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of every clip
 
@@ -27,7 +27,7 @@ class Prompter:
 
         self.spec = bundle.manifest.prompt
         self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
-        self._template = _compiled(bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
+        self._template = _compiled(read_text(bundle.file("chat_template.jinja")))
         self._cached_ids = lru_cache(maxsize=PROMPTS_KEPT)(self._conversation_ids)
 
     def prompt_ids(self, prompt: str, audios: int) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ...runtime.bundle import Bundle
-from ...runtime.files import as_utf8
+from ...runtime.files import as_utf8, read_json_object
 from ...runtime.levels import parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.prompt import Turn
@@ -94,7 +94,7 @@ def read_settings(out) -> Settings:
             f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq` or `asr` first"
         )
     try:
-        return Settings(**json.loads(path.read_text(encoding="utf-8")))
+        return Settings(**read_json_object(path))
     except TypeError as error:
         raise ValueError(
             f"{path} is not what this ltbm writes ({error}); run the evaluation again into another folder"

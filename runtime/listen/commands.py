@@ -167,7 +167,7 @@ def _check(args) -> None:
 def _open_questions(args, stack: ExitStack) -> Iterable[str] | None:
     """Lines of questions, or None where they come from elsewhere."""
     if args.questions:
-        return stack.enter_context(open(args.questions, encoding="utf-8"))
+        return stack.enter_context(open(args.questions, encoding="utf-8", errors="surrogateescape"))
     if args.prompt or args.ask_on_silence:
         return None
     if args.microphone:
@@ -183,11 +183,14 @@ def _open_questions(args, stack: ExitStack) -> Iterable[str] | None:
 
 def _read_questions(lines: Iterable[str], todo: SimpleQueue) -> None:
     """Every line as a question; the end of them, or an empty line, ends listening."""
-    for line in lines:
-        if not line.strip():
-            break
-        todo.put(Ask(line.strip()))
-    todo.put(END)
+    try:
+        for line in lines:
+            if not line.strip():
+                break
+            todo.put(Ask(line.strip()))
+        todo.put(END)
+    except (OSError, ValueError) as error:  # what is read is no text
+        todo.put(error)
 
 
 def _tell_lost(event) -> None:
