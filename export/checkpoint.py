@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,7 @@ class Checkpoint:
     """A local checkpoint folder whose tensors are taken by name, each use recorded.
 
     `uses` maps every tensor taken so far to the stage that took it; `finish` demands that none is left over.
+    `check_shape` is asked about every tensor that is taken.
     """
 
     def __init__(self, path: Path, source: str):
@@ -44,6 +46,7 @@ class Checkpoint:
         self.note = files.note  # what of the folder was passed over, or empty
         self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         self.uses: dict[str, str] = {}
+        self.check_shape: Callable[[str, tuple[int, ...]], None] = lambda name, shape: None
         self._tensors = read_tensors(files)
 
     @classmethod
@@ -68,6 +71,7 @@ class Checkpoint:
     def take(self, name: str, use: str) -> StoredTensor:
         """The tensor `name`, recorded as used by the stage `use`; KeyError names what is missing."""
         tensor = self._stored(name)
+        self.check_shape(name, tensor.shape)
         self.uses[name] = use
         return tensor
 

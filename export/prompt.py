@@ -19,6 +19,7 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
         raise ValueError(
             f"{checkpoint.source} has no fast tokenizer (tokenizer.json), which the runtime needs"
         )
+    _check_ids(tokenizer, spec.decoder.vocab_size, checkpoint.source)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     template = processor.chat_template
     if isinstance(template, dict):
@@ -41,6 +42,18 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
         eos_token=tokenizer.eos_token,
         pad_token=tokenizer.pad_token,
     )
+
+
+def _check_ids(tokenizer, rows: int, source: str) -> None:
+    """ValueError for tokens that the embedding table has no row for; rows without a token are padding."""
+    beyond = {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
+    if beyond:
+        first = min(beyond, key=beyond.__getitem__)
+        raise ValueError(
+            f"{len(beyond)} tokens of {source}'s tokenizer lie beyond the {rows} rows of its embeddings, "
+            f"first {first!r} ({beyond[first]}): call model.resize_token_embeddings(len(tokenizer)) and save "
+            "it again, or take the tokenizer that belongs to it"
+        )
 
 
 def _eos_token_ids(checkpoint: Checkpoint, tokenizer) -> tuple[int, ...]:

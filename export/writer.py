@@ -25,6 +25,7 @@ from .merge import merge_graph
 from .precision import choose_precision
 from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
+from .shapes import shape_check
 from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
 DEFAULT_STEP = (2, 5)  # docs/algorithm.md: at most two fifths of the current tokens are merged in one pass
@@ -94,6 +95,7 @@ class Export:
         self.checkpoint = Checkpoint.open(source)
         self.lm_head_chunks = lm_head_chunks
         self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
+        self.checkpoint.check_shape = shape_check(self.spec, self.checkpoint.source)
         if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
             raise ValueError(
                 f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's "
@@ -163,6 +165,7 @@ class Export:
 
     def _write(self, folder: Path, progress: Progress) -> None:
         """Every file of the bundle, the manifest last."""
+        prompt = write_prompt_files(folder, self.checkpoint, self.spec)
         opsets = {}
         files = {}
         for stage, build in self.stages().items():
@@ -175,7 +178,6 @@ class Export:
         with HashedFile(folder / "embeddings.npy", progress) as file:
             _write_embeddings(file, self.checkpoint, self.precision.embeddings)
         files[file.path.name] = file.record
-        prompt = write_prompt_files(folder, self.checkpoint, self.spec)
         files |= {
             path.name: FileRecord(file_sha256(path), path.stat().st_size)
             for path in folder.iterdir()
