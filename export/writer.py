@@ -19,7 +19,7 @@ from .decoder import decoder_graph
 from .encoder import encoder_graph
 from .estimate import Estimate, estimate, gigabytes
 from .families import EMBEDDINGS, KNOWINGLY_UNUSED, model_spec
-from .flavours import flavours_for
+from .flavours import Flavour, flavours_for
 from .graph import Graph
 from .merge import merge_graph
 from .precision import choose_precision
@@ -149,11 +149,14 @@ class Export:
 
     def _decoder(self, weights: WeightFile) -> dict[str, Graph]:
         graphs = {}
-        for flavour in flavours_for(self.precision):
+        for flavour in self._flavours():
             graphs[f"decoder.{flavour.name}"] = decoder_graph(
                 self.spec.llm, self.checkpoint, self.precision, weights, flavour, self.lm_head_chunks
             )
         return graphs
+
+    def _flavours(self) -> list[Flavour]:
+        return flavours_for(self.precision, self.spec.decoder.head_dim)
 
     def estimate(self, out: Path) -> Estimate:
         """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,
@@ -188,7 +191,7 @@ class Export:
             family=self.spec.family.model_type,
             source=self.checkpoint.source,
             precision=self.precision,
-            flavours=tuple(flavour.name for flavour in flavours_for(self.precision)),
+            flavours=tuple(flavour.name for flavour in self._flavours()),
             audio=self.spec.audio,
             encoder=self.spec.encoder,
             decoder=self.spec.decoder,

@@ -38,8 +38,8 @@ class Embeddings:
     def _read(self, token: int) -> None:
         if not 0 <= token < self.shape[0]:
             raise ValueError(
-                f"token {token} is not among the {self.shape[0]} of the embeddings: the bundle's tokenizer is "
-                "larger than its table; run `ltbm export` again"
+                f"token {token} is not among the {self.shape[0]} of the embeddings: the bundle's tokenizer "
+                "does not belong to its table; run `ltbm export` again"
             )
         offset = self._first_row + token * self._row.nbytes
         if os.preadv(self._file.fileno(), [self._row.data], offset) != self._row.nbytes:
