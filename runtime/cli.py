@@ -13,6 +13,11 @@ from .sound.messages import AudioWarning
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXTRAS = {  # of pyproject.toml: what brings a package, as it is imported
+    "export": ("torch", "transformers", "onnx", "optimum", "ml_dtypes", "safetensors", "huggingface_hub"),
+    "report": ("matplotlib", "scipy"),
+    "serve": ("starlette", "uvicorn", "multipart", "prometheus_client"),
+}
 EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep their traceback
     ValueError,
     KeyError,
@@ -48,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except EXPECTED_ERRORS as error:
         if args.debug:
             raise
-        print(f"ltbm: {one_line(error)}", file=sys.stderr)
+        print(f"ltbm: {_what_is_wrong(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         signal.signal(signal.SIGTERM, former)
@@ -123,6 +128,17 @@ class VersionAction(argparse.Action):
 
         print(version("ltbm"))
         parser.exit()
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    """The error's message; of a package that is missing also the command that brings it."""
+    text = one_line(error)
+    if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
+        package = str(error.name).split(".")[0]
+        for extra, packages in EXTRAS.items():
+            if package in packages:
+                return f"{text}: pip install 'ltbm[{extra}]'"
+    return text
 
 
 def one_line(error: BaseException) -> str:

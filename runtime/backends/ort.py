@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..machine import Machine, onnxruntime_advice, onnxruntime_gpu_advice
+
 try:
     import onnxruntime
 except ImportError:
-    raise ImportError(
-        "the onnxruntime backend needs onnxruntime: pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
-    ) from None
+    raise ImportError(f"the onnxruntime backend needs onnxruntime: {onnxruntime_advice(Machine())}") from None
 
 from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
@@ -168,8 +168,7 @@ def check_provider(device: str) -> None:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(
-            f"this onnxruntime has no {PROVIDERS[device]}: "
-            "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
+            f"this onnxruntime has no {PROVIDERS[device]}: {onnxruntime_gpu_advice(Machine())}"
         )
 
 
