@@ -27,7 +27,11 @@ class Prompter:
         from tokenizers import Tokenizer
 
         self.spec = bundle.manifest.prompt
-        self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
+        tokenizer = bundle.file("tokenizer.json")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{tokenizer} is no tokenizer ({error}); run `ltbm export` again") from None
         template = bundle.file("chat_template.jinja")
         self._render = compile_template(read_text(template), str(template))
         self._cached_ids = lru_cache(maxsize=PROMPTS_KEPT)(self._conversation_ids)
