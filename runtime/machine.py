@@ -231,7 +231,7 @@ def tensorrt_advice(machine: Machine) -> str:
     return "pip install 'ltbm[tensorrt]'"
 
 
-def onnxruntime_advice(machine: Machine, python: tuple[int, ...] = sys.version_info) -> str:
+def onnxruntime_advice(machine: Machine, python: tuple[int, ...] = sys.version_info[:2]) -> str:
     """How to install onnxruntime, for the CPU or CUDA."""
     if python < OLDEST_PYTHON_WITH_ONNXRUNTIME:
         text = f"it needs Python {dots(OLDEST_PYTHON_WITH_ONNXRUNTIME)} or newer"

@@ -10,7 +10,7 @@ import pytest
 try:
     import tomllib
 except ModuleNotFoundError:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 from ltbm.runtime.cli import EXTRAS
 
