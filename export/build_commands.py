@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..runtime.arguments import FormerName, UsageError, add_command
+from ..runtime.arguments import FormerName, UsageError, add_command, finite, whole
 from ..runtime.backends.trt_library import TENSORRT, TENSORRT_RTX
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _add_building(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workspace",
-        type=float,
+        type=finite(above=True),
         default=1.0,
         metavar="GIB",
         help="scratch memory for choosing kernels (default 1)",
@@ -75,13 +75,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     """What the engines are built for."""
     parser.add_argument(
         "--max-audio-segments",
-        type=int,
+        type=whole(),
         metavar="N",
         help="segments of 30 s of one audio to make room for (default: what the model takes, at most 4)",
     )
     parser.add_argument(
         "--max-audio-windows",
-        type=int,
+        type=whole(),
         action=FormerName,
         dest="max_audio_segments",
         metavar="--max-audio-segments",
@@ -89,7 +89,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-context",
-        type=int,
+        type=whole(),
         metavar="N",
         help="most tokens of prompt and answer (default: the segments' tokens and 1024), for which the KV "
         "cache takes memory in every request",
@@ -121,8 +121,6 @@ def _context_of(args, bundle: "Bundle") -> int | None:
 
 
 def run(args) -> None:
-    if args.workspace <= 0:
-        raise UsageError(f"--workspace {args.workspace} is not above 0")
     from ..runtime.bundle import Bundle
     from .engine import build_engines
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..runtime.arguments import UsageError, add_command
+from ..runtime.arguments import UsageError, add_answer_length_flag, add_command, whole
 from ..runtime.levels import NAMED_RATIOS, parse_level
 from .precision import ACCURACY_LEVELS, BLOCK_SIZES, FLOATS, PRECISIONS, TARGETS
 
@@ -63,7 +63,7 @@ def _add_export(commands) -> None:
     _add_precision_flags(export)
     export.add_argument(
         "--lm-head-chunks",
-        type=int,
+        type=whole(),
         default=1,
         metavar="N",
         help="split the LM head into N products (default 1)",
@@ -159,9 +159,7 @@ def _add_parity(commands) -> None:
         help=f"repeatable (default: every one of {', '.join(NAMED_RATIOS)})",
     )
     parity.add_argument("--audio", metavar="FILE", help="a clip (default: a seeded one of 5 s)")
-    parity.add_argument(
-        "--max-new-tokens", type=int, default=8, metavar="N", help="decode steps compared (default 8)"
-    )
+    add_answer_length_flag(parity, 8, "decode steps compared (default {})")
     parity.add_argument("--json", action="store_true", help="print the lines as JSON")
 
 
@@ -227,8 +225,6 @@ def run_parity(args) -> int:
         from .checkpoint import Checkpoint
     except ImportError as error:
         raise ImportError(PARITY_MISSING.format(error)) from None
-    if args.max_new_tokens < 1:
-        raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     bundle = Bundle.open(args.bundle, verify=True)
     return _parity(
         Checkpoint.open(args.checkpoint),

@@ -1,9 +1,10 @@
 """What a checkpoint's JSON files say, and what a model assumes where they say nothing."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..runtime.files import read_json_object
 
 ALIASES = {
     "audio_token_index": "audio_token_id",
@@ -61,15 +62,7 @@ WHISPER_FEATURES: Mapping[str, Any] = dict(
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file; an empty one where there is no file. ValueError names a file that is none."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, an object was expected; download it again")
-    return value
+    return read_json_object(path) if path.is_file() else {}
 
 
 def merged(defaults: Mapping[str, Any], raw: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import numpy as np
 
 from ..runtime.bundle import Precision
-from .checkpoint import StoredTensor, TensorSource
+from .checkpoint import TensorSource
 from .flavours import Flavour, opset_for
 from .graph import Graph
 from .layouts import DECODER_PREFIX, EMBEDDINGS, LM_HEAD
 from .precision import BITS
 from .quantize import Quantization
 from .specification import LLMSpec
+from .weight_files import StoredTensor
 from .weights import Rows, Stacked, WeightFile
 
 

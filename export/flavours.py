@@ -4,6 +4,7 @@ all over one weight file."""
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..runtime.backends.flavours import GQA, takes_gqa
 from ..runtime.bundle import DecoderSpec, Precision
 from .graph import CONTRIB, Graph
 
@@ -37,12 +38,18 @@ class Flavour:
     seen_only: bool = False
 
 
-def flavours_for(precision: Precision) -> list[Flavour]:
+def flavours_for(precision: Precision, head_dim: int) -> list[Flavour]:
     """The flavours that a bundle of `precision` holds: over codes packed for TensorRT,
-    only those without ONNX Runtime's own ops."""
+    only those without ONNX Runtime's own ops; its attention only for head sizes that it takes."""
+    return [flavour for flavour in FLAVOURS.values() if _is_for(flavour, precision, head_dim)]
+
+
+def _is_for(flavour: Flavour, precision: Precision, head_dim: int) -> bool:
     if precision.signed:
-        return [flavour for flavour in FLAVOURS.values() if not flavour.domains]
-    return [flavour for flavour in FLAVOURS.values() if precision.block_size or not flavour.quantised_only]
+        return not flavour.domains
+    if flavour.name == GQA and not takes_gqa(head_dim):
+        return False
+    return precision.block_size > 0 or not flavour.quantised_only
 
 
 def opset_for(flavour: Flavour, precision: Precision) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..runtime.backends.flavours import GQA_HEAD_MULTIPLE
 from ..runtime.backends.opening import decoder_flavour
 from ..runtime.bundle import MANIFEST_NAME, Bundle, FileRecord
 from ..runtime.files import file_sha256, write_whole
@@ -37,8 +38,9 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
     bundle = Bundle.open(path)
     if SOURCE_FLAVOUR not in bundle.manifest.flavours:
         raise ValueError(
-            f"{path} has no {SOURCE_FLAVOUR} decoder, the only one that takes an int8 cache; "
-            f"it has {', '.join(bundle.manifest.flavours)}"
+            f"{path} has no {SOURCE_FLAVOUR} decoder, the only one that takes an int8 cache: for weights not "
+            f"packed for TensorRT, and heads of a multiple of {GQA_HEAD_MULTIPLE} values, this model's have "
+            f"{bundle.manifest.decoder.head_dim}; it has {', '.join(bundle.manifest.flavours)}"
         )
     ranges = measure_ranges(path, clips, prompt, progress)
     out = bundle.path / f"decoder.{FLAVOUR}.onnx"

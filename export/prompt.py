@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.bundle import PromptSpec
 from .checkpoint import Checkpoint
@@ -10,12 +10,16 @@ from .configuration import read_json
 from .specification import ModelSpec
 from .tokenizer import read_tokenizer, special_token
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 TEMPLATE_NAME = "default"  # of several
 
 
 def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) -> PromptSpec:
     """Write tokenizer.json and chat_template.jinja into `folder`; what the manifest says of prompts."""
     tokenizer = read_tokenizer(checkpoint.path, checkpoint.source)
+    _check_ids(tokenizer, spec.decoder.vocab_size, checkpoint.source)
     tokenizer.save(str(folder / "tokenizer.json"))
     template = chat_template(checkpoint.path) or spec.family.prompt.template
     if not template:
@@ -77,6 +81,18 @@ def _default_of(found: Any, file: Path) -> str:
         f"{file} has the chat templates {', '.join(found)} and none named {TEMPLATE_NAME!r}; "
         "save the one that is meant as chat_template.jinja beside it"
     )
+
+
+def _check_ids(tokenizer: "Tokenizer", rows: int, source: str) -> None:
+    """ValueError for tokens that the embedding table has no row for; rows without a token are padding."""
+    beyond = {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
+    if beyond:
+        first = min(beyond, key=beyond.__getitem__)
+        raise ValueError(
+            f"{len(beyond)} tokens of {source}'s tokenizer lie beyond the {rows} rows of its embeddings, "
+            f"first {first!r} ({beyond[first]}): call model.resize_token_embeddings(len(tokenizer)) and save "
+            "it again, or take the tokenizer that belongs to it"
+        )
 
 
 def _end_token_ids(checkpoint: Checkpoint, spec: ModelSpec, of_tokenizer: int | None) -> tuple[int, ...]:

@@ -13,18 +13,19 @@ import numpy as np
 import onnx
 
 from ..runtime.bundle import FORMAT_VERSION, MANIFEST_NAME, FileRecord, Manifest
-from ..runtime.files import file_sha256
+from ..runtime.files import file_sha256, require_utf8_name
 from .checkpoint import Checkpoint
 from .decoder import decoder_graph
 from .encoder import encoder_graph
 from .estimate import Estimate, estimate, gigabytes
-from .flavours import flavours_for
+from .flavours import Flavour, flavours_for
 from .graph import Graph
 from .layouts import EMBEDDINGS
 from .merge import merge_graph, projector_graph
 from .precision import choose_precision
 from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
+from .shapes import shape_check
 from .specification import model_spec
 from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
@@ -58,6 +59,7 @@ def export_bundle(
 
 def _refuse_foreign(out: Path, overwrite: bool) -> None:
     """Only a former bundle may be replaced, and only when asked."""
+    require_utf8_name(out)
     if not out.exists():
         return
     if not overwrite:
@@ -94,6 +96,7 @@ class Export:
         self.checkpoint = Checkpoint.open(source)
         self.lm_head_chunks = lm_head_chunks
         self.spec = model_spec(self.checkpoint.config, self.checkpoint.path)
+        self.checkpoint.check_shape = shape_check(self.spec, self.checkpoint.source)
         if not 1 <= lm_head_chunks <= self.spec.decoder.vocab_size:
             raise ValueError(
                 f"lm_head_chunks {lm_head_chunks} is not between 1 and the vocabulary's "
@@ -109,6 +112,8 @@ class Export:
             f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} "
             f"tensors, {self.precision}"
         )
+        if self.checkpoint.note:
+            progress(f"  {self.checkpoint.note}")
         if out.parent.is_dir():
             tidy_up(out, progress)  # before the room on the disk is looked at
         needs = self.estimate(out)
@@ -146,11 +151,14 @@ class Export:
 
     def _decoder(self, weights: WeightFile) -> dict[str, Graph]:
         graphs = {}
-        for flavour in flavours_for(self.precision):
+        for flavour in self._flavours():
             graphs[f"decoder.{flavour.name}"] = decoder_graph(
                 self.spec.llm, self.checkpoint, self.precision, weights, flavour, self.lm_head_chunks
             )
         return graphs
+
+    def _flavours(self) -> list[Flavour]:
+        return flavours_for(self.precision, self.spec.decoder.head_dim)
 
     def estimate(self, out: Path) -> Estimate:
         """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,
@@ -161,6 +169,7 @@ class Export:
 
     def _write(self, folder: Path, progress: Progress) -> None:
         """Every file of the bundle, the manifest last."""
+        prompt = write_prompt_files(folder, self.checkpoint, self.spec)
         opsets = {}
         files = {}
         for stage, build in self.stages().items():
@@ -173,7 +182,6 @@ class Export:
         with HashedFile(folder / "embeddings.npy", progress) as file:
             _write_embeddings(file, self.checkpoint, self.precision.embeddings)
         files[file.path.name] = file.record
-        prompt = write_prompt_files(folder, self.checkpoint, self.spec)
         files |= {
             path.name: FileRecord(file_sha256(path), path.stat().st_size)
             for path in folder.iterdir()
@@ -184,7 +192,7 @@ class Export:
             family=self.spec.family.model_type,
             source=self.checkpoint.source,
             precision=self.precision,
-            flavours=tuple(flavour.name for flavour in flavours_for(self.precision)),
+            flavours=tuple(flavour.name for flavour in self._flavours()),
             audio=self.spec.audio,
             encoder=self.spec.encoder,
             decoder=self.spec.decoder,

@@ -1,16 +1,69 @@
 """The flags that subcommands of `ltbm` share, and the error for a flag that makes no sense."""
 
 import argparse
+import math
 import sys
+from collections.abc import Callable
 
 from .backends.opening import BACKENDS
-from .levels import ATTENTION, DEFAULT_LEVEL, NAMED_RATIOS, POSITIONS, Budget, Level, level_of_parts
+from .levels import (
+    ATTENTION,
+    DEFAULT_LEVEL,
+    MOST_AUDIO_TOKENS,
+    NAMED_RATIOS,
+    POSITIONS,
+    Budget,
+    Level,
+    level_of_parts,
+)
+from .numbers import LARGEST_SEED, MOST, check_finite, check_whole, finite_words, most_threads, whole_words
 from .presets import choose
-from .sampling import Sampling
+from .sampling import HIGHEST_TEMPERATURE, REPETITION_PENALTIES, Sampling
 
 
 class UsageError(ValueError):
     """A flag whose value makes no sense: exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others of `ltbm`."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def whole(low: int = 1, high: int = MOST) -> Callable[[str], int]:
+    """The `type` of a flag that takes a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            return check_whole(text, int(text), low, high)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is not {whole_words(low, high)}") from None
+
+    return parse
+
+
+def finite(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """The `type` of a flag that takes a finite number from `low` to `high`; above: but not `low` itself."""
+
+    def parse(text: str) -> float:
+        try:
+            return check_finite(text, float(text), low, high, above=above)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is not {finite_words(low, high, above)}") from None
+
+    return parse
+
+
+def add_threads_flag(parser, help: str, default: int | None = None) -> None:
+    parser.add_argument("--threads", type=whole(1, most_threads()), default=default, metavar="N", help=help)
+
+
+def add_answer_length_flag(parser, default: int, help: str = "longest answer (default {})") -> None:
+    parser.add_argument(
+        "--max-new-tokens", type=whole(), default=default, metavar="N", help=help.format(default)
+    )
 
 
 def add_command(
@@ -55,7 +108,7 @@ def add_level_flags(parser: argparse.ArgumentParser, default: str | None = None)
     )
     parser.add_argument(
         "--audio-tokens",
-        type=int,
+        type=whole(1, MOST_AUDIO_TOKENS),
         metavar="N",
         help="a budget of audio tokens instead of a level (rounded up per segment of 30 s)",
     )
@@ -116,24 +169,38 @@ def _long_audio(choice: str) -> str:
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     """How a token is drawn; `sampling_from` reads them."""
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
     parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens (0: all)"
+        "--temperature",
+        type=finite(0, HIGHEST_TEMPERATURE),
+        default=0.0,
+        metavar="T",
+        help="0 is greedy (default)",
     )
     parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="draw among the likeliest tokens that sum to P"
+        "--top-k", type=whole(0), default=0, metavar="K", help="draw among the K likeliest tokens (0: all)"
     )
     parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1 repeats less"
+        "--top-p",
+        type=finite(0, 1, above=True),
+        default=1.0,
+        metavar="P",
+        help="draw among the likeliest tokens that sum to P",
     )
-    parser.add_argument("--seed", type=int, metavar="S", help="make sampling repeatable")
+    parser.add_argument(
+        "--repetition-penalty",
+        type=finite(*REPETITION_PENALTIES),
+        default=1.0,
+        metavar="X",
+        help="above 1 repeats less",
+    )
+    parser.add_argument("--seed", type=whole(0, LARGEST_SEED), metavar="S", help="make sampling repeatable")
 
 
 def sampling_from(args: argparse.Namespace) -> Sampling:
     try:
         return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty, args.seed)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"--{error}") from None
 
 
 def add_backend_flags(parser: argparse.ArgumentParser) -> None:
@@ -146,9 +213,7 @@ def add_backend_flags(parser: argparse.ArgumentParser) -> None:
         choices=sorted(_devices()),
         help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of tensorrt cuda",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of one stage (default: all cores)"
-    )
+    add_threads_flag(parser, "CPU threads of one stage (default: all cores)")
     parser.add_argument(
         "--kv-cache",
         choices=("int8",),

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from .files import file_sha256
+from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_name
 from .token_rules import TOKEN_RULES, TokenRule
 
 FORMAT_VERSION = 3
@@ -245,7 +245,7 @@ class Manifest:
         try:
             raw = json.loads(text)
             version = raw["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} is not a bundle manifest ({error}); run `ltbm export` again") from None
         if version == 2:
             raw = _from_format_2(raw)
@@ -306,7 +306,8 @@ class Bundle:
             raise FileNotFoundError(
                 f"{path} has no {MANIFEST_NAME}, so it is not a bundle; run `ltbm export CHECKPOINT {path}`"
             )
-        bundle = cls(path, Manifest.from_json(manifest.read_text(encoding="utf-8"), manifest))
+        require_utf8_name(path)
+        bundle = cls(path, Manifest.from_json(read_text(manifest), manifest))
         for name, record in bundle.manifest.files.items():
             check_file(path / name, record, verify)
         rule = bundle.manifest.audio.token_length_rule
@@ -339,6 +340,7 @@ def check_file(path: Path, record: FileRecord, verify: bool) -> None:
         )
     size = path.stat().st_size
     if size != record.size:
+        refuse_lfs_pointers([path])
         raise ValueError(
             f"{path} has {size} bytes, the manifest says {record.size}: cut or changed; "
             "run `ltbm export` again"

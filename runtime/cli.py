@@ -1,17 +1,23 @@
 """The one `ltbm` command; each package's commands.py adds its subcommands."""
 
 import argparse
+import io
 import os
 import signal
 import sys
 import warnings
 
-from .arguments import UsageError
+from .arguments import Parser, UsageError
 from .sound.messages import AudioWarning
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXTRAS = {  # of pyproject.toml: what brings a package, as it is imported
+    "export": ("torch", "transformers", "onnx", "optimum", "ml_dtypes", "safetensors", "huggingface_hub"),
+    "report": ("matplotlib", "scipy"),
+    "serve": ("starlette", "uvicorn", "multipart", "prometheus_client"),
+}
 EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep their traceback
     ValueError,
     KeyError,
@@ -27,7 +33,12 @@ EXPECTED_ERRORS = (  # printed as one line; others are errors of ours and keep t
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; 0 on success, 1 on failure, 2 on wrong usage, with one line on stderr."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    _escape_what_cannot_be_shown()
+    try:
+        args = parser.parse_args(argv)
+    except UsageError as error:
+        print(f"ltbm: {one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
     former = signal.signal(signal.SIGTERM, _terminated)
     try:
         with warnings.catch_warnings():
@@ -42,10 +53,17 @@ def main(argv: list[str] | None = None) -> int:
     except EXPECTED_ERRORS as error:
         if args.debug:
             raise
-        print(f"ltbm: {one_line(error)}", file=sys.stderr)
+        print(f"ltbm: {_what_is_wrong(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Names of files are any bytes, and a terminal's encoding may lack letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_warning(others):
@@ -66,7 +84,7 @@ def _terminated(number, frame) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ltbm",
         description=(
             "Audio-language models at the edge: split a checkpoint into three engines, merge audio tokens, "
@@ -110,6 +128,17 @@ class VersionAction(argparse.Action):
 
         print(version("ltbm"))
         parser.exit()
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    """The error's message; of a package that is missing also the command that brings it."""
+    text = one_line(error)
+    if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
+        package = str(error.name).split(".")[0]
+        for extra, packages in EXTRAS.items():
+            if package in packages:
+                return f"{text}: pip install 'ltbm[{extra}]'"
+    return text
 
 
 def one_line(error: BaseException) -> str:

@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
-from .answer import Answer, AnswerStream
+from .answer import AnswerStream
 from .arguments import (
     UsageError,
+    add_answer_length_flag,
     add_backend_flags,
     add_command,
     add_level_flags,
@@ -19,8 +20,10 @@ from .arguments import (
     session_options,
 )
 from .backends.flavours import FIXED_CAPACITY
+from .chat import lines_of, questions, try_to_answer
 from .levels import NAMED_RATIOS, Level
 from .presets import TASKS
+from .request import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from .backends.engine_store import EngineFolder
@@ -64,9 +67,7 @@ def _add_run(commands) -> None:
         "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
     )
     add_level_flags(parser)
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)"
-    )
+    add_answer_length_flag(parser, DEFAULT_MAX_NEW_TOKENS)
     add_long_audio_flag(parser)
     add_sampling_flags(parser)
     add_backend_flags(parser)
@@ -80,8 +81,6 @@ def run(args) -> None:
 
     level = level_from(args)
     sampling = sampling_from(args)
-    if args.max_new_tokens < 1:
-        raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
     if not args.prompt and not args.chat:
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
     if args.chat and "-" in args.audio:
@@ -89,33 +88,18 @@ def run(args) -> None:
     options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "long_audio": args.long_audio}
     with Session.open(args.bundle, **session_options(args)) as session:
         conversation = session.converse(level)
-        for prompt, audio in questions(args.prompt, args.audio, sys.stdin if args.chat else ()):
+        show = _print_json if args.json else _print_text
+        lines = lines_of(sys.stdin) if args.chat else ()
+        for prompt, audio in questions(args.prompt, args.audio, lines):
             stream = conversation.stream(prompt, audio or None, **options)
-            if args.json:
-                _print_json(stream.finish())
+            if not conversation.turns:  # the clips of the command line: without them there is no chat
+                show(stream)
             else:
-                _print_text(stream)
+                try_to_answer(partial(show, stream), audio)
 
 
-def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each question with the clips that come with it: `prompt` first if there is one,
-    then the lines up to an empty one."""
-    if prompt:
-        yield prompt, audio
-        audio = []
-    for line in lines:
-        text = line.strip()
-        if not text:
-            return
-        if text.startswith("/audio "):
-            audio = audio + [text.removeprefix("/audio ").strip()]
-            continue
-        yield text, audio
-        audio = []
-
-
-def _print_json(answer: Answer) -> None:
-    print(json.dumps(asdict(answer), ensure_ascii=False), flush=True)
+def _print_json(stream: AnswerStream) -> None:
+    print(json.dumps(asdict(stream.finish()), ensure_ascii=False), flush=True)
 
 
 def _print_text(stream: AnswerStream) -> None:

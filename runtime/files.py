@@ -1,11 +1,15 @@
 """Files: written whole or not at all, and hashed."""
 
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 BLOCK_BYTES = 2**20  # read at once
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MOST_POINTER_BYTES = 1024  # as git-lfs has it
 
 
 def file_sha256(path: Path) -> str:
@@ -28,3 +32,71 @@ def write_whole(path: Path, data) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text; ValueError that names it if it is something else."""
+    refuse_lfs_pointers([path])
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}): give a "
+            "text file, or convert it with iconv -f latin1 -t utf-8"
+        ) from None
+
+
+def read_json_object(path: Path) -> dict:
+    """A file that holds one JSON object; ValueError that names it if it does not."""
+    try:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): copy or download it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} is not a JSON object, but {type(value).__name__}: copy or download it again"
+        )
+    return value
+
+
+def as_utf8(text: str) -> bytes:
+    """Text to be written: half letters, which names of files may hold, are escaped, as JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what git leaves in its place until git-lfs brings it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(MOST_POINTER_BYTES)
+    except OSError:
+        return False
+    return head.startswith(LFS_POINTER)
+
+
+def refuse_lfs_pointers(paths: Iterable[Path]) -> None:
+    """ValueError that names those that git-lfs has yet to bring."""
+    pointers = [path for path in paths if is_lfs_pointer(path)]
+    if pointers:
+        names = ", ".join(path.name for path in pointers[:3]) + (" and more" if len(pointers) > 3 else "")
+        folder = pointers[0].parent
+        raise ValueError(
+            f"{folder} holds git-lfs pointers in place of {names}: run `git lfs pull` in it, or download the "
+            "files themselves"
+        )
+
+
+def require_utf8_name(path: Path) -> None:
+    """ValueError for a folder whose name is no UTF-8: onnx, onnxruntime and tokenizers take paths as text."""
+    if not is_unicode(str(path)):
+        raise ValueError(f"the name of {path} is not UTF-8, which onnxruntime cannot open: rename the folder")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written: names and arguments in another encoding hold half letters, as JSON's
+    escapes may."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

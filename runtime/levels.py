@@ -1,10 +1,17 @@
 """Compression levels, chosen per request: how many audio tokens are kept, and how the LLM sees them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .numbers import check_whole
+
 GLOBAL_WINDOW = -1
+SMALLEST_SHARE = 1e-6  # of the tokens kept
+MOST_AUDIO_TOKENS = 1_000_000  # of a budget or a window: eleven hours
+SHARE = re.compile(r"[+-]?(\d{1,20}/\d{1,20}|\d{0,20}(\.\d{0,20})?(e[+-]?\d{1,2})?)", re.IGNORECASE)
+"""A share as text; the exact fraction of 1e999999999 would take minutes."""
 SMALLEST_AUTO_WINDOW = 8  # encoder tokens
 NAMED_RATIOS = {
     "full": Fraction(1),
@@ -40,6 +47,8 @@ class Level:
             raise ValueError(
                 f"keep ratio {self.ratio} is outside (0, 1]; 0.25 keeps a quarter of the audio tokens"
             )
+        if self.ratio < SMALLEST_SHARE:
+            raise ValueError(f"keep ratio {float(self.ratio):g} is below {SMALLEST_SHARE:g}")
         _check_options(self.window, self.positions, self.attention)
 
     def target(self, length: int) -> int:
@@ -64,8 +73,7 @@ class Budget:
     attention: str = "proportional"
 
     def __post_init__(self):
-        if self.tokens < 1:
-            raise ValueError(f"audio token budget {self.tokens} is below 1")
+        check_whole("audio token budget", self.tokens, 1, MOST_AUDIO_TOKENS)
         _check_options(self.window, self.positions, self.attention)
 
     @property
@@ -79,8 +87,8 @@ class Budget:
 
 
 def _check_options(window: int | None, positions: str, attention: str) -> None:
-    if window is not None and window < GLOBAL_WINDOW:
-        raise ValueError(f"window {window} is below -1; give auto, global or a number of encoder tokens")
+    if window is not None and window != GLOBAL_WINDOW:
+        check_whole("window", window, 0, MOST_AUDIO_TOKENS)
     if positions not in POSITIONS:
         raise ValueError(f"positions {positions!r} is none of {', '.join(POSITIONS)}")
     if attention not in ATTENTION:
@@ -121,7 +129,7 @@ def level_of_parts(
     if keep_ratio is not None and audio_tokens is not None:
         raise ValueError("give a keep ratio or a budget of audio tokens, not both")
     if audio_tokens is not None:
-        return Budget(int(audio_tokens), parse_window(window), positions, attention)
+        return Budget(audio_tokens, parse_window(window), positions, attention)
     if keep_ratio is not None:
         level = parse_ratio(keep_ratio)
     return parse_level(level, window, positions, attention)
@@ -152,8 +160,11 @@ def _share(level) -> Fraction:
 
 def parse_ratio(value) -> Fraction:
     """An exact share from 0.3, "0.3" or "3/10"."""
+    text = str(value).strip()
     try:
-        return Fraction(str(value))
+        if not SHARE.fullmatch(text):
+            raise ValueError
+        return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"keep ratio {value!r} is not a number; write 0.3 or 3/10") from None
 

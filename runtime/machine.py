@@ -17,6 +17,11 @@ ANSWER_SECONDS = 90  # the first load of CUDA's libraries from a slow disk takes
 CUDA_LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
 CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn.so.8")
 TENSORRT_LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8")
+JETSON_WHEELS = (
+    "PyPI has onnxruntime-gpu for no Jetson: take NVIDIA's wheel for your JetPack (Jetson AI Lab), build it "
+    "for your GPU, or run --backend tensorrt, which does not need it"
+)
+OLDEST_PYTHON_WITH_ONNXRUNTIME = (3, 11)  # since 1.24; JetPack 6 has 3.10
 # CUdevice_attribute of cuda.h
 CAPABILITY_MAJOR = 75
 CAPABILITY_MINOR = 76
@@ -224,6 +229,23 @@ def tensorrt_advice(machine: Machine) -> str:
             "with --system-site-packages"
         )
     return "pip install 'ltbm[tensorrt]'"
+
+
+def onnxruntime_advice(machine: Machine, python: tuple[int, ...] = sys.version_info[:2]) -> str:
+    """How to install onnxruntime, for the CPU or CUDA."""
+    if python < OLDEST_PYTHON_WITH_ONNXRUNTIME:
+        text = f"it needs Python {dots(OLDEST_PYTHON_WITH_ONNXRUNTIME)} or newer"
+        return f"{text}; on a Jetson, --backend tensorrt does not" if find_jetson(machine) else text
+    if find_jetson(machine):
+        return f"pip install 'ltbm[cpu]' for the CPU; for its GPU {JETSON_WHEELS}"
+    return "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
+
+
+def onnxruntime_gpu_advice(machine: Machine) -> str:
+    """How an onnxruntime for CUDA takes the place of one for the CPU."""
+    if find_jetson(machine):
+        return JETSON_WHEELS
+    return "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .bundle import Bundle
+from .files import is_unicode, read_text
+from .template import compile_template
 
 PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of every clip
 
@@ -25,8 +27,13 @@ class Prompter:
         from tokenizers import Tokenizer
 
         self.spec = bundle.manifest.prompt
-        self.tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
-        self._template = _compiled(bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
+        tokenizer = bundle.file("tokenizer.json")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{tokenizer} is no tokenizer ({error}); run `ltbm export` again") from None
+        template = bundle.file("chat_template.jinja")
+        self._render = compile_template(read_text(template), str(template))
         self._cached_ids = lru_cache(maxsize=PROMPTS_KEPT)(self._conversation_ids)
 
     def prompt_ids(self, prompt: str, audios: int) -> list[int]:
@@ -39,6 +46,8 @@ class Prompter:
 
     def _conversation_ids(self, turns: tuple[Turn, ...]) -> list[int]:
         for turn in turns:
+            if not is_unicode(turn.text):
+                raise ValueError("the prompt holds bytes that are no UTF-8 text: convert it")
             if self.spec.audio_token in turn.text:
                 raise ValueError(
                     f"the prompt contains {self.spec.audio_token!r}, which stands for audio; "
@@ -71,7 +80,7 @@ class Prompter:
             "eos_token": self.spec.eos_token or "",
             "pad_token": self.spec.pad_token or "",
         }
-        return self._template.render(messages=messages, add_generation_prompt=True, **special)
+        return self._render(messages=messages, add_generation_prompt=True, **special)
 
     def decode(self, token_ids: list[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
@@ -100,21 +109,6 @@ class TextStream:
         return text[self._length :]
 
 
-def _compiled(source: str):
-    """The chat template, ready when the first request comes."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )  # as transformers renders
-    environment.globals["raise_exception"] = _raise
-    return environment.from_string(source)
-
-
 def _message(turn: Turn) -> dict:
     audios = [{"type": "audio", "audio_url": "audio"}] * turn.audios
     return {"role": turn.role, "content": audios + [{"type": "text", "text": turn.text}]}
-
-
-def _raise(message: str):
-    raise ValueError(f"the chat template refuses this conversation: {message}")

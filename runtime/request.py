@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .levels import Budget, Level
+from .numbers import check_whole
 from .prompt import Turn
 from .sampling import GREEDY, Sampling
 from .stages.segments import Audio
@@ -28,5 +29,4 @@ class Request:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens {self.max_new_tokens} is below 1")
+        check_whole("max_new_tokens", self.max_new_tokens)

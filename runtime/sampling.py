@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .numbers import LARGEST_SEED, check_finite, check_whole
+
+SMALLEST_TEMPERATURE = 1e-3  # above 0: the logits are divided by it
+HIGHEST_TEMPERATURE = 100.0  # all tokens are equally likely long before
+REPETITION_PENALTIES = (0.01, 100.0)
 CANDIDATE_SHARES = (1e-2, 1e-4, 1e-7, 0.0)
 """Of the likeliest token's weight: how far down top-p looks before it looks further.
 Sorting 150,000 tokens takes ten milliseconds."""
@@ -31,14 +36,16 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature {self.temperature} is negative; 0 is greedy")
-        if self.top_k < 0:
-            raise ValueError(f"top_k {self.top_k} is negative; 0 keeps all tokens")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p} is outside (0, 1]")
-        if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty {self.repetition_penalty} is not positive; 1 is none")
+        temperature = check_finite("temperature", self.temperature, 0, HIGHEST_TEMPERATURE)
+        if 0 < temperature < SMALLEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature {temperature} is neither 0 (greedy) nor at least {SMALLEST_TEMPERATURE}"
+            )
+        check_whole("top_k", self.top_k, 0)
+        check_finite("top_p", self.top_p, 0, 1, above=True)
+        check_finite("repetition_penalty", self.repetition_penalty, *REPETITION_PENALTIES)
+        if self.seed is not None:
+            check_whole("seed", self.seed, 0, LARGEST_SEED)
 
 
 GREEDY = Sampling()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,11 @@ def test_links_resolve(page):
 
 
 @pytest.mark.parametrize("page,command", CASES)
-def test_commands_parse(page, command, capsys):
+def test_commands_parse(page, command):
+    """A command that does not raises UsageError."""
     words = shlex.split(command)[1:]
-    try:
+    with suppress(SystemExit):  # of --version and --help
         build_parser().parse_args(words)
-    except SystemExit as stop:
-        assert stop.code == 0, f"{page}: {command}\n{capsys.readouterr().err}"
 
 
 def test_there_are_commands_to_check():

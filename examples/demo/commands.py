@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbm.export.precision import PRECISIONS
-from ltbm.runtime.arguments import UsageError, add_command
+from ltbm.runtime.arguments import add_command, whole
 from ltbm.runtime.levels import NAMED_RATIOS
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def add_commands(commands) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
     parser.add_argument(
         "--clips",
-        type=int,
+        type=whole(1, CLIP_COUNT),
         default=CLIP_COUNT,
         metavar="N",
         help=f"how many of the ten clips (default {CLIP_COUNT})",
@@ -116,8 +116,6 @@ def run_demo(args) -> None:
 def read_clips(count: int) -> list[Clip]:
     """The first `count` of the shipped clips."""
     records = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
-    if not 1 <= count <= len(records):
-        raise UsageError(f"--clips {count} is outside 1..{len(records)}")
     return [Clip(CLIPS / record["file"], record["seconds"], record["caption"]) for record in records[:count]]
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from ...runtime.arguments import add_threads_flag, whole
 from .models import LLMS
 from .runners import RUNNERS
 
@@ -29,7 +30,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layers",
-        type=int,
+        type=whole(),
         nargs="+",
         default=[2],
         metavar="N",
@@ -48,36 +49,32 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 def _add_requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio-tokens",
-        type=int,
+        type=whole(),
         nargs="+",
         default=AUDIO_TOKENS,
         metavar="K",
         help="of the prompts (default 750 375 188 94)",
     )
-    parser.add_argument("--text-tokens", type=int, default=30, metavar="N", help="beside them (default 30)")
     parser.add_argument(
-        "--new-tokens", type=int, default=17, metavar="N", help="of every answer (default 17)"
+        "--text-tokens", type=whole(0), default=30, metavar="N", help="beside them (default 30)"
+    )
+    parser.add_argument(
+        "--new-tokens", type=whole(2), default=17, metavar="N", help="of every answer (default 17)"
     )
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="measured in each process (default 3)"
+        "--rounds", type=whole(), default=3, metavar="N", help="measured in each process (default 3)"
     )
     parser.add_argument(
         "--processes",
-        type=int,
+        type=whole(),
         default=2,
         metavar="N",
         help="of each runner, one after the other (default 2)",
     )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="of each runner (default: all cores)",
-    )
+    add_threads_flag(parser, "of each runner (default: all cores)", len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--folder",
         type=Path,

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ...plugins import library, merge
-from ...runtime.arguments import UsageError
 from ...runtime.levels import Level, parse_ratio, parse_window
 from ..measure import memory_bandwidth
 from .op_flags import BODIES
@@ -219,12 +218,7 @@ def cases_of(tokens, dims, ratios, windows, dtypes) -> list[Case]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Time what the flags of `op_flags` ask for and print it; UsageError for numbers below 1."""
-    for name in ("tokens", "dim"):
-        if min(getattr(args, name)) < 1:
-            raise UsageError(f"--{name} takes numbers of 1 and more, got {min(getattr(args, name))}")
-    if args.rounds < 1 or args.threads < 1:
-        raise UsageError(f"--rounds and --threads start at 1, got {args.rounds} and {args.threads}")
+    """Time what the flags of `op_flags` ask for and print it."""
     cases = cases_of(args.tokens, args.dim, args.keep_ratio, args.window, args.dtype)
     timings = benchmark(
         cases, args.bodies, args.rounds, args.threads, progress=lambda line: print(line, file=sys.stderr)

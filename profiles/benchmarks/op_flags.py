@@ -2,6 +2,8 @@
 
 import argparse
 
+from ...runtime.arguments import add_threads_flag, whole
+
 BODIES = ("numpy", "function", "native")
 DESCRIPTION = """\
 Time the bodies of the LTBM op on the CPU, beside the least that any body needs: reading x and writing
@@ -12,10 +14,10 @@ the outputs once at the measured bandwidth. Bodies take turns, each turn warmed 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tokens", type=int, nargs="+", default=[750], metavar="T", help="of the row (default 750: 30 s)"
+        "--tokens", type=whole(), nargs="+", default=[750], metavar="T", help="of the row (default 750: 30 s)"
     )
     parser.add_argument(
-        "--dim", type=int, nargs="+", default=[1280], metavar="D", help="encoder width (default 1280)"
+        "--dim", type=whole(), nargs="+", default=[1280], metavar="D", help="encoder width (default 1280)"
     )
     parser.add_argument(
         "--keep-ratio",
@@ -40,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bodies", nargs="+", choices=BODIES, help="default: all that are installed")
     parser.add_argument(
-        "--rounds", type=int, default=10, metavar="N", help="turns of 3 runs each (default 10)"
+        "--rounds", type=whole(), default=10, metavar="N", help="turns of 3 runs each (default 10)"
     )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of ONNX Runtime; numpy's are left as they are (default 1)",
-    )
+    add_threads_flag(parser, "of ONNX Runtime; numpy's are left as they are (default 1)", 1)
     parser.add_argument("--json", action="store_true", help="print the timings as one array")

@@ -5,7 +5,14 @@ import json
 import sys
 from dataclasses import asdict
 
-from ...runtime.arguments import UsageError, add_command
+from ...runtime.arguments import (
+    UsageError,
+    add_answer_length_flag,
+    add_command,
+    add_threads_flag,
+    finite,
+    whole,
+)
 from ...runtime.levels import NAMED_RATIOS
 
 CHECK_LEVELS = ("full", "keep25")
@@ -74,39 +81,32 @@ def _add_what_to_plan(parser: argparse.ArgumentParser) -> None:
 def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio-seconds",
-        type=_positive(float),
+        type=finite(above=True),
         default=30.0,
         metavar="S",
         help="length of the clip (default 30)",
     )
     parser.add_argument(
         "--text-tokens",
-        type=_positive(int),
+        type=whole(),
         default=30,
         metavar="N",
         help="the prompt's tokens beside the audio (default 30)",
     )
-    parser.add_argument(
-        "--max-new-tokens", type=_positive(int), default=64, metavar="N", help="longest answer (default 64)"
-    )
+    add_answer_length_flag(parser, 64)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ttft-ms", type=_positive(float), metavar="MS", help="choose the level whose TTFT is at most this"
+        "--ttft-ms", type=finite(above=True), metavar="MS", help="choose the level whose TTFT is at most this"
     )
     parser.add_argument(
         "--memory-gib",
-        type=_positive(float),
+        type=finite(above=True),
         metavar="GIB",
         help="and whose memory is at most this (default: the device's)",
     )
-    parser.add_argument(
-        "--threads",
-        type=_positive(int),
-        metavar="N",
-        help="CPU threads of one stage, for cpu and --check (default: all cores)",
-    )
+    add_threads_flag(parser, "CPU threads of one stage, for cpu and --check (default: all cores)")
 
 
 def run_plan(args) -> int:
@@ -239,14 +239,3 @@ def _levels(text: str) -> tuple[str, ...]:
             f"unknown {', '.join(unknown) or 'levels: none given'}; levels are {', '.join(NAMED_RATIOS)}"
         )
     return names
-
-
-def _positive(kind):
-    def parse(text: str):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number
-    return parse

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 from ...runtime.arguments import (
+    Parser,
     UsageError,
+    add_answer_length_flag,
     add_backend_flags,
     add_command,
     add_long_audio_flag,
     add_mode_flags,
     former_name_note,
+    whole,
 )
 from ...runtime.backends.opening import check_device
 from ...runtime.levels import NAMED_RATIOS
@@ -75,28 +78,28 @@ def _add_what_to_profile(parser: argparse.ArgumentParser) -> None:
 
 def _add_requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default="What do you hear?", help="what to ask about every clip")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)"
-    )
+    add_answer_length_flag(parser, 32)
     add_long_audio_flag(parser)
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--turns",
-        type=int,
+        type=whole(),
         default=2,
         metavar="N",
         help="processes of each level, in turn with the others' (default 2)",
     )
     parser.add_argument(
         "--repeats",
-        type=int,
+        type=whole(),
         default=5,
         metavar="N",
         help="measured rounds over the clips in each process (default 5)",
     )
-    parser.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before them (default 1)")
+    parser.add_argument(
+        "--warmup", type=whole(0), default=1, metavar="N", help="rounds before them (default 1)"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +145,7 @@ def _run_former_op(flags: list[str]) -> int:
     from ..benchmarks.op_flags import add_arguments
 
     former_name_note("ltbm profile --op", "ltbm bench op")
-    parser = argparse.ArgumentParser(prog="ltbm bench op")
+    parser = Parser(prog="ltbm bench op")
     add_arguments(parser)
     run(parser.parse_args(flags))
     return 0
@@ -199,7 +202,7 @@ def _add_compare(commands) -> None:
 
 
 def run_compare(args) -> None:
-    from ...runtime.files import write_whole
+    from ...runtime.files import as_utf8, write_whole
     from .compare import compare, markdown
     from .report import read_profile
 
@@ -208,7 +211,7 @@ def run_compare(args) -> None:
     comparison = compare(read_profile(args.a), read_profile(args.b), args.levels)
     text = json.dumps(comparison.to_json()) + "\n" if args.json else markdown(comparison)
     if args.out:
-        write_whole(args.out, text.encode())
+        write_whole(args.out, as_utf8(text))
     print(text, end="")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ...runtime.files import write_whole
+from ...runtime.files import as_utf8, write_whole
 from .html.page import page
 from .quality_points import quality_points
 from .records import FORMAT, Profile, measured
@@ -27,7 +27,7 @@ def write_report(out: Path, profile: Profile, quality: dict | None = None) -> No
         ("table.csv", table_csv(profile)),
         ("report.html", page(profile, quality)),
     ):
-        write_whole(out / name, text.encode())
+        write_whole(out / name, as_utf8(text))
 
 
 def read_profile(path) -> Profile:

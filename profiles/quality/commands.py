@@ -41,8 +41,6 @@ def add_commands(commands) -> None:
 
 def run_demo(args) -> None:
     chosen = chosen_variants(args)
-    if args.scenes < 1:
-        raise UsageError(f"--scenes {args.scenes} is below 1")
     try:
         import scipy.signal  # noqa: F401  the scenes are made with it
 
@@ -78,8 +76,6 @@ def run_benchmark(args) -> None:
     from .predict import begin, predict
 
     chosen = chosen_variants(args)
-    if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit {args.limit} is below 1")
     items = read_items(args.manifest, args.benchmark)
     settings = _settings(args, items)
     with begin(args.out, settings, items) as log:

@@ -4,8 +4,16 @@ from itertools import product
 from pathlib import Path
 
 from ...export.precision import PRECISIONS
-from ...runtime.arguments import UsageError, add_backend_flags, add_command, add_long_audio_flag
+from ...runtime.arguments import (
+    UsageError,
+    add_answer_length_flag,
+    add_backend_flags,
+    add_command,
+    add_long_audio_flag,
+    whole,
+)
 from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
+from ...runtime.numbers import most_threads
 from .items import LAYOUTS
 from .transcripts import NORMALIZERS
 from .variants import METHODS, variants
@@ -53,14 +61,14 @@ def add_demo(evaluations, run) -> None:
     )
     parser.add_argument(
         "--scenes",
-        type=int,
+        type=whole(),
         default=1000,
         metavar="N",
         help="held-out scenes, half with recurring sounds (default 1000)",
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole(0),
         default=UNSEEN,
         metavar="S",
         help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when "
@@ -70,7 +78,12 @@ def add_demo(evaluations, run) -> None:
         parser, "full,keep50,keep25,keep12,keep6", ",".join(METHODS), ",".join(POSITIONS), ",".join(ATTENTION)
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
-    parser.add_argument("--processes", type=int, metavar="N", help="worker processes (default: all cores)")
+    parser.add_argument(
+        "--processes",
+        type=whole(1, most_threads()),
+        metavar="N",
+        help="worker processes (default: all cores)",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -110,16 +123,13 @@ def add_benchmark(evaluations, benchmark: str, run) -> None:
         parser, "full,keep50,keep25", "ltbm,global,pool,stride,prune", "original", "proportional"
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the manifest's first N items; a later run may take more"
+        "--limit",
+        type=whole(),
+        metavar="N",
+        help="only the manifest's first N items; a later run may take more",
     )
     parser.add_argument("--prompt", default=prompt, metavar="TEXT", help=f"what to ask (default {prompt!r})")
-    parser.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=max_new_tokens,
-        metavar="N",
-        help=f"longest answer (default {max_new_tokens})",
-    )
+    add_answer_length_flag(parser, max_new_tokens)
     add_long_audio_flag(parser)
     add_backend_flags(parser)
 

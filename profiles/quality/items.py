@@ -7,11 +7,14 @@
 """
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from ...runtime.files import as_utf8, read_text
 
 BENCHMARKS = ("caption", "mcq", "asr", "whisper")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
@@ -43,7 +46,7 @@ def read_items(path, benchmark: str) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"no manifest {path}; make one with `ltbm eval import`")
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 items.append(check_item(parse_item(line), benchmark))
@@ -73,7 +76,8 @@ def parse_item(line: str) -> Item:
 
 
 def item_line(item: Item) -> str:
-    return json.dumps({name: value for name, value in asdict(item).items() if value}, ensure_ascii=False)
+    values = {name: value for name, value in asdict(item).items() if value}
+    return as_utf8(json.dumps(values, ensure_ascii=False)).decode()
 
 
 def check_item(item: Item, benchmark: str) -> Item:
@@ -173,7 +177,7 @@ def _clotho(source: Path) -> Iterator[tuple[Item, list[str]]]:
 
 
 def _mmau(source: Path) -> Iterator[tuple[Item, list[str]]]:
-    for record in json.loads(source.read_text(encoding="utf-8")):
+    for record in _json_list(source):
         absent = [
             name
             for name in ("id", "audio_id", "question", "choices", "answer", "task")
@@ -201,7 +205,7 @@ def _mmau(source: Path) -> Iterator[tuple[Item, list[str]]]:
 
 def _librispeech(source: Path) -> Iterator[tuple[Item, list[str]]]:
     for transcripts in sorted(source.rglob("*.trans.txt")):
-        for line in transcripts.read_text(encoding="utf-8").strip().split("\n"):
+        for line in read_text(transcripts).strip().split("\n"):
             name, _, text = line.partition(" ")
             path = str(transcripts.parent.relative_to(source) / name)
             yield Item(name, path, (text,)), [path]
@@ -237,13 +241,27 @@ LAYOUTS = {
 }
 
 
+def _json_list(source: Path) -> list[dict]:
+    try:
+        records = json.loads(read_text(source))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{source} is not JSON ({error})") from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{source} is not a JSON list of objects")
+    return records
+
+
 def _rows(source: Path, *columns: str) -> Iterator[dict]:
-    with open(source, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        absent = [name for name in columns if name not in (reader.fieldnames or ())]
-        if absent:
-            raise ValueError(
-                f"{source} has no column {', '.join(absent)}; its columns are "
-                f"{', '.join(reader.fieldnames or ())}"
-            )
+    if source.is_dir():
+        raise IsADirectoryError(f"{source} is a folder; give the CSV file in it")
+    reader = csv.DictReader(io.StringIO(read_text(source).removeprefix("\ufeff"), newline=""))
+    absent = [name for name in columns if name not in (reader.fieldnames or ())]
+    if absent:
+        raise ValueError(
+            f"{source} has no column {', '.join(absent)}; its columns are "
+            f"{', '.join(reader.fieldnames or ())}"
+        )
+    try:
         yield from reader
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {reader.line_num} is no CSV ({error})") from None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ...runtime.bundle import Bundle
+from ...runtime.files import as_utf8, read_json_object
 from ...runtime.levels import parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.prompt import Turn
@@ -93,7 +94,7 @@ def read_settings(out) -> Settings:
             f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq` or `asr` first"
         )
     try:
-        return Settings(**json.loads(path.read_text(encoding="utf-8")))
+        return Settings(**read_json_object(path))
     except TypeError as error:
         raise ValueError(
             f"{path} is not what this ltbm writes ({error}); run the evaluation again into another folder"
@@ -103,7 +104,7 @@ def read_settings(out) -> Settings:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_bytes(as_utf8(text))
     scratch.rename(path)
 
 
@@ -131,7 +132,7 @@ class AnswerLog:
         self._stream.close()
 
     def append(self, record: dict) -> None:
-        self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._stream.write(as_utf8(json.dumps(record, ensure_ascii=False)) + b"\n")
         self._stream.flush()
         self.answers[_key(record)] = record
 

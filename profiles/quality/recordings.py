@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.files import read_text
 from ...runtime.stages.audio import load_audio
 from .items import Item, item_line
 from .transcripts import DIGITS
@@ -40,7 +41,7 @@ def asterisk(folder: Path, transcripts: Path | None) -> list[Recording]:
     if transcripts is None:
         raise ValueError("the prompts' words are in a file of their own: give --transcripts FILE")
     recordings = []
-    for line in transcripts.read_text(encoding="utf-8").splitlines():
+    for line in read_text(transcripts).splitlines():
         match = PROMPT.fullmatch(line.strip())
         if match is None or re.search(r"[\[\]<>()]", match["text"]):
             continue
@@ -63,7 +64,7 @@ def fsdd(folder: Path, _: Path | None = None) -> list[Recording]:
 def librivox(folder: Path, _: Path | None = None) -> list[Recording]:
     """pocketsphinx's test data: NAME.wav and a file `transcription`."""
     recordings = []
-    for line in (folder / "transcription").read_text(encoding="utf-8").splitlines():
+    for line in read_text(folder / "transcription").splitlines():
         match = SENTENCE.fullmatch(line.strip())
         if match:
             recordings.append(Recording(folder / f"{match['name']}.wav", match["text"], "librivox"))

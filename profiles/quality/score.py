@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.files import read_text
 from .captions import aac_scores, cider
 from .choices import matches
 from .items import Item, parse_item
@@ -43,7 +44,7 @@ def score(folder, options: Options = Options()) -> ScoreResult:
     ValueError if some are missing."""
     folder = Path(folder)
     settings = read_settings(folder)
-    items = [parse_item(line) for line in (folder / ITEMS).read_text(encoding="utf-8").strip().split("\n")]
+    items = [parse_item(line) for line in read_text(folder / ITEMS).strip().split("\n")]
     answers, _ = read_answers(folder / ANSWERS)
     chosen = list(dict.fromkeys(variant for _, variant in answers))
     scored = answered_by_all(items, chosen, answers, options.partial)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.files import as_utf8
 from ...runtime.stages.audio import load_audio
 from .items import Item
 from .predict import AnswerLog
@@ -53,7 +54,7 @@ def transcribe_items(
 
 def encoded(whisper: Whisper, item: Item, folder: Path) -> WindowTokens:
     """The clip's encoder tokens, from `folder` if they were made before."""
-    path = folder / f"{hashlib.sha256(item.id.encode()).hexdigest()[:16]}.npz"
+    path = folder / f"{hashlib.sha256(as_utf8(item.id)).hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path) as arrays:
             return WindowTokens(arrays["tokens"], arrays["power"], int(arrays["length"]))

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ...runtime.arguments import UsageError, add_command
+from ...runtime.arguments import UsageError, add_answer_length_flag, add_command, add_threads_flag, whole
 from ...runtime.levels import parse_level
 from .progress import progress_printer
 from .variants import Variant, variants
@@ -55,9 +55,9 @@ def add_whisper(evaluations) -> None:
     parser.add_argument(
         "--pool", choices=("pairs", "none"), default="pairs", help="pairs: 25 tokens a second, as Qwen2-Audio"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the manifest's first N items")
-    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="(default 200)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch (default: its own choice)")
+    parser.add_argument("--limit", type=whole(), metavar="N", help="only the manifest's first N items")
+    add_answer_length_flag(parser, 200)
+    add_threads_flag(parser, "of PyTorch (default: its own choice)")
 
 
 def add_join(evaluations) -> None:
@@ -72,7 +72,9 @@ def add_join(evaluations) -> None:
     parser.add_argument("folder", type=Path, help="where its recordings are")
     parser.add_argument("--transcripts", type=Path, metavar="FILE", help="asterisk: core-sounds-en.txt")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seed", type=int, default=JOIN_SEED, metavar="S", help=f"(default {JOIN_SEED})")
+    parser.add_argument(
+        "--seed", type=whole(0), default=JOIN_SEED, metavar="S", help=f"(default {JOIN_SEED})"
+    )
 
 
 def run_whisper(args) -> None:
@@ -89,8 +91,6 @@ def run_whisper(args) -> None:
     from .predict import begin
 
     chosen = chosen_variants(args.levels, args.methods, args.attention)
-    if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit {args.limit} is below 1")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     items = read_items(args.manifest, "whisper")

@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    AutoConfig,
     GenerationConfig,
     PreTrainedTokenizerFast,
     WhisperFeatureExtractor,
@@ -69,6 +70,9 @@ class Whisper:
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {', '.join(POOLS)}")
         self.stride = POOLS[pool]
+        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        if kind != "whisper":
+            raise ValueError(f"{checkpoint} is a model of type {kind!r}; give a Whisper checkpoint")
         self.features = WhisperFeatureExtractor.from_pretrained(checkpoint)
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
         self.generation = GenerationConfig.from_pretrained(checkpoint)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle import Bundle
 from ..engine import Engine
+from ..numbers import check_threads
 from .shape_ranges import OptimisationProfile
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class EngineOptions:
     stream: "Stream | None" = None
     profile: OptimisationProfile | None = None
     stepping: bool = False
+
+    def __post_init__(self):
+        check_threads("threads", self.threads)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ FIXED_CAPACITY = "trt24"  # the same for TensorRT: a cache of fixed capacity, at
 STANDARD_QUANTISED = "ort24"  # the same with ONNX Runtime's own product for quantised weights
 GROWING = "concat20"  # operators of opset 20; every step writes a longer cache
 
+GQA_HEAD_MULTIPLE = 8  # head sizes that ONNX Runtime's own attention takes
 TENSORRT_IN_PLACE_SINCE = (10, 15)  # its KVCacheUpdate, which FIXED_CAPACITY needs
+
+
+def takes_gqa(head_dim: int) -> bool:
+    """Whether ONNX Runtime's own attention takes heads of this size; else a bundle has no such decoder."""
+    return head_dim % GQA_HEAD_MULTIPLE == 0
 
 
 def tensorrt_flavour(version: str) -> str:

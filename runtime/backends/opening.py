@@ -10,7 +10,7 @@ from ..bundle import Bundle
 from ..engine import Engine
 from .backend import Backend, DecoderFlavours, EngineFiles, EngineOptions
 from .engine_store import PROJECTOR_FILE, find_engines, this_target
-from .flavours import FIXED_CAPACITY, GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED
+from .flavours import FIXED_CAPACITY, GQA, GQA_INT8_KV, GROWING, STANDARD, STANDARD_QUANTISED, takes_gqa
 from .trt_library import TENSORRT, TENSORRT_RTX, load_library
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache
     return flavours.quantised if quantised and flavours.quantised else flavours.float
 
 
+def bundle_flavour(bundle: Bundle, backend: str, device: str, kv_cache: str | None = None) -> str:
+    """The same of one bundle: where ONNX Runtime's own attention does not take the model's head size, its CPU
+    runs the standard decoder that is for GPUs."""
+    quantised = bundle.manifest.precision.for_onnxruntime
+    flavour = decoder_flavour(backend, device, quantised, kv_cache)
+    if flavour == GQA and not takes_gqa(bundle.manifest.decoder.head_dim):
+        return decoder_flavour(backend, "cuda", quantised)
+    return flavour
+
+
 def _require_onnxruntime(device: str) -> None:
     from .ort import check_provider
 
@@ -93,7 +103,7 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
             "export one that does (ltbm export CHECKPOINT BUNDLE --precision int4), "
             "or give another --device or --backend"
         )
-    flavour = decoder_flavour("onnxruntime", device, precision.for_onnxruntime, kv_cache)
+    flavour = bundle_flavour(bundle, "onnxruntime", device, kv_cache)
     if kv_cache:
         _require_int8_kv(bundle, flavour)
     names = ONNX_FILES | {"decoder": f"decoder.{flavour}.onnx"}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..machine import Machine, onnxruntime_advice, onnxruntime_gpu_advice
+
 try:
     import onnxruntime
 except ImportError:
-    raise ImportError(
-        "the onnxruntime backend needs onnxruntime: pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
-    ) from None
+    raise ImportError(f"the onnxruntime backend needs onnxruntime: {onnxruntime_advice(Machine())}") from None
 
 from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
@@ -39,8 +39,8 @@ STEPPING_SPIN_US = 1000
 RELEASE_ABOVE = 2**28
 """Bytes of weights above which an engine that does not step gives its activations back after every run.
 
-They are 0.45 to 1 GB after 30 s of sound, which the next stage can use. Taking them anew costs 0.4 % of a run of 32
-layers, 1280 wide, but a sixth of the demo's (30 s, one thread)."""
+They are 0.45 to 1 GB after 30 s of sound, which the next stage can use. Taking them anew costs 0.4 % of a run
+of 32 layers, 1280 wide, but a sixth of the demo's (30 s, one thread)."""
 INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
 
 
@@ -183,8 +183,7 @@ def check_provider(device: str) -> None:
         raise ValueError(f"unknown device {device!r}; devices are {', '.join(PROVIDERS)}")
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         raise RuntimeError(
-            f"this onnxruntime has no {PROVIDERS[device]}: "
-            "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
+            f"this onnxruntime has no {PROVIDERS[device]}: {onnxruntime_gpu_advice(Machine())}"
         )
 
 

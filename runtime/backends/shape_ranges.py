@@ -125,7 +125,7 @@ def _merge(manifest: Manifest, limits: Limits) -> OptimisationProfile:
 
 
 def _projector(manifest: Manifest, limits: Limits) -> OptimisationProfile:
-    tokens = manifest.audio.segment_frames // ENCODER_STRIDE
+    tokens = manifest.audio.segment_tokens
     width = manifest.audio.encoder_width
     rows = _max_rows(limits)
     usual = max(1, tokens // 2)

@@ -11,15 +11,20 @@ from queue import SimpleQueue
 
 from ..arguments import (
     UsageError,
+    add_answer_length_flag,
     add_backend_flags,
     add_command,
     add_level_flags,
     add_sampling_flags,
+    finite,
     level_from,
     sampling_from,
     session_options,
+    whole,
 )
 from ..presets import TASKS
+from ..request import DEFAULT_MAX_NEW_TOKENS
+from ..sound.limits import HIGHEST_RATE, LOWEST_RATE
 from .feed import Ask, Feed, SpeechEnds
 from .silence import silero
 from .sources import FORMATS, Microphone, read_pcm
@@ -33,6 +38,7 @@ Questions are lines from the terminal (or of --questions FILE); Ctrl-D or an emp
   ffmpeg -i talk.mp3 -ac 1 -ar 16000 -f s16le - | ltbm listen ./bundle - --prompt 'What was said?'
   ltbm listen ./bundle --microphone --ask-on-silence 'What was said?'"""
 
+MOST_CHANNELS = 256
 END = None  # in the queue of what there is to do
 
 
@@ -57,14 +63,22 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-device", metavar="NAME", help="which: a name or number of `python -m sounddevice`"
     )
-    parser.add_argument("--rate", type=int, default=16_000, metavar="HZ", help="of the sound (default 16000)")
-    parser.add_argument("--channels", type=int, default=1, metavar="N", help="of the sound (default 1)")
+    parser.add_argument(
+        "--rate",
+        type=whole(LOWEST_RATE, HIGHEST_RATE),
+        default=16_000,
+        metavar="HZ",
+        help="of the sound (default 16000)",
+    )
+    parser.add_argument(
+        "--channels", type=whole(1, MOST_CHANNELS), default=1, metavar="N", help="of the sound (default 1)"
+    )
     parser.add_argument(
         "--format", choices=tuple(FORMATS), default="s16le", help="of raw PCM (default s16le)"
     )
     parser.add_argument(
         "--max-seconds",
-        type=float,
+        type=finite(above=True),
         default=600.0,
         metavar="S",
         help="of sound kept; the oldest goes beyond it (default 600)",
@@ -86,7 +100,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--silence",
-        type=float,
+        type=finite(above=True),
         default=0.7,
         metavar="S",
         help="seconds of silence that end speech (default 0.7)",
@@ -94,9 +108,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--conversation", action="store_true", help="keep questions and answers in the prompt"
     )
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (default 128)"
-    )
+    add_answer_length_flag(parser, DEFAULT_MAX_NEW_TOKENS)
 
 
 def run(args) -> None:
@@ -156,19 +168,12 @@ def _start_sound(args, feed: Feed, todo: SimpleQueue, stack: ExitStack) -> None:
 def _check(args) -> None:
     if args.microphone == (args.source is not None):
         raise UsageError("give - to read raw PCM from stdin, or --microphone")
-    for flag, value in (
-        ("--rate", args.rate),
-        ("--channels", args.channels),
-        ("--max-new-tokens", args.max_new_tokens),
-    ):
-        if value < 1:
-            raise UsageError(f"{flag} {value} is below 1")
 
 
 def _open_questions(args, stack: ExitStack) -> Iterable[str] | None:
     """Lines of questions, or None where they come from elsewhere."""
     if args.questions:
-        return stack.enter_context(open(args.questions, encoding="utf-8"))
+        return stack.enter_context(open(args.questions, encoding="utf-8", errors="surrogateescape"))
     if args.prompt or args.ask_on_silence:
         return None
     if args.microphone:
@@ -184,11 +189,14 @@ def _open_questions(args, stack: ExitStack) -> Iterable[str] | None:
 
 def _read_questions(lines: Iterable[str], todo: SimpleQueue) -> None:
     """Every line as a question; the end of them, or an empty line, ends listening."""
-    for line in lines:
-        if not line.strip():
-            break
-        todo.put(Ask(line.strip()))
-    todo.put(END)
+    try:
+        for line in lines:
+            if not line.strip():
+                break
+            todo.put(Ask(line.strip()))
+        todo.put(END)
+    except (OSError, ValueError) as error:  # what is read is no text
+        todo.put(error)
 
 
 def _tell_lost(event) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from ...plugins import library
 from ..backends.engine_store import EngineFolder, Target, stored, unreadable, unusable
 from ..backends.flavours import tensorrt_flavour
-from ..backends.opening import BACKENDS, decoder_flavour
+from ..backends.opening import BACKENDS, bundle_flavour
 from ..backends.trt_library import TENSORRT, TENSORRT_RTX, build_command
 from ..bundle import Bundle
 from ..files import file_sha256
@@ -49,7 +49,7 @@ def _flavours_by_use(facts: Facts, opened: Bundle) -> dict[str, str]:
         for device in backend.devices:
             if precision.obstacle(device):
                 continue
-            flavour = decoder_flavour(backend.name, device, precision.for_onnxruntime)
+            flavour = bundle_flavour(opened, backend.name, device)
             if backend.name == "tensorrt" and facts.tensorrt:
                 flavour = tensorrt_flavour(facts.tensorrt)
             flavours[f"{backend.name} on {device}"] = flavour

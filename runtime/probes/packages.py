@@ -4,7 +4,14 @@ import re
 import sys
 
 from ...plugins import library
-from ..machine import CommandResult, query_module
+from ..machine import (
+    JETSON_WHEELS,
+    CommandResult,
+    onnxruntime_advice,
+    onnxruntime_gpu_advice,
+    query_module,
+    tensorrt_advice,
+)
 from ..versions import dots, version_tuple
 from .facts import OK, PROBLEM, WARNING, Facts, Finding
 
@@ -12,10 +19,6 @@ EXPORT_PACKAGES = ("onnx", "ml-dtypes")
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-JETSON_WHEELS = (
-    "PyPI has onnxruntime-gpu for no Jetson; take NVIDIA's wheel for your JetPack (Jetson AI Lab) "
-    "or build it for your GPU"
-)
 VERSION_AND_PROVIDERS = "onnxruntime.__version__, *onnxruntime.get_available_providers()"
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 REASON = re.compile(r"(?:with error: |CUDA failure )(.+)")
@@ -47,10 +50,10 @@ def onnxruntime(facts: Facts) -> list[Finding]:
 def _package(facts: Facts, version: str, providers: list[str]) -> Finding:
     text = f"{version} with {', '.join(map(_short, providers))}"
     if version_tuple(version) < OLDEST_ONNXRUNTIME:
-        text = f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {_install()}"
+        text = f"{text} is older than {dots(OLDEST_ONNXRUNTIME)}: {onnxruntime_advice(facts.machine)}"
         return Finding("onnxruntime", WARNING, text)
     if facts.gpu and "CUDAExecutionProvider" not in providers:
-        advice = JETSON_WHEELS if facts.jetson else "pip uninstall onnxruntime && pip install 'ltbm[gpu]'"
+        advice = onnxruntime_gpu_advice(facts.machine)
         return Finding("onnxruntime", WARNING, f"{text}, so not on the GPU: {advice}")
     return Finding("onnxruntime", OK, text)
 
@@ -59,13 +62,7 @@ def _no_onnxruntime(facts: Facts) -> Finding:
     """Nothing runs, unless TensorRT does: since 1.24 there is no wheel for Python 3.10, JetPack 6's own."""
     if facts.tensorrt:
         return Finding("onnxruntime", OK, "not installed, not needed with backend=tensorrt")
-    return Finding("onnxruntime", PROBLEM, f"not installed: {_install()}")
-
-
-def _install() -> str:
-    if sys.version_info >= (3, 11):
-        return "pip install 'ltbm[cpu]', or 'ltbm[gpu]' for CUDA"
-    return "it needs Python 3.11 or newer"
+    return Finding("onnxruntime", PROBLEM, f"not installed: {onnxruntime_advice(facts.machine)}")
 
 
 def _provider(facts: Facts, name: str) -> Finding:
@@ -78,16 +75,18 @@ def _provider(facts: Facts, name: str) -> Finding:
         return Finding(subject, OK, "ran a node on the GPU")
     # every GPU wheel lists TensorRT, and few machines have it
     status = PROBLEM if name == "CUDAExecutionProvider" else WARNING
-    advice = _provider_advice(result, facts.gpu.architecture)
+    advice = _provider_advice(result, facts, facts.gpu.architecture)
     return Finding(subject, status, f"listed, and does not run: {advice}")
 
 
-def _provider_advice(result: CommandResult, architecture: str) -> str:
+def _provider_advice(result: CommandResult, facts: Facts, architecture: str) -> str:
     """What to do, by what the check printed as it failed."""
     text = result.err.strip()
     missing = MISSING_LIBRARY.search(text)
     if missing and "nvinfer" in missing[1]:
-        return f"no {missing[1]}: pip install 'ltbm[tensorrt]', of the version that onnxruntime names"
+        return f"no {missing[1]}: {tensorrt_advice(facts.machine)}, of the version that onnxruntime names"
+    if missing and facts.jetson:
+        return f"no {missing[1]}: this onnxruntime is for another CUDA; {JETSON_WHEELS}"
     if missing:
         return (
             f"no {missing[1]}: pip install 'onnxruntime-gpu[cuda,cudnn]', or the CUDA version that this "

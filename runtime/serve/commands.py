@@ -1,20 +1,22 @@
 """`ltbm serve`."""
 
 import argparse
-import math
 import os
 from pathlib import Path
 
 from ..arguments import (
     UsageError,
+    add_answer_length_flag,
     add_backend_flags,
     add_command,
     add_level_flags,
     add_long_audio_flag,
     add_sampling_flags,
+    finite,
     level_from,
     sampling_from,
     session_options,
+    whole,
 )
 from ..presets import TASKS
 from ..request import DEFAULT_MAX_NEW_TOKENS
@@ -57,7 +59,9 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="0.0.0.0 for all the network (default 127.0.0.1)",
     )
-    group.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000; 0 is any free one")
+    group.add_argument(
+        "--port", type=whole(0, 65535), default=8000, metavar="N", help="default 8000; 0 is any free one"
+    )
     group.add_argument(
         "--api-key",
         metavar="KEY",
@@ -68,13 +72,8 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
 def _add_answering(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it answers")
     group.add_argument("--served-model-name", default="ltbm", metavar="NAME", help="default ltbm")
-    group.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=DEFAULT_MAX_NEW_TOKENS,
-        metavar="N",
-        help=f"longest answer where the request names no max_tokens (default {DEFAULT_MAX_NEW_TOKENS})",
-    )
+    help = "longest answer where the request names no max_tokens (default {})"
+    add_answer_length_flag(group, DEFAULT_MAX_NEW_TOKENS, help)
     group.add_argument(
         "--transcription-prompt",
         default=TRANSCRIPTION_PROMPT,
@@ -86,23 +85,24 @@ def _add_answering(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits of a request")
     defaults = Limits()
+    positive = finite(above=True)
     options = (
-        ("--max-request-mib", float, defaults.body_bytes / MIB, "MiB as it is sent"),
-        ("--max-audio-seconds", float, defaults.audio_seconds, "seconds of all its audio, decoded"),
-        ("--max-audios", int, defaults.audios, "audios"),
-        ("--max-prompt-tokens", int, None, "tokens of the prompt (default: the model's positions)"),
+        ("--max-request-mib", positive, defaults.body_bytes / MIB, "MiB as it is sent"),
+        ("--max-audio-seconds", positive, defaults.audio_seconds, "seconds of all its audio, decoded"),
+        ("--max-audios", whole(), defaults.audios, "audios"),
+        ("--max-prompt-tokens", whole(), None, "tokens of the prompt (default: the model's positions)"),
         (
             "--max-queued-requests",
-            int,
+            whole(0),
             defaults.queued,
             "requests that wait, beside the one that runs; then 429",
         ),
-        ("--queue-timeout", float, defaults.queue_seconds, "seconds that one waits; then 429"),
-        ("--request-timeout", float, defaults.body_seconds, "seconds that one takes to be sent; then 408"),
-        ("--media-timeout", float, defaults.fetch_seconds, "seconds that a remote audio takes"),
+        ("--queue-timeout", positive, defaults.queue_seconds, "seconds that one waits; then 429"),
+        ("--request-timeout", positive, defaults.body_seconds, "seconds that one takes to be sent; then 408"),
+        ("--media-timeout", positive, defaults.fetch_seconds, "seconds that a remote audio takes"),
         (
             "--shutdown-timeout",
-            float,
+            finite(),
             defaults.shutdown_seconds,
             "seconds that requests have left at the end",
         ),
@@ -138,10 +138,6 @@ def serve(args) -> None:
 def settings_from(args: argparse.Namespace) -> Settings:
     """All flags, checked."""
     level_from(args)  # raises where they make no sense together
-    if args.max_new_tokens < 1:
-        raise UsageError(f"--max-new-tokens {args.max_new_tokens} is below 1")
-    if not 0 <= args.port <= 65535:
-        raise UsageError(f"--port {args.port} is outside 0..65535")
     if not args.served_model_name.strip() or ":" in args.served_model_name:
         raise UsageError(f"--served-model-name {args.served_model_name!r} is empty or has a colon")
     return Settings(
@@ -158,20 +154,6 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def _limits_from(args: argparse.Namespace) -> Limits:
-    names = {
-        "--max-request-mib": args.max_request_mib,
-        "--max-audio-seconds": args.max_audio_seconds,
-        "--max-audios": args.max_audios,
-        "--max-prompt-tokens": 1 if args.max_prompt_tokens is None else args.max_prompt_tokens,
-        "--queue-timeout": args.queue_timeout,
-        "--request-timeout": args.request_timeout,
-        "--media-timeout": args.media_timeout,
-    }
-    for name, value in names.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{name} {value} is not above 0")
-    if args.max_queued_requests < 0 or not args.shutdown_timeout >= 0:
-        raise UsageError("--max-queued-requests and --shutdown-timeout are not below 0")
     return Limits(
         body_bytes=int(args.max_request_mib * MIB),
         audio_seconds=args.max_audio_seconds,

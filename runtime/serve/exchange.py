@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import os
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
@@ -75,7 +76,7 @@ class Exchange:
         """401 unless the request brings the key; takes as long whatever it brings."""
         given = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
         # a header's text is its bytes as latin-1
-        if api_key is not None and not hmac.compare_digest(given.encode("latin-1"), api_key.encode()):
+        if api_key is not None and not hmac.compare_digest(given.encode("latin-1"), os.fsencode(api_key)):
             headers = {"www-authenticate": "Bearer"}
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key", headers=headers)
 

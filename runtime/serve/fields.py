@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..files import is_unicode
 from .errors import ApiError, invalid
 
 LONGEST_SHOWN = 40  # characters of a wrong value that a message repeats
@@ -40,7 +41,7 @@ class Fields:
             return default
         if not isinstance(value, str):
             raise self.wrong(name, "a string")
-        if not value.isascii() and not _is_unicode(value):
+        if not value.isascii() and not is_unicode(value):
             raise invalid(self.param(name), f"{self.param(name)} holds half a surrogate pair")
         return value
 
@@ -108,12 +109,3 @@ class Fields:
         if not isinstance(item, dict):
             raise invalid(path, f"{path} is not an object")
         return Fields(item, f"{path}.")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether the text can be written; JSON's escapes can name half a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

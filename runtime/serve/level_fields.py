@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from ..arguments import UsageError, level_from
-from ..levels import NAMED_RATIOS, Budget, Level
+from ..levels import MOST_AUDIO_TOKENS, NAMED_RATIOS, SMALLEST_SHARE, Budget, Level
 from .errors import ApiError, invalid
 from .fields import Fields
 from .settings import Settings
@@ -21,10 +21,8 @@ UNSET = {
     "positions": "original",
     "attention": "proportional",
 }
-SMALLEST_SHARE = 1e-6
-MOST_TOKENS = 1_000_000  # of a budget or a window
 SHARE = re.compile(r"[0-9./]{1,12}")
-"""A share as text. An exponent is refused: the exact fraction of 1e999999999 takes minutes."""
+"""A share as text, without an exponent."""
 
 
 def read_level(fields: Fields, settings: Settings, task: str | None = None) -> Level | Budget:
@@ -70,7 +68,7 @@ def _alias(fields: Fields, settings: Settings) -> dict[str, Any]:
 
 
 def _check_types(fields: Fields, given: dict[str, Any]) -> None:
-    fields.integer("audio_tokens", 1, MOST_TOKENS)
+    fields.integer("audio_tokens", 1, MOST_AUDIO_TOKENS)
     for name in ("positions", "attention", "task"):
         fields.text(name)
     for name in ("level", "keep_ratio"):
@@ -86,7 +84,7 @@ def _check_window(fields: Fields, window: Any) -> None:
         return
     if isinstance(window, str):
         raise fields.wrong("window", "auto, global or a number of encoder tokens")
-    fields.integer("window", 0, MOST_TOKENS)
+    fields.integer("window", 0, MOST_AUDIO_TOKENS)
 
 
 def _is_share(value: Any) -> bool:

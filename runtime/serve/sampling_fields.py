@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from ..sampling import Sampling
+from ..numbers import LARGEST_SEED, MOST
+from ..sampling import REPETITION_PENALTIES, SMALLEST_TEMPERATURE, Sampling
 from .errors import invalid
 from .fields import Fields
 
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
-SMALLEST_TEMPERATURE = 1e-3  # above 0: the logits are divided by it
 MOST_STOP_STRINGS = 4
 LONGEST_STOP_STRING = 256  # characters
 
@@ -16,10 +16,10 @@ def read_sampling(fields: Fields, default: Sampling) -> Sampling:
     """The request's own fields over the server's."""
     values = {
         "temperature": fields.number("temperature", 0, 2),
-        "top_k": fields.integer("top_k", 0, 2**31 - 1),
+        "top_k": fields.integer("top_k", 0, MOST),
         "top_p": fields.number("top_p", 0, 1),
-        "repetition_penalty": fields.number("repetition_penalty", 0.01, 100),
-        "seed": fields.integer("seed", 0, 2**63 - 1),
+        "repetition_penalty": fields.number("repetition_penalty", *REPETITION_PENALTIES),
+        "seed": fields.integer("seed", 0, LARGEST_SEED),
     }
     if values["temperature"] and values["temperature"] < SMALLEST_TEMPERATURE:
         raise fields.wrong("temperature", f"0, which is greedy, or at least {SMALLEST_TEMPERATURE:g}")

@@ -6,6 +6,7 @@ from numbers import Real
 
 import numpy as np
 
+from ..numbers import check_finite
 from .messages import warn_audio
 
 LOWEST_RATE = 1_000  # Hz
@@ -28,6 +29,10 @@ class Limit:
 
     seconds: float | None
     sampling_rate: float
+
+    def __post_init__(self):
+        if self.seconds is not None:
+            check_finite("max_seconds", self.seconds, above=True)
 
     def check(self, samples: int, rate: float, name: str, source: str) -> None:
         """TooLongError if `samples` at `rate` Hz are too many; source: what says that there are so many."""

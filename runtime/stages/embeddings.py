@@ -28,7 +28,7 @@ class Embeddings:
     def gather(self, token_ids, out: np.ndarray) -> np.ndarray:
         """Write the rows of the ids [n] into `out` [n, H], which is returned.
 
-        IndexError for an id that is not in the table.
+        ValueError for an id that is not in the table.
         """
         for row, token in zip(out, token_ids):
             self._read(int(token))
@@ -37,7 +37,10 @@ class Embeddings:
 
     def _read(self, token: int) -> None:
         if not 0 <= token < self.shape[0]:
-            raise IndexError(f"token {token} is not among the {self.shape[0]} of the embeddings")
+            raise ValueError(
+                f"token {token} is not among the {self.shape[0]} of the embeddings: the bundle's tokenizer "
+                "does not belong to its table; run `ltbm export` again"
+            )
         offset = self._first_row + token * self._row.nbytes
         if os.preadv(self._file.fileno(), [self._row.data], offset) != self._row.nbytes:
             raise OSError(f"{self._file.name} ends within token {token}: it was cut since it was opened")

@@ -53,6 +53,7 @@ def test_pickles_are_never_loaded(copy):
 
 
 def test_an_incomplete_download(copy):
+    (copy / "model.safetensors").unlink()
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(FileNotFoundError, match="model-00001-of-00002.safetensors.*incomplete"):
@@ -88,21 +89,6 @@ def test_a_shard_that_is_cut(copy):
 def test_a_file_of_another_kind(copy):
     (copy / "model.safetensors").write_bytes(b"<!doctype html>")
     with pytest.raises(ValueError, match="no safetensors file, or cut"):
-        Checkpoint.open(copy)
-
-
-def test_a_stored_type_that_is_not_supported(copy):
-    edit_tensors(copy, lambda tensors: tensors.update(odd=torch.ones(2, dtype=torch.int8)))
-    with pytest.raises(
-        ValueError, match="holds odd as I8, which is not supported; supported: F32, F16, BF16"
-    ):
-        Checkpoint.open(copy)
-
-
-def test_an_index_of_another_checkpoint(copy):
-    index = {"weight_map": {"a": "model.safetensors"}}
-    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="lacks the tensor a, which its index names"):
         Checkpoint.open(copy)
 
 

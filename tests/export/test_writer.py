@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from ltbm.export import weights, writer
-from ltbm.export.checkpoint import StoredTensor
+from ltbm.export.weight_files import StoredTensor
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.session import Session

@@ -174,7 +174,7 @@ BROKEN = [
     (
         "CUDA provider",
         "problem",
-        "no libcublasLt.so.12: pip install 'onnxruntime-gpu.cuda,cudnn.'",
+        "no libcublasLt.so.12: this onnxruntime is for another CUDA; PyPI has onnxruntime-gpu for no Jetson",
         {"commands": {"CUDAExecutionProvider": LOST_CUBLAS}},
     ),
     (

@@ -1,5 +1,6 @@
 """What is read of a machine, and the check that runs a node on a provider."""
 
+import re
 import sys
 
 import pytest
@@ -35,3 +36,19 @@ def test_the_provider_check_runs_a_node():
 def test_the_check_is_a_model(tmp_path):
     onnx = pytest.importorskip("onnx")
     onnx.checker.check_model(onnx.load_from_string(provider_check.relu_model()))
+
+
+@pytest.mark.parametrize(
+    "model, python, advice",
+    [
+        (None, (3, 12), "pip install 'ltbm.cpu.', or 'ltbm.gpu.' for CUDA"),
+        (None, (3, 10), "needs Python 3.11 or newer$"),
+        ("NVIDIA Jetson AGX Thor", (3, 12), "'ltbm.cpu.' for the CPU; for its GPU PyPI has .* for no Jetson"),
+        ("NVIDIA Jetson Orin Nano", (3, 10), "needs Python 3.11 or newer; on a Jetson, --backend tensorrt"),
+    ],
+)
+def test_how_to_install_onnxruntime(tmp_path, model, python, advice):
+    files = {"proc/device-tree/model": model} if model else {}
+    machine = fake_machine(tmp_path, None, files, {}, {}, ())
+    assert re.search(advice, machines.onnxruntime_advice(machine, python))
+    assert ("ltbm[gpu]" in machines.onnxruntime_gpu_advice(machine)) == (model is None)

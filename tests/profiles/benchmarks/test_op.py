@@ -67,6 +67,6 @@ def test_the_command_prints_one_line_a_body(capsys):
 
 def test_what_makes_no_sense_is_refused(capsys):
     assert main(["bench", "op", "--tokens", "0"]) == 2
-    assert "--tokens takes numbers of 1 and more, got 0" in capsys.readouterr().err
+    assert "--tokens: 0 is not a whole number from 1" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown body 'cuda', expected some of numpy, function, native"):
         op.benchmark([Case(4, 2, 2, 8)], ["cuda"])

@@ -310,7 +310,7 @@ def test_only_what_the_engines_run_is_timed_and_full_once():
     [
         (["./b", "--audio", "x.wav", "--levels", "keep99"], "unknown levels keep99; known are full"),
         (["./b", "--audio", "x.wav", "--methods", "magic"], "unknown methods magic"),
-        (["./b", "--audio", "x.wav", "--repeats", "0"], "repeats 0 is below 1"),
+        (["./b", "--audio", "x.wav", "--repeats", "0"], "--repeats: 0 is not a whole number from 1"),
         (["./b"], "no clips were given"),
         (["--audio", "x.wav"], "name a bundle"),
     ],

@@ -68,8 +68,8 @@ def test_import_answer_and_score(qwen, clips, capsys):
     [
         (["--levels", "keep99"], "--levels: unknown 'keep99'"),
         (["--methods", "magic,"], "'magic', ''"),
-        (["--limit", "0"], "below 1"),
-        (["--max-new-tokens", "0"], "below 1"),
+        (["--limit", "0"], "--limit: 0 is not a whole number from 1"),
+        (["--max-new-tokens", "0"], "--max-new-tokens: 0 is not a whole number from 1"),
         (["--positions", "up"], "original, compact"),
     ],
 )

@@ -265,7 +265,7 @@ def test_questions_one_a_line(qwen, make_clip, monkeypatch, capsys):
     [
         ([], "give - to read raw PCM from stdin, or --microphone"),
         (["-", "--microphone"], "give - to read raw PCM"),
-        (["-", "--rate", "0"], "--rate 0 is below 1"),
+        (["-", "--rate", "0"], "--rate: 0 is not a whole number from 1000"),
         (["-", "--prompt", "x", "--audio-tokens", "90"], "a budget of audio tokens"),
         (["-", "--prompt", "x", "--max-seconds", "5"], "max_seconds 5.0 is not a number of at least 30"),
     ],
