@@ -91,8 +91,9 @@ def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
     given = model.get("text_config")
     if given is not None:
-        given = family.text_defaults | dict(given)
-    return llm_section(given, family.llm_types[0], family.text_defaults | dict(family.whole_text_defaults))
+        given = {**family.text_defaults, **given}
+    defaults = {**family.text_defaults, **family.whole_text_defaults}
+    return llm_section(given, family.llm_types[0], defaults)
 
 
 def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_name
 from .token_rules import TOKEN_RULES, TokenRule
@@ -133,8 +134,11 @@ class PromptSpec:
     @classmethod
     def from_dict(cls, raw: dict) -> "PromptSpec":
         """JSON's lists as tuples."""
-        tuples = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
-        return cls(**raw | tuples)
+        values: dict[str, Any] = dict(raw)
+        for name, value in raw.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        return cls(**values)
 
 
 @dataclass(frozen=True)

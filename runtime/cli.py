@@ -14,7 +14,8 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXTRAS = {  # of pyproject.toml: what brings a package, as it is imported
-    "export": ("torch", "transformers", "onnx", "optimum", "ml_dtypes", "safetensors", "huggingface_hub"),
+    "export": ("onnx", "ml_dtypes"),
+    "parity": ("torch", "transformers", "optimum", "safetensors", "huggingface_hub"),
     "report": ("matplotlib", "scipy"),
     "serve": ("starlette", "uvicorn", "multipart", "prometheus_client"),
 }

@@ -3,7 +3,7 @@
 A frame classifier on the encoder's output warms the encoder up and stays as an auxiliary loss; it is dropped
 on saving. Nothing is compressed in training.
 
-Needs a checkout of ltbm: `pip install -e ".[export,report]"` there, or its folder `.typing` on PYTHONPATH. An
+Needs a checkout of ltbm: `pip install -e ".[parity,report]"` there, or its folder `.typing` on PYTHONPATH. An
 installed wheel has the trained model and not its trainer.
 """
 

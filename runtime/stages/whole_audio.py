@@ -30,11 +30,11 @@ class WholeAudio:
         end = start + self._spec.segment_samples
         half = self._spec.n_fft
         around = (self._waveform[max(0, start - half) : start], self._waveform[end : end + half])
-        return np.concatenate([np.float32([self._loudest]), *around])
+        return np.concatenate([np.array([self._loudest], np.float32), *around])
 
     @cached_property
-    def _loudest(self) -> np.float32:
-        return self._mel.max()
+    def _loudest(self) -> float:
+        return float(self._mel.max())
 
     @cached_property
     def _mel(self) -> np.ndarray:

@@ -48,7 +48,7 @@ def test_export_open_and_answer(full_size, tmp_path):
     figures = full_size.prove(
         tmp_path, "qwen2_audio", "int4", narrow(full_size, "qwen2_audio"), levels=("keep25",)
     )
-    assert figures["bundle_gb"] < 0.02 and 0.1 < figures["export"]["peak_rss_gib"] < 1.0
+    assert figures["bundle_gb"] < 0.02 and 0.03 < figures["export"]["peak_rss_gib"] < 1.0
     assert figures["export"]["peak_anonymous_gib"] < figures["export"]["peak_rss_gib"]
     answer = figures["run_keep25"]
     assert (answer["tokens_in"], answer["tokens_out"]) == (750, 188) and answer["decode_tokens_per_s"] > 0

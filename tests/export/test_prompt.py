@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, Qwen2AudioProcessor, Qwen2Tokenizer, Whi
 from ltbm.export.families import FAMILIES
 from ltbm.export.prompt import chat_template
 from ltbm.export.tokenizer import read_tokenizer
-from ltbm.runtime.prompt import _compiled
+from ltbm.runtime.template import compile_template
 
 OWN = "own: {{ messages }}"
 NAMED = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": OWN}]
@@ -61,7 +61,7 @@ def test_qwen2_audio_s_own_template_is_that_of_its_processor(copy):
     ours = FAMILIES["qwen2_audio"].prompt.template
     for messages in (talk[:1], talk, [{"role": "system", "content": "be brief"}, *talk]):
         rendered = [
-            _compiled(template).render(messages=messages, add_generation_prompt=True)
+            compile_template(template, "x")(messages=messages, add_generation_prompt=True)
             for template in (ours, processor.default_chat_template)
         ]
         assert rendered[0] == rendered[1]

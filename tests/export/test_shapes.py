@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ltbm.export.checkpoint import Checkpoint
-from ltbm.export.families import EMBEDDINGS, LM_HEAD, model_spec
+from ltbm.export.layouts import EMBEDDINGS, LM_HEAD
 from ltbm.export.shapes import LAYER, shapes_of
+from ltbm.export.specification import model_spec
 from ltbm.export.writer import export_bundle
 from ltbm.runtime.cli import main
 from ltbm.runtime.sampling import Sampling

@@ -5,7 +5,7 @@ The ear is a pretrained Whisper's encoder, frozen: each scene is heard once, and
 classifier on the language model's states over the audio says what each token is in; it warms the model up,
 stays as an auxiliary loss, and is dropped on saving. Nothing is compressed in training.
 
-Needs a checkout of ltbm: `pip install -e ".[export,report]"` there, or its folder `.typing` on PYTHONPATH.
+Needs a checkout of ltbm: `pip install -e ".[parity,report]"` there, or its folder `.typing` on PYTHONPATH.
 """
 
 import argparse

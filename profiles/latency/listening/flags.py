@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ....runtime.arguments import add_backend_flags, add_level_flags
+from ....runtime.arguments import add_answer_length_flag, add_backend_flags, add_level_flags, finite, whole
+from ....runtime.numbers import LARGEST_SEED
 from .options import APPROACHES, Options
 
 DESCRIPTION = """\
@@ -43,12 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt", default=default.prompt, help=f"what is asked (default {default.prompt!r})"
     )
-    parser.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=default.max_new_tokens,
-        metavar="N",
-        help=f"longest answer, and how many tokens are compared (default {default.max_new_tokens})",
+    add_answer_length_flag(
+        parser, default.max_new_tokens, "longest answer, and how many tokens are compared (default {})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every answer and the table's rows")
     add_level_flags(parser, default.level)
@@ -57,16 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_ends(parser: argparse.ArgumentParser, default: Options) -> None:
     parser.add_argument(
-        "--ends", type=int, default=default.ends, metavar="N", help=f"of speech (default {default.ends})"
+        "--ends", type=whole(), default=default.ends, metavar="N", help=f"of speech (default {default.ends})"
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=finite(above=True),
         default=default.seconds,
         metavar="S",
         help=f"of sound in which the ends lie (default {default.seconds:g})",
     )
     parser.add_argument(
-        "--seed", type=int, default=default.seed, metavar="S", help=f"of the ends (default {default.seed})"
+        "--seed",
+        type=whole(0, LARGEST_SEED),
+        default=default.seed,
+        metavar="S",
+        help=f"of the ends (default {default.seed})",
     )
     parser.add_argument("--real-time", action="store_true", help="sound comes as from a microphone")

@@ -181,9 +181,9 @@ def test_a_row_by_hand():
 @pytest.mark.parametrize(
     "flags,words",
     [
-        (["--ends", "0"], "ends 0 is below 1"),
+        (["--ends", "0"], "--ends: 0 is not a whole number from 1"),
         (["--seconds", "0.2"], "seconds 0.2 is not above 0.5"),
-        (["--seconds", "nan"], "seconds nan is not above"),
+        (["--seconds", "nan"], "is not a number above 0"),
         (["--audio-tokens", "90"], "a budget of audio tokens needs the sound's length"),
         (["--level", "keep99"], "unknown level 'keep99'"),
         (["--low-memory"], "leave out --low-memory"),
