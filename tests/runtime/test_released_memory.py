@@ -1,0 +1,40 @@
+"""Activations of large engines go back after a run; those of small ones stay: taking them anew costs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ltbm.demo.bundle import demo_bundle
+from ltbm.runtime.backends import ort
+from ltbm.runtime.backends.opening import open_engine
+
+FRAMES = 3000  # 30 s: attention scores alone are 36 MB
+FEATURES = 128
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that no file backs."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
+
+@pytest.mark.parametrize("threshold, kept", [(0, False), (2**40, True)])
+def test_what_a_long_clip_took(monkeypatch, threshold, kept):
+    monkeypatch.setattr(ort, "RELEASE_ABOVE", threshold)
+    with demo_bundle() as bundle:
+        engine = open_engine(bundle / "encoder.onnx", device="cpu")
+        inputs = {
+            "input_features": np.zeros((1, FEATURES, FRAMES), np.float32),
+            "frame_lengths": np.array([FRAMES], np.int32),
+        }
+        width = engine.outputs["audio_embeds"].width
+        audio_embeds = engine.zeros((1, FRAMES // 4, width), np.float32)
+        binding = engine.bind(inputs | {"audio_embeds": audio_embeds})
+        before = anonymous_bytes()
+        binding.run()
+        grown = anonymous_bytes() - before
+        assert audio_embeds.any()
+        assert (grown > 16 * 2**20) == kept, f"{grown / 2**20:.0f} MiB"
+        engine.close()
