@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
+from ..runtime.numbers import check_finite, check_whole
 from ..runtime.token_rules import CHUNK_TOKENS, CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
 from .families import FAMILIES, NOTHING, Family
@@ -72,11 +73,18 @@ def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
         encoder=encoder,
         llm=llm,
         audio=_audio_spec(family, encoder, llm.decoder, folder),
-        audio_token_id=int(model["audio_token_id"]),
-        audio_around=tuple(int(model.get(key, value)) for key, value in family.prompt.audio_around),
+        audio_token_id=_token_id(model, "audio_token_id", llm.decoder),
+        audio_around=tuple(
+            _token_id({key: value, **model}, key, llm.decoder) for key, value in family.prompt.audio_around
+        ),
         end_token_ids=_end_token_ids(family, model, text),
         rotary_time=_rotary_time(model) if family.rotary_time else None,
     )
+
+
+def _token_id(model: Mapping[str, Any], key: str, decoder: DecoderSpec) -> int:
+    """The token that the configuration names; ValueError where the LLM has no row for it."""
+    return check_whole(f"config.json: {key}", model[key], 0, decoder.vocab_size - 1)
 
 
 def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,8 +156,8 @@ def _llm_spec(text: Mapping[str, Any], model: Mapping[str, Any]) -> LLMSpec:
     )
     return LLMSpec(
         decoder=decoder,
-        rope_theta=float(rope["rope_theta"]),
-        norm_eps=float(text["rms_norm_eps"]),
+        rope_theta=check_finite("config.json: rope_theta", rope["rope_theta"], above=True),
+        norm_eps=check_finite("config.json: rms_norm_eps", text["rms_norm_eps"]),
         tied=any(part.get("tie_word_embeddings", False) for part in (text, model)),
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime.prompt import load_tokenizer
 from . import tekken
 from .configuration import read_json
 
@@ -18,10 +19,8 @@ QWEN_PATTERN = (
 
 def read_tokenizer(folder: Path, source: str) -> "Tokenizer":
     """The tokenizer with every token that the configuration adds; ValueError where the folder has none."""
-    from tokenizers import Tokenizer
-
     if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(folder / "tokenizer.json", "copy or download it again")
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = _of_merges(folder)
     elif (folder / tekken.FILE).is_file():
@@ -42,7 +41,7 @@ def special_token(folder: Path, name: str) -> str | None:
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         value = read_json(folder / file).get(name)
         if value is not None:
-            return value["content"] if isinstance(value, dict) else value
+            return value.get("content") if isinstance(value, dict) else value
     return tekken.SPECIAL.get(name) if (folder / tekken.FILE).is_file() else None
 
 
@@ -79,7 +78,10 @@ def _add_tokens(tokenizer: "Tokenizer", folder: Path) -> None:
                 f"{folder / 'tokenizer_config.json'} puts {entry['content']!r} at {token_id}, the tokenizer "
                 f"at {tokenizer.token_to_id(entry['content'])}: files of different checkpoints"
             )
-    known = [name for name in _special_names(config) if tokenizer.token_to_id(name) is not None]
+    names = _special_names(config)
+    if strange := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"{folder / 'tokenizer_config.json'} calls {strange[0]!r} a special token: not text")
+    known = [name for name in names if tokenizer.token_to_id(name) is not None]
     tokenizer.add_special_tokens(known)
 
 
@@ -89,4 +91,4 @@ def _special_names(config: dict) -> list[str]:
     for key in ("additional_special_tokens", "extra_special_tokens"):
         given = config.get(key) or []
         names += given.values() if isinstance(given, dict) else given
-    return [name["content"] if isinstance(name, dict) else name for name in names if name]
+    return [name.get("content") if isinstance(name, dict) else name for name in names if name]

@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .bundle import Bundle
-from .files import is_unicode, read_text
+from .files import is_unicode, read_text, refuse_lfs_pointers
 from .template import compile_template
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of every clip
 
@@ -20,18 +25,23 @@ class Turn:
     audios: int = 0
 
 
+def load_tokenizer(path: Path, advice: str) -> "Tokenizer":
+    """The tokenizer in a tokenizer.json; ValueError names a file that is none, with the advice."""
+    from tokenizers import Tokenizer
+
+    refuse_lfs_pointers([path])
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path} is no tokenizer ({error}); {advice}") from None
+
+
 class Prompter:
     """Renders conversations with the checkpoint's own chat template and tokenizes them."""
 
     def __init__(self, bundle: Bundle):
-        from tokenizers import Tokenizer
-
         self.spec = bundle.manifest.prompt
-        tokenizer = bundle.file("tokenizer.json")
-        try:
-            self.tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{tokenizer} is no tokenizer ({error}); run `ltbm export` again") from None
+        self.tokenizer = load_tokenizer(bundle.file("tokenizer.json"), "run `ltbm export` again")
         template = bundle.file("chat_template.jinja")
         self._render = compile_template(read_text(template), str(template))
         self._cached_ids = lru_cache(maxsize=PROMPTS_KEPT)(self._conversation_ids)
