@@ -50,7 +50,7 @@ class Checkpoint:
         self.uses: dict[str, str] = {}
         self.check_shape: Callable[[str, tuple[int, ...]], None] = lambda name, shape: None
         stored = read_tensors(files)
-        family = FAMILIES.get(self.config.get("model_type", ""))
+        family = FAMILIES.get(str(self.config.get("model_type")))
         layouts = family.layouts if family else ()
         self.unused = unused_reasons(stored, layouts)
         self.names = canonical_names(stored, layouts, source)

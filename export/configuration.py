@@ -109,6 +109,8 @@ def feature_settings(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} has neither preprocessor_config.json nor a feature_extractor in processor_config.json"
         )
+    if not isinstance(given, dict):
+        raise ValueError(f"{folder}/processor_config.json has the feature_extractor {given!r}: not an object")
     if given.get("dither", 0.0) or given.get("do_normalize", False):
         raise ValueError("a feature extractor with dither or do_normalize is not supported")
     return {**WHISPER_FEATURES, **given}

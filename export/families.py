@@ -75,9 +75,6 @@ class PromptPieces:
 
     audio_around: tuple[tuple[str, int], ...] = ()
     template: str = ""
-    text_in_system: bool = False
-    answer_marker: str = ""
-    default_level: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.bundle import PromptSpec
+from ..runtime.numbers import check_whole
 from .checkpoint import Checkpoint
 from .configuration import read_json
 from .specification import ModelSpec
@@ -34,7 +35,6 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
             f"the tokenizer has no token {spec.audio_token_id}, which the configuration names for audio"
         )
     eos_token = special_token(checkpoint.path, "eos_token")
-    pieces = spec.family.prompt
     return PromptSpec(
         audio_token=audio_token,
         audio_token_id=spec.audio_token_id,
@@ -46,9 +46,6 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
         pad_token=special_token(checkpoint.path, "pad_token"),
         audio_prefix_ids=spec.audio_around[:1],
         audio_suffix_ids=spec.audio_around[1:],
-        text_in_system=pieces.text_in_system,
-        answer_marker=pieces.answer_marker,
-        default_level=pieces.default_level,
     )
 
 
@@ -100,7 +97,8 @@ def _end_token_ids(checkpoint: Checkpoint, spec: ModelSpec, of_tokenizer: int | 
     generation: Mapping[str, Any] = read_json(checkpoint.path / "generation_config.json")
     given = generation.get("eos_token_id")
     if given is not None:
-        return tuple(given) if isinstance(given, list) else (int(given),)
+        given = given if isinstance(given, list) else [given]
+        return tuple(check_whole("generation_config.json: eos_token_id", token, 0) for token in given)
     if spec.end_token_ids:
         return spec.end_token_ids
     if of_tokenizer is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 from ..runtime.numbers import check_finite, check_whole
+from ..runtime.records import check_types
 from ..runtime.token_rules import CHUNK_TOKENS, CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
 from .families import FAMILIES, NOTHING, Family
@@ -68,6 +69,7 @@ def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     text = _text_section(family, model)
     encoder = _encoder_spec(family, audio)
     llm = _llm_spec(text, model)
+    _check_sizes(encoder, llm.decoder)
     return ModelSpec(
         family=family,
         encoder=encoder,
@@ -80,6 +82,15 @@ def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
         end_token_ids=_end_token_ids(family, model, text),
         rotary_time=_rotary_time(model) if family.rotary_time else None,
     )
+
+
+def _check_sizes(*specs: EncoderSpec | DecoderSpec) -> None:
+    """ValueError for a size that is no number."""
+    for spec in specs:
+        try:
+            check_types(spec)
+        except TypeError as error:
+            raise ValueError(f"config.json does not hold a model's sizes: {error}") from None
 
 
 def _token_id(model: Mapping[str, Any], key: str, decoder: DecoderSpec) -> int:

@@ -90,5 +90,6 @@ def _special_names(config: dict) -> list[str]:
     names = [config.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         given = config.get(key) or []
-        names += given.values() if isinstance(given, dict) else given
+        given = list(given.values()) if isinstance(given, dict) else given
+        names += given if isinstance(given, list) else [given]
     return [name.get("content") if isinstance(name, dict) else name for name in names if name]

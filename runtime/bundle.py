@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_name
+from .records import check_types
 from .token_rules import TOKEN_RULES, TokenRule
 
 FORMAT_VERSION = 3
@@ -114,9 +115,6 @@ class PromptSpec:
     """Which token stands for audio, which tokens end an answer, and what is particular to a family's prompts.
 
     audio_prefix_ids, audio_suffix_ids: put around each audio, where the template does not
-    text_in_system: the words of a turn with audio go in a system turn before it
-    answer_marker: what stands between an answer's language and its words
-    default_level: where no request names one; empty for the runtime's own
     """
 
     audio_token: str
@@ -127,17 +125,12 @@ class PromptSpec:
     pad_token: str | None = None
     audio_prefix_ids: tuple[int, ...] = ()
     audio_suffix_ids: tuple[int, ...] = ()
-    text_in_system: bool = False
-    answer_marker: str = ""
-    default_level: str = ""
 
     @classmethod
     def from_dict(cls, raw: dict) -> "PromptSpec":
         """JSON's lists as tuples."""
-        values: dict[str, Any] = dict(raw)
-        for name, value in raw.items():
-            if isinstance(value, list):
-                values[name] = tuple(value)
+        lists = [name for name, value in raw.items() if isinstance(value, list)]
+        values: dict[str, Any] = raw | {name: tuple(raw[name]) for name in lists}
         return cls(**values)
 
 
@@ -277,6 +270,8 @@ class Manifest:
         values["encoder"] = EncoderSpec(**raw["encoder"])
         values["decoder"] = DecoderSpec(**raw["decoder"])
         values["prompt"] = PromptSpec.from_dict(raw["prompt"])
+        for name in ("precision", "audio", "encoder", "decoder", "prompt"):
+            check_types(values[name])
         values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
         return cls(**values)
 
