@@ -85,8 +85,8 @@ def _add_tokens(tokenizer: "Tokenizer", folder: Path) -> None:
     tokenizer.add_special_tokens(known)
 
 
-def _special_names(config: dict) -> list[str]:
-    """Tokens that the tokenizer's configuration calls special."""
+def _special_names(config: dict) -> list:
+    """What the tokenizer's configuration calls special: tokens, where it is sound."""
     names = [config.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         given = config.get(key) or []
