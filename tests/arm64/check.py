@@ -33,7 +33,7 @@ JETSON = ("87", "110")  # Orin, Thor
 LEVELS = ("full", "keep25", "keep12")
 CUDA_RUNTIME = "nvidia-cuda-runtime"  # its wheel for aarch64 holds what the libraries are linked with
 CUDA_OP_REFUSAL = "LTBM: x must be [B, T, D] with D from 1 to 32767"  # its host code runs without a GPU
-PYTHON = "/opt/ltbm/bin/python"  # in the root
+PYTHON = "/opt/checked/bin/python"  # in the root
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     args = parser.parse_args()
     root = args.root.absolute()
     subprocess.run([HERE / "make_root.sh", root], check=True)
-    work = root / "work"
+    work = root / "checked"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     install(root, cross_wheel(work))
@@ -82,11 +82,11 @@ def cross_cuda(work: Path, tensorrt: Path | None) -> dict[str, str]:
     op = work / library.CUDA_NAME
     includes = builds.cuda_includes()  # of this machine's target: headers are the same for all
     builds.build_cuda(op, JETSON, [builds.BUILT_FOR], includes, [*flags, "-DLTBM_CUDA_SHARED"])
-    built[library.CUDA_VARIABLE] = f"/work/{op.name}"
+    built[library.CUDA_VARIABLE] = f"/checked/{op.name}"
     if tensorrt:
         plugin = work / library.TENSORRT_NAME
         builds.build_cuda(plugin, JETSON, [builds.PLUGIN], [tensorrt, *includes], flags)
-        built[library.TENSORRT_VARIABLE] = f"/work/{plugin.name}"
+        built[library.TENSORRT_VARIABLE] = f"/checked/{plugin.name}"
     return built
 
 
@@ -109,24 +109,25 @@ def cuda_runtime(work: Path) -> Path:
 
 def install(root: Path, wheel: Path) -> None:
     in_root(
-        root, [PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", f"/work/{wheel.name}"]
+        root,
+        [PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", f"/checked/{wheel.name}"],
     )
     for name in ("support", "arm64"):
-        shutil.copytree(PROJECT / "tests" / name, root / "work" / "tests" / name)
+        shutil.copytree(PROJECT / "tests" / name, root / "checked" / "tests" / name)
 
 
 def run(root: Path, variables: dict[str, str]) -> tuple[dict, dict]:
     """(what this machine says, what is said in the root)."""
     clips = read_clips(10)
-    names = [f"/work/{clip.path.name}" for clip in clips]
+    names = [f"/checked/{clip.path.name}" for clip in clips]
     for clip in clips:
-        shutil.copy(clip.path, root / "work")
+        shutil.copy(clip.path, root / "checked")
     request = {"prompt": CAPTION_PROMPT, "levels": LEVELS}
-    (root / "work" / "request.json").write_text(json.dumps(request))
+    (root / "checked" / "request.json").write_text(json.dumps(request))
     with demo_bundle() as bundle:
-        shutil.copytree(bundle, root / "work" / "bundle")
+        shutil.copytree(bundle, root / "checked" / "bundle")
         here = captions(bundle, [str(clip.path) for clip in clips])
-    command = [PYTHON, "/work/tests/arm64/inside.py", "/work/bundle", "/work/request.json", *names]
+    command = [PYTHON, "/checked/tests/arm64/inside.py", "/checked/bundle", "/checked/request.json", *names]
     return here, json.loads(in_root(root, command, variables))
 
 
