@@ -33,7 +33,7 @@ JETSON = ("87", "110")  # Orin, Thor
 LEVELS = ("full", "keep25", "keep12")
 CUDA_RUNTIME = "nvidia-cuda-runtime"  # its wheel for aarch64 holds what the libraries are linked with
 CUDA_OP_REFUSAL = "LTBM: x must be [B, T, D] with D from 1 to 32767"  # its host code runs without a GPU
-PYTHON = "/opt/checked/bin/python"  # in the root
+PYTHON = "/opt/ltbm/bin/python"  # in the root
 
 
 def main() -> int:
