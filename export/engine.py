@@ -30,8 +30,8 @@ from ..runtime.machine import Machine, find_gpu, find_memory, free_disk
 from .newer_tensorrt import dotted, undotted
 from .tensorrt_builder import FOR_TENSORRT, BuildJob, Progress, build_plan
 
-# what a build has been seen to take of a graph's weights in host memory, and then the plan
-HOST_TIMES_WEIGHTS = 3
+HOST_TIMES_WEIGHTS = 3.6
+"""What a build has been seen to take of host memory: TensorRT-RTX, 2 to 8 layers (docs/evidence.md)."""
 WORKSPACE_GIB = 1.0
 MERGE_PARTS = {
     TENSORRT: "its merge engine holds op and projector",
@@ -165,7 +165,7 @@ def check_memory(
     machine = machine or Machine()
     weights = bundle.manifest.files[weights_file(stage)].size
     workspace = int(workspace_gib * 2**30)
-    host = HOST_TIMES_WEIGHTS * weights
+    host = int(HOST_TIMES_WEIGHTS * weights)
     device = weights + workspace
     memory = find_memory(machine)
     free_host = memory.available + memory.swap if memory else None

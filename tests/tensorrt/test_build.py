@@ -124,9 +124,9 @@ def test_without_a_plugin_the_merge_is_refused_with_how_to_build_it(device, bund
     "integrated, available, free_device, refused",
     [
         (True, 9, 0, False),
-        (True, 4, 9, "5.0 GiB of memory, 4.0 GiB are free"),
+        (True, 4, 9, "5.6 GiB of memory, 4.0 GiB are free"),
         (False, 9, 1, "2.0 GiB of GPU memory, 1.0 GiB"),
-        (False, 2, 9, "3.0 GiB of host memory, 2.0 GiB"),
+        (False, 2, 9, "3.6 GiB of host memory, 2.0 GiB"),
         (False, 4, 3, False),
     ],
 )
