@@ -60,9 +60,9 @@ def test_greedy_tokens_equal_the_cpu(make_bundle, family, make_clip, backend, de
 @pytest.mark.compiler
 @pytest.mark.parametrize("backend,device", [way for way in WAYS if way[0] != "tensorrt"])
 def test_the_merge_is_the_cuda_op(make_bundle, family, make_clip, backend, device, monkeypatch, tmp_path):
-    from ltbm.runtime.backends.cuda_merge import CudaMergeEngine
-
     require(backend, device)
+    from ltbm.runtime.backends.cuda_merge import CudaMergeEngine  # it needs cuda-bindings
+
     if builds.nvcc() is None:
         pytest.skip("nvcc is not installed")
     gpu = find_gpu(Machine())
