@@ -92,11 +92,11 @@ def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str 
 
 
 def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, mask: str | None) -> str:
-    """Multi-head self-attention with one packed projection; in most towers k has no bias."""
+    """Multi-head self-attention with one packed projection; k has no bias."""
     e = spec.encoder
     head_dim = e.width // e.heads
     weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
-    key_bias = take(prefix + "k_proj.bias") if spec.family.tower.key_bias else np.zeros(e.width, np.float32)
+    key_bias = np.zeros(e.width, np.float32)
     bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     heads = [

@@ -27,21 +27,13 @@ class Tower:
     """The form of an audio tower: convolutions, positions, pre-norm blocks, pooling, a norm.
 
     token_rule: how frames become tokens (`ltbm.runtime.token_rules`): blocks, chunks, pooling
-    positions: `stored` as a table, or `sinusoids` that are computed
     norm: the LayerNorm after the pooling
     stacked: neighbouring positions that the projector takes side by side
-    key_bias: the keys' projection has a bias
-    masks_keys: positions beyond the valid ones are not attended to
-    masks_frames: frames beyond the valid ones are zeros after the first convolution too
     """
 
     token_rule: str
-    positions: str = "stored"
     norm: str = "layer_norm"
     stacked: int = 1
-    key_bias: bool = False
-    masks_keys: bool = True
-    masks_frames: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Chat templates: rendered as transformers renders them, and bounded whatever they are."""
 
-# ruff: noqa: E501  templates are one line
-
 import resource
 import time
 
@@ -18,13 +16,17 @@ MESSAGES = [
 PUBLISHED = [
     QWEN_TEMPLATE,
     FLAMINGO_TEMPLATE,
-    "{%- for m in messages %}\n  {%- if loop.index0 is odd %}{% continue %}{% endif %}\n{{ m.role|upper }}\n{% endfor %}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n ~ m['role'] }}{% endfor %}",
+    "{%- for m in messages %}\n  {%- if loop.index0 is odd %}{% continue %}{% endif %}\n{{ m.role|upper }}\n"
+    "{% endfor %}",
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n ~ m['role'] }}"
+    "{% endfor %}",
     "{% macro say(m) %}[{{ m.role }}]{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
     "{{ messages | tojson }}{{ ', '.join(['a', 'b']) }}{{ '%s %d' % ('a', 3) }}{{ 'ab' * 3 }}",
-    "{{ messages | map(attribute='role') | unique | list }}{{ 'a-b'.split('-') | join('+') }}{{ (1, {'a': 1}) }}",
+    "{{ messages | map(attribute='role') | unique | list }}{{ 'a-b'.split('-') | join('+') }}"
+    "{{ (1, {'a': 1}) }}",
     "{% generation %}{{ messages[::-1][0].role }}{% endgeneration %}{{ messages | length }}",
-    "{{ strftime_now('%Y') }}{{ {'b': '<é>'} | tojson(indent=2) }}{{ messages[0].content | selectattr('text') | list }}",
+    "{{ strftime_now('%Y') }}{{ {'b': '<é>'} | tojson(indent=2) }}"
+    "{{ messages[0].content | selectattr('text') | list }}",
 ]
 GROWING = (
     "{%% set ns = namespace(x=['a']) %%}{%% for i in range(60) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ %s }}"
