@@ -79,24 +79,38 @@ def build_engines(
     limits = Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
-    folder = next((one for one in stored(bundle) if one.key == key), None)
     library.logger.report = progress
     try:
-        for stage in stages:
-            if not refresh and folder and stage in folder.stages and not _damaged(folder, stage):
-                progress(f"{stage}: is there ({folder.path.name}); --refresh builds it again")
-                continue
-            check_disk(bundle, stage)
-            check_memory(bundle, stage, workspace_gib, on_gpu=not library.is_rtx)
-            folder = _build_stage(bundle, library, key, stage, workspace_gib, progress)
+        folder = _build_stages(bundle, library, key, stages, refresh, workspace_gib, progress)
     finally:
         library.logger.report = None
     if refresh:
         for name in remove_stale(bundle, target):
             progress(f"removed the stale engines {name}")
-    assert folder is not None, "there is a stage, and it was built or found whole"
     if library.is_rtx:
         progress(COMPILED_ON_LOAD)
+    return folder
+
+
+def _build_stages(
+    bundle: Bundle,
+    library: TensorRTLibrary,
+    key: Key,
+    stages: Sequence[str],
+    refresh: bool,
+    workspace_gib: float,
+    progress: Progress,
+) -> EngineFolder:
+    """Those of `stages` that are not there whole, or, to `refresh`, all of them."""
+    folder = next((one for one in stored(bundle) if one.key == key), None)
+    for stage in stages:
+        if not refresh and folder and stage in folder.stages and not _damaged(folder, stage):
+            progress(f"{stage}: is there ({folder.path.name}); --refresh builds it again")
+            continue
+        check_disk(bundle, stage)
+        check_memory(bundle, stage, workspace_gib, on_gpu=not library.is_rtx)
+        folder = _build_stage(bundle, library, key, stage, workspace_gib, progress)
+    assert folder is not None, "there is a stage, and it was built or found whole"
     return folder
 
 

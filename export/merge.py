@@ -28,7 +28,8 @@ def merge_graph(
     """audio_embeds [B, T, D] -> merged_embeds [B, K, H], the plan, and what the LLM takes of each kept token.
 
     lengths, targets [B], keep [1], window [1]: as the op takes them (docs/algorithm.md)
-    first_position [B] int64; original_positions, proportional_attention [1] int32, 0 or 1
+    first_position [B] int64; original_positions [1] int32, 0 or 1
+    bias_strength [1] float32: what log(size) is multiplied with
     sizes, anchors [B, K] and source_map [B, T] int32: the plan, as the op gives it
     position_ids [B, K] int64, key_bias [B, K] float32: made here, so that nothing passes through the host
     plugin: for TensorRT, whose parser would take the op's function body before the plugin of the op
@@ -75,8 +76,8 @@ def _placing_inputs(g: Graph) -> tuple[str, str, str]:
     """Where an audio begins, and which positions and attention its tokens get."""
     first = g.input("first_position", "int64", ["B"])
     original = g.input("original_positions", "int32", [1])
-    proportional = g.input("proportional_attention", "int32", [1])
-    return first, original, proportional
+    strength = g.input("bias_strength", "float32", [1])
+    return first, original, strength
 
 
 def _decoder_inputs(
@@ -87,12 +88,12 @@ def _decoder_inputs(
     merged: str,
     first: str,
     original: str,
-    proportional: str,
+    strength: str,
 ) -> None:
     """The outputs that the LLM takes, of the merged tokens and the values `sizes` and `anchors`."""
     _project(g, spec, checkpoint, precision, merged)
     _positions(g, first, original)
-    _key_bias(g, proportional)
+    _key_bias(g, strength)
 
 
 def _project(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, merged: str) -> None:
@@ -112,10 +113,10 @@ def _positions(g: Graph, first: str, original: str) -> None:
     g.output(g.op("Add", chosen, g.op("Unsqueeze", first, g.const([1]))), "position_ids", "int64", ["B", "K"])
 
 
-def _key_bias(g: Graph, proportional: str) -> None:
-    """log(size), or nothing."""
+def _key_bias(g: Graph, strength: str) -> None:
+    """strength * log(size)."""
     sizes = g.cast(g.op("Max", "sizes", g.const([1], "int32")), "float32")
-    bias = g.op("Where", g.cast(proportional, "bool"), g.op("Log", sizes), g.const([0.0], "float32"))
+    bias = g.op("Mul", g.op("Log", sizes), strength)
     g.output(bias, "key_bias", "float32", ["B", "K"])
 
 

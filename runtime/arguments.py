@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from .backends.opening import BACKENDS
 from .levels import (
-    ATTENTION,
     DEFAULT_LEVEL,
     MOST_AUDIO_TOKENS,
     NAMED_RATIOS,
     POSITIONS,
     Budget,
     Level,
+    bias_strength,
     level_of_parts,
 )
 from .numbers import LARGEST_SEED, MOST, check_finite, check_whole, finite_words, most_threads, whole_words
@@ -131,10 +131,20 @@ def add_mode_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attention",
-        choices=ATTENTION,
+        type=attention,
+        metavar="{proportional,plain,S}",
         default="proportional",
-        help="weigh a merged token as many as it holds (default), or as one",
+        help="weigh a merged token as many as it holds (default), as one, or by S times log(size)",
     )
+
+
+def attention(text: str) -> str:
+    """The `type` of --attention."""
+    try:
+        bias_strength(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def level_from(args: argparse.Namespace) -> Level | Budget:

@@ -36,4 +36,4 @@ class AudioCache:
 
 def level_key(level: Level) -> Hashable:
     """All of a settled level that shows in merged audio."""
-    return level.ratio, level.merge_window, level.positions, level.attention
+    return level.ratio, level.merge_window, level.positions, level.bias_strength

@@ -9,7 +9,7 @@ from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_nam
 from .records import check_types
 from .token_rules import TOKEN_RULES, TokenRule
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RENAMED_SINCE_2 = {"window_frames": "segment_frames", "max_windows": "max_segments"}  # of the audio section
 MANIFEST_NAME = "manifest.json"
 TOKEN_LENGTH_RULE = "whisper-conv2-pool2"  # of bundles that do not say
@@ -246,12 +246,11 @@ class Manifest:
             raise ValueError(f"{path} is not a bundle manifest ({error}); run `ltbm export` again") from None
         if version == 2:
             raw = _from_format_2(raw)
-        elif version != FORMAT_VERSION:
+        elif version not in (3, FORMAT_VERSION):
             newer = isinstance(version, int) and version > FORMAT_VERSION
             advice = "upgrade ltbm, or export with this version" if newer else "run `ltbm export` again"
             raise ValueError(
-                f"{path} has bundle format {version}, this ltbm reads formats 2 and {FORMAT_VERSION}; "
-                f"{advice}"
+                f"{path} has bundle format {version}, this ltbm reads formats 2 to {FORMAT_VERSION}; {advice}"
             )
         try:
             return cls._from_dict(raw)

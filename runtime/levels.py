@@ -1,7 +1,9 @@
 """Compression levels, chosen per request: how many audio tokens are kept, and how the LLM sees them."""
 
+import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,7 +25,9 @@ NAMED_RATIOS = {
 }
 DEFAULT_LEVEL = "keep50"
 POSITIONS = ("original", "compact")
-ATTENTION = ("proportional", "plain")
+ATTENTION = {"proportional": 1.0, "plain": 0.0}
+"""What log(size) is multiplied with before it is added to the attention logits of a merged token's key."""
+STRONGEST_BIAS = 10.0  # times log(size); beyond it nothing but the largest token is seen
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Level:
     ratio: share of the audio tokens kept, an exact fraction in (0, 1]
     window: largest distance between the anchors of a merge, in encoder tokens; -1: Global Merge, None: auto
     positions: `original` leaves each merged token at its anchor on the time axis, `compact` closes the gaps
-    attention: `proportional` adds log(size) to the logits of a merged token's key, `plain` adds nothing
+    attention: `proportional` adds log(size) to the logits of a merged token's key, `plain` adds nothing,
+    a number such as `1.5` adds so many times log(size)
     """
 
     name: str
@@ -54,6 +59,11 @@ class Level:
     def target(self, length: int) -> int:
         """Tokens kept of a row of `length` valid tokens: ceil(length * ratio), 0 for an empty row."""
         return -(-length * self.ratio.numerator // self.ratio.denominator)
+
+    @property
+    def bias_strength(self) -> float:
+        """What log(size) is multiplied with."""
+        return bias_strength(self.attention)
 
     @property
     def merge_window(self) -> int:
@@ -91,8 +101,22 @@ def _check_options(window: int | None, positions: str, attention: str) -> None:
         check_whole("window", window, 0, MOST_AUDIO_TOKENS)
     if positions not in POSITIONS:
         raise ValueError(f"positions {positions!r} is none of {', '.join(POSITIONS)}")
-    if attention not in ATTENTION:
-        raise ValueError(f"attention {attention!r} is none of {', '.join(ATTENTION)}")
+    bias_strength(attention)
+
+
+def bias_strength(attention: str) -> float:
+    """What log(size) is multiplied with: 1 for proportional, 0 for plain, or the number that is written."""
+    if attention in ATTENTION:
+        return ATTENTION[attention]
+    strength = math.nan
+    with suppress(ValueError):
+        strength = float(attention)
+    if not 0 <= strength <= STRONGEST_BIAS:
+        raise ValueError(
+            f"attention {attention!r} is none of {', '.join(ATTENTION)}, and no number from 0 to "
+            f"{STRONGEST_BIAS:g} such as 1.5, with which log(size) is multiplied"
+        )
+    return strength
 
 
 def settle(level: Level | Budget, rows: Sequence[int]) -> tuple[Level, str]:
@@ -123,13 +147,13 @@ def level_of_parts(
     audio_tokens: int | None = None,
     window: str | int | None = "auto",
     positions: str = "original",
-    attention: str = "proportional",
+    attention: str | float = "proportional",
 ) -> Level | Budget:
     """The level that a command's flags make together: a ratio or a budget takes the place of the name."""
     if keep_ratio is not None and audio_tokens is not None:
         raise ValueError("give a keep ratio or a budget of audio tokens, not both")
     if audio_tokens is not None:
-        return Budget(audio_tokens, parse_window(window), positions, attention)
+        return Budget(audio_tokens, parse_window(window), positions, str(attention))
     if keep_ratio is not None:
         level = parse_ratio(keep_ratio)
     return parse_level(level, window, positions, attention)
@@ -139,7 +163,7 @@ def parse_level(
     level: str | float | Fraction = DEFAULT_LEVEL,
     window: str | int | None = "auto",
     positions: str = "original",
-    attention: str = "proportional",
+    attention: str | float = "proportional",
 ) -> Level:
     """A Level from what a user writes: one of NAMED_RATIOS, or a share of the tokens such as 0.3 or 3/10."""
     name = str(level)
@@ -147,7 +171,7 @@ def parse_level(
     if ratio is None:
         ratio = _share(level)
         name = f"ratio{ratio.numerator}/{ratio.denominator}"
-    return Level(name, ratio, parse_window(window), positions, attention)
+    return Level(name, ratio, parse_window(window), positions, str(attention))
 
 
 def _share(level) -> Fraction:

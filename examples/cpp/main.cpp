@@ -70,7 +70,7 @@ struct Layout {
   int64_t target, total, first_after, next_position;
 
   explicit Layout(const Request& request) : target(request["target"]) {
-    const std::vector<int64_t>& prompt = request.all("prompt_ids");
+    const std::vector<int64_t> prompt = request.all("prompt_ids");
     const auto audio = std::find(prompt.begin(), prompt.end(), request["audio_token_id"]);
     check(audio != prompt.end(), "the prompt has no audio token");
     before.assign(prompt.begin(), audio);
@@ -128,7 +128,8 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   };
   const Buffer frame_length = number("frame_length"), length = number("tokens"), target = number("target"),
                window = number("window"), original = number("original_positions"),
-               proportional = number("proportional_attention"), first = Buffer::of<int64_t>({place}, stream);
+               strength = Buffer::of<float>({static_cast<float>(request.real("bias_strength"))}, stream),
+               first = Buffer::of<int64_t>({place}, stream);
   const Buffer audio_embeds(tokens * embeds_shape[2] * encoder.itemsize("audio_embeds"), stream);
   const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream),
       source_map(tokens * sizeof(int32_t), stream);
@@ -150,7 +151,7 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
                  {"window", {window.at(), {1}}},
                  {"first_position", {first.at(), {1}}},
                  {"original_positions", {original.at(), {1}}},
-                 {"proportional_attention", {proportional.at(), {1}}},
+                 {"bias_strength", {strength.at(), {1}}},
                  {"merged_embeds", {merged.at(), {}}},
                  {"position_ids", {positions.at(), {}}},
                  {"key_bias", {bias.at(), {}}},
@@ -241,7 +242,7 @@ class Decoder {
 // Greedy decoding until an end token or the limit.
 std::vector<int64_t> answer(Decoder& decoder, const Layout& layout, const Embeddings& embeddings,
                             const Prefix& prefix, const Request& request, const Stream& stream) {
-  const std::vector<int64_t>& ends = request.all("eos_token_ids");
+  const std::vector<int64_t> ends = request.all("eos_token_ids");
   const auto ended = [&](int64_t token) { return std::find(ends.begin(), ends.end(), token) != ends.end(); };
   std::vector<int64_t> token_ids{decoder.next(prefix.inputs_embeds.at(), prefix.position_ids.at(),
                                               prefix.key_bias.at(), layout.total, embeddings.width())};

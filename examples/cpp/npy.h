@@ -60,7 +60,7 @@ class Npy {
   size_t size_ = 0;
 };
 
-// What prepare.py writes beside the features: lines of a name and whole numbers.
+// What prepare.py writes beside the features: lines of a name and numbers.
 class Request {
  public:
   explicit Request(const std::string& path) {
@@ -69,19 +69,25 @@ class Request {
     for (std::string line, name; std::getline(file, line);) {
       std::istringstream words(line);
       words >> name;
-      for (int64_t number; words >> number;) values_[name].push_back(number);
+      for (double number; words >> number;) values_[name].push_back(number);
     }
   }
-  const std::vector<int64_t>& all(const std::string& name) const {
+  std::vector<int64_t> all(const std::string& name) const {
+    const std::vector<double>& numbers = find(name);
+    return {numbers.begin(), numbers.end()};
+  }
+  int64_t operator[](const std::string& name) const { return static_cast<int64_t>(real(name)); }
+  double real(const std::string& name) const { return find(name).at(0); }
+
+ private:
+  const std::vector<double>& find(const std::string& name) const {
     const auto found = values_.find(name);
     if (found == values_.end())
       throw std::runtime_error("the request has no " + name + ": write it again with prepare.py");
     return found->second;
   }
-  int64_t operator[](const std::string& name) const { return all(name).at(0); }
 
- private:
-  std::map<std::string, std::vector<int64_t>> values_;
+  std::map<std::string, std::vector<double>> values_;
 };
 
 }  // namespace ltbm

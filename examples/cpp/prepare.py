@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_tokens: int, out: Path) -> None:
-    """input_features.npy [1, n_mels, F] float32 and request.txt, lines of a name and whole numbers.
+    """input_features.npy [1, n_mels, F] float32 and request.txt, lines of a name and numbers.
 
     audio: a path, or samples [n] float32 at the model's rate
     """
@@ -60,7 +60,7 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
         "target": [level.target(segment.tokens)],
         "window": [level.merge_window],
         "original_positions": [int(level.positions == "original")],
-        "proportional_attention": [int(level.attention == "proportional")],
+        "bias_strength": [level.bias_strength],
         "prompt_ids": Prompter(bundle).prompt_ids(prompt, 1),
         "audio_token_id": [bundle.manifest.prompt.audio_token_id],
         "eos_token_ids": bundle.manifest.prompt.eos_token_ids,

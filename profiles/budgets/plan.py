@@ -55,13 +55,11 @@ def make_plan(
     """
     model = load_model(source, precision, device)
     rates, title, basis = _rates(model, device, threads)
-    ordered = sorted(
-        (Level(name, NAMED_RATIOS[name]) for name in levels), key=lambda level: level.ratio, reverse=True
-    )
+    named = [Level(name, NAMED_RATIOS[name]) for name in levels]
+    ordered = sorted(named, key=lambda level: level.ratio, reverse=True)
     estimates = [estimate(model, rates, request, level) for level in ordered]
-    chosen, reason = choose(
-        estimates, ttft_ms, None if memory_gib is None else min(memory_gib * GIB, rates.usable)
-    )
+    memory_limit = None if memory_gib is None else min(memory_gib * GIB, rates.usable)
+    chosen, reason = choose(estimates, ttft_ms, memory_limit)
     return Plan(
         model=model.name,
         precision=str(model.precision),

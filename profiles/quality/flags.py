@@ -12,7 +12,7 @@ from ...runtime.arguments import (
     add_long_audio_flag,
     whole,
 )
-from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS
+from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS, bias_strength
 from ...runtime.numbers import most_threads
 from .items import LAYOUTS
 from .transcripts import NORMALIZERS
@@ -36,7 +36,6 @@ KNOWN = {
     "levels": tuple(NAMED_RATIOS),
     "methods": METHODS,
     "positions": POSITIONS,
-    "attention": ATTENTION,
     "extra": ("spider", "fense"),
 }
 DEMO_DESCRIPTION = """\
@@ -139,7 +138,6 @@ def _add_variant_flags(parser, levels: str, methods: str, positions: str, attent
         ("levels", levels),
         ("methods", methods),
         ("positions", positions),
-        ("attention", attention),
     ):
         parser.add_argument(
             f"--{name}",
@@ -148,6 +146,14 @@ def _add_variant_flags(parser, levels: str, methods: str, positions: str, attent
             metavar="A,B",
             help=f"of {', '.join(KNOWN[name])} (default {default})",
         )
+    parser.add_argument(
+        "--attention",
+        type=_names,
+        default=attention,
+        metavar="A,B",
+        help=f"of {', '.join(ATTENTION)}, or what log(size) is multiplied with, such as 1.5 "
+        f"(default {attention})",
+    )
 
 
 def add_score(evaluations, run) -> None:
@@ -224,10 +230,20 @@ def check_names(flag: str, names: list[str]) -> None:
         )
 
 
+def check_attention(names: list[str]) -> None:
+    """Each a mode or a strength of the bias."""
+    try:
+        for name in names:
+            bias_strength(name)
+    except ValueError as error:
+        raise UsageError(f"--attention: {error}") from None
+
+
 def chosen_variants(args) -> list:
     """The variants that --levels, --methods, --positions and --attention ask for."""
-    for flag in ("levels", "methods", "positions", "attention"):
+    for flag in ("levels", "methods", "positions"):
         check_names(flag, getattr(args, flag))
+    check_attention(args.attention)
     return variants(
         args.levels,
         args.methods,

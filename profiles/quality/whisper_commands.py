@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...runtime.arguments import UsageError, add_answer_length_flag, add_command, add_threads_flag, whole
 from ...runtime.levels import parse_level
+from .flags import check_attention
 from .progress import progress_printer
 from .variants import Variant, variants
 
@@ -122,17 +123,17 @@ def _settings(args, items: list):
 
 def chosen_variants(levels: str, methods: str, attention: str) -> list[Variant]:
     """The variants of comma-separated levels, methods and attentions; UsageError for an unknown one."""
-    from .whisper_merge import WHISPER_METHODS, bias_strength
+    from .whisper_merge import WHISPER_METHODS
 
     names = [name.strip() for name in methods.split(",")]
     unknown = [name for name in names if name not in WHISPER_METHODS]
     if unknown:
         raise UsageError(f"--methods: unknown {', '.join(unknown)}; known are {', '.join(WHISPER_METHODS)}")
-    modes = [("original", name.strip()) for name in attention.split(",")]
+    attention_modes = [name.strip() for name in attention.split(",")]
+    check_attention(attention_modes)
+    modes = [("original", name) for name in attention_modes]
     shares = [name.strip() for name in levels.split(",")]
     try:
-        for _, name in modes:
-            bias_strength(name)
         for share in shares:
             parse_level(share)
     except ValueError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...plugins.baselines import plan
 from ...plugins.merge import MergePlan, apply_plan, plan_of
-from ...runtime.levels import ATTENTION, Level, parse_level
+from ...runtime.levels import Level, bias_strength, parse_level
 from .variants import METHODS, Variant
 from .whisper_model import DecoderInput, WindowTokens
 
@@ -45,22 +45,6 @@ def compress_window(window: WindowTokens, variant: Variant) -> Compressed:
     key_bias = np.zeros(len(merged), np.float32)
     key_bias[: len(merge_plan.sizes)] = strength * np.log(merge_plan.sizes)
     return Compressed(DecoderInput(merged, key_bias), len(clip), len(merge_plan.sizes))
-
-
-def bias_strength(attention: str) -> float:
-    """What log(size) is multiplied with: 1 for proportional, 0 for plain, or the number that is given."""
-    named = dict(zip(ATTENTION, (1.0, 0.0)))
-    if attention in named:
-        return named[attention]
-    try:
-        strength = float(attention)
-    except ValueError:
-        raise ValueError(
-            f"attention {attention!r} is neither {' nor '.join(ATTENTION)} nor a number such as 1.5"
-        ) from None
-    if not 0 <= strength <= 10:
-        raise ValueError(f"attention {attention!r} is outside 0 to 10 times log(size)")
-    return strength
 
 
 def _plan(method: str, window: WindowTokens, level: Level) -> MergePlan:

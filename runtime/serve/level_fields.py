@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from ..arguments import UsageError, level_from
-from ..levels import MOST_AUDIO_TOKENS, NAMED_RATIOS, SMALLEST_SHARE, Budget, Level
+from ..levels import MOST_AUDIO_TOKENS, NAMED_RATIOS, SMALLEST_SHARE, STRONGEST_BIAS, Budget, Level
 from .errors import ApiError, invalid
 from .fields import Fields
 from .settings import Settings
@@ -69,8 +69,10 @@ def _alias(fields: Fields, settings: Settings) -> dict[str, Any]:
 
 def _check_types(fields: Fields, given: dict[str, Any]) -> None:
     fields.integer("audio_tokens", 1, MOST_AUDIO_TOKENS)
-    for name in ("positions", "attention", "task"):
+    for name in ("positions", "task"):
         fields.text(name)
+    if not isinstance(given.get("attention"), str):
+        fields.number("attention", 0, STRONGEST_BIAS)
     for name in ("level", "keep_ratio"):
         value = given.get(name)
         if value is not None and not (value in tuple(NAMED_RATIOS) or _is_share(value)):

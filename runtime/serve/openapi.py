@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..levels import ATTENTION, NAMED_RATIOS, POSITIONS
+from ..levels import ATTENTION, NAMED_RATIOS, POSITIONS, STRONGEST_BIAS
 from ..presets import TASKS
 from .media import FORMATS
 from .settings import Settings
@@ -22,7 +22,9 @@ LEVEL: Schema = {
         "oneOf": [{"enum": ["auto", "global"]}, {"type": "integer", "minimum": 0, "maximum": 1_000_000}]
     },
     "positions": {"enum": list(POSITIONS)},
-    "attention": {"enum": list(ATTENTION)},
+    "attention": {
+        "oneOf": [{"enum": list(ATTENTION)}, {"type": "number", "minimum": 0, "maximum": STRONGEST_BIAS}]
+    },
     "task": {"enum": list(TASKS)},
 }
 SAMPLING: Schema = {

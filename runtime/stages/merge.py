@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..bundle import FORMAT_VERSION
 from ..engine import Array, Engine
-from ..levels import Level
+from ..levels import ATTENTION, Level
 from .encoder import EncodedRows
 from .layout import TokenCounts
 
 if TYPE_CHECKING:
     from ...plugins.merge import MergePlan
+
+FORMER_SWITCH = "proportional_attention"  # input of bundles up to format 3: 1 for log(size), 0 for nothing
 
 
 @dataclass(frozen=True)
@@ -21,21 +24,21 @@ class DecoderInputs:
     """What the LLM takes of each kept token of an audio beside its embedding.
 
     first_position: of the audio's first token
-    positions, attention: of the level that they were written for
+    positions, bias_strength: of the level that they were written for
     position_ids: [K] int64, rotary positions
     key_bias: [K] float32, added to the attention logits of each token's key
     """
 
     first_position: int
     positions: str
-    attention: str
+    bias_strength: float
     position_ids: Array
     key_bias: Array
 
     def fit(self, first_position: int, level: Level) -> bool:
         """Whether they are those of an audio at `first_position` and `level`."""
-        written_for = (self.first_position, self.positions, self.attention)
-        return written_for == (first_position, level.positions, level.attention)
+        written_for = (self.first_position, self.positions, self.bias_strength)
+        return written_for == (first_position, level.positions, level.bias_strength)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _allocate(
     decoder_inputs = DecoderInputs(
         first_position,
         level.positions,
-        level.attention,
+        level.bias_strength,
         position_ids=engine.zeros((tokens_out,), np.int64),
         key_bias=engine.zeros((tokens_out,), np.float32),
     )
@@ -197,11 +200,23 @@ def _merge_rows(engine: Engine, group: EncodedRows, level: Level, firsts: np.nda
         "window": np.array([level.merge_window], np.int32),
         "first_position": firsts.astype(np.int64),
         "original_positions": np.array([level.positions == "original"], np.int32),
-        "proportional_attention": np.array([level.attention == "proportional"], np.int32),
+        **_bias_input(engine, level),
     }
     engine.bind(inputs | {"source_map": source_map} | span.outputs()).run()
     if not unpadded:
         _copy_source_map(source_map, group.tokens, span)
+
+
+def _bias_input(engine: Engine, level: Level) -> dict[str, np.ndarray]:
+    """The strength of the bias; bundles up to format 3 have a switch in its place."""
+    if FORMER_SWITCH not in engine.inputs:
+        return {"bias_strength": np.array([level.bias_strength], np.float32)}
+    if level.bias_strength not in ATTENTION.values():
+        raise ValueError(
+            f"attention {level.attention} needs a bundle of format {FORMAT_VERSION}, this one knows "
+            f"{' and '.join(ATTENTION)} alone: run `ltbm export` again"
+        )
+    return {FORMER_SWITCH: np.array([level.bias_strength], np.int32)}
 
 
 def _copy_source_map(source_map: Array, tokens: int, span: _Span) -> None:

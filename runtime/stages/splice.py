@@ -126,6 +126,4 @@ def _decoder_inputs(audio: MergedAudio, position: int, level: Level) -> tuple[Ar
 
 
 def _key_bias(audio: MergedAudio, level: Level) -> np.ndarray:
-    if level.attention == "plain":
-        return np.zeros(audio.tokens_out, np.float32)
-    return np.log(audio.sizes.astype(np.float32))
+    return np.float32(level.bias_strength) * np.log(audio.sizes.astype(np.float32))

@@ -60,7 +60,7 @@ def test_other_methods_pass_the_merge_engine_unmerged(pipeline, make_clip, metho
             "window": np.array([-1], np.int32),
             "first_position": np.zeros(1, np.int64),
             "original_positions": np.ones(1, np.int32),
-            "proportional_attention": np.ones(1, np.int32),
+            "bias_strength": np.ones(1, np.float32),
         }
     )
     assert audio.tokens_in == 75 and audio.tokens_out == 19

@@ -1,9 +1,14 @@
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
+import onnx
 import pytest
 
 from ltbm.runtime.bundle import FORMAT_VERSION, Bundle
+from ltbm.runtime.levels import ATTENTION, parse_level
+from ltbm.runtime.session import Session
 
 
 @pytest.fixture
@@ -85,3 +90,36 @@ def test_a_manifest_that_is_no_json(copy):
     (copy / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="not a bundle manifest"):
         Bundle.open(copy)
+
+
+def to_format_3(bundle: Path) -> None:
+    """The merge takes proportional_attention [1] int32, 0 or 1, in place of bias_strength [1] float32."""
+    model = onnx.load(bundle / "merge.onnx", load_external_data=False)
+    taken = next(one for one in model.graph.input if one.name == "bias_strength")
+    taken.name = "proportional_attention"
+    taken.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    cast = onnx.helper.make_node(
+        "Cast", ["proportional_attention"], ["bias_strength"], to=onnx.TensorProto.FLOAT
+    )
+    model.graph.node.insert(0, cast)
+    onnx.save(model, bundle / "merge.onnx")
+    written = (bundle / "merge.onnx").read_bytes()
+    record = {"sha256": hashlib.sha256(written).hexdigest(), "size": len(written)}
+
+    def change(raw):
+        raw["format_version"] = 3
+        raw["files"]["merge.onnx"] |= record
+
+    edit_manifest(bundle, change)
+
+
+def test_format_3_knows_two_kinds_of_attention(copy, qwen, make_clip):
+    to_format_3(copy)
+    with Session.open(copy) as former, Session.open(qwen[1]) as session:
+        for attention in ATTENTION:
+            level = parse_level("keep12", attention=attention)
+            expected = session.generate(make_clip(5), "What?", level, max_new_tokens=8)
+            answer = former.generate(make_clip(5), "What?", level, max_new_tokens=8)
+            assert answer.token_ids == expected.token_ids
+        with pytest.raises(ValueError, match="attention 1.5 needs a bundle of format 4"):
+            former.generate(make_clip(5), "What?", parse_level("keep12", attention=1.5))

@@ -7,6 +7,7 @@ from ltbm.runtime.levels import (
     Budget,
     Level,
     as_level,
+    bias_strength,
     level_of_parts,
     parse_level,
     settle,
@@ -75,12 +76,23 @@ def test_settling_says_why_nothing_changes():
         (dict(window=-2), "window -2 is not a whole number from 0"),
         (dict(audio_tokens=3, window=-2), "window -2 is not a whole number from 0"),
         (dict(positions="old"), "original"),
-        (dict(attention="more"), "proportional"),
+        (
+            dict(attention="more"),
+            "'more' is none of proportional, plain, and no number from 0 to 10",
+        ),
+        (dict(attention="nan"), "no number from 0 to 10"),
+        (dict(attention=-1), "attention '-1' is none of"),
+        (dict(attention=11, audio_tokens=3), "attention '11' is none of"),
     ],
 )
 def test_refusals_say_what_is_allowed(options, words):
     with pytest.raises(ValueError, match=words):
         level_of_parts(**options)
+
+
+def test_the_strength_of_attention():
+    assert [bias_strength(name) for name in ("proportional", "plain", "1.25")] == [1, 0, 1.25]
+    assert parse_level("keep25", attention=1.5).bias_strength == 1.5
 
 
 def test_a_level_is_a_name_a_share_or_itself():

@@ -51,9 +51,10 @@ def test_windows_and_modes_reach_the_answer(session, make_clip):
         parse_level("keep12", window="global"),
         parse_level("keep12", positions="compact"),
         parse_level("keep12", attention="plain"),
+        parse_level("keep12", attention=1.5),
     ]
     answers = [session.generate(make_clip(5), PROMPT, level, max_new_tokens=8).token_ids for level in levels]
-    assert len({tuple(ids) for ids in answers}) == 4
+    assert len({tuple(ids) for ids in answers}) == 5
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ def test_compact_and_plain():
     assert not prefix.key_bias.any()
 
 
+def test_a_stronger_bias():
+    prefix = spliced([1, AUDIO, 2], [CLIP], parse_level("keep50", attention=1.5))
+    assert np.allclose(prefix.key_bias, [0, 1.5 * np.log(2), 1.5 * np.log(2), 1.5 * np.log(3), 0])
+
+
 def test_several_audios_follow_one_another():
     prefix = spliced([AUDIO, 1, AUDIO], [CLIP, audio([0, 1], [1, 1], 2)], parse_level("keep50"))
     assert prefix.position_ids.tolist() == [0, 3, 5, 7, 8, 9] and prefix.next_position == 10

@@ -126,7 +126,7 @@ def inputs_of(engine, original: int = 1, **changes) -> dict:
         "window": np.array([8], np.int32),
         "first_position": np.array([5, 45], np.int64),
         "original_positions": np.array([original], np.int32),
-        "proportional_attention": np.array([original], np.int32),
+        "bias_strength": np.array([1.5 * original], np.float32),
     }
     return inputs | changes
 

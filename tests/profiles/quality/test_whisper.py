@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from ltbm.profiles.quality.variants import Variant
-from ltbm.profiles.quality.whisper_merge import bias_strength, compress_window, silence_first
+from ltbm.profiles.quality.whisper_merge import compress_window, silence_first
 from ltbm.profiles.quality.whisper_model import DecoderInput, Whisper
 from ltbm.runtime.cli import main
 
@@ -152,14 +152,6 @@ def test_silence_first_leaves_the_target_to_sound():
     assert np.all(np.diff(plan.anchors) > 0)
     silent_outputs = set(plan.source_map[power < 0])
     assert len(silent_outputs) == 4 and silent_outputs.isdisjoint(plan.source_map[power == 0])
-
-
-def test_the_strength_of_attention():
-    assert [bias_strength(name) for name in ("proportional", "plain", "1.25")] == [1, 0, 1.25]
-    with pytest.raises(ValueError, match="neither proportional nor plain nor a number"):
-        bias_strength("strong")
-    with pytest.raises(ValueError, match="outside 0 to 10"):
-        bias_strength("-1")
 
 
 @pytest.fixture

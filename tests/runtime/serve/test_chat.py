@@ -61,6 +61,7 @@ def test_a_stream_of_bytes_ends_with_done(live, clips):
         ({"level": "keep12", "window": "global"}, parse_level("keep12", window="global")),
         ({"level": "keep12", "positions": "compact"}, parse_level("keep12", positions="compact")),
         ({"level": "keep12", "attention": "plain"}, parse_level("keep12", attention="plain")),
+        ({"level": "keep12", "attention": 1.5}, parse_level("keep12", attention=1.5)),
         ({}, parse_level("keep50")),
     ],
 )
@@ -174,7 +175,9 @@ def test_a_stop_string_ends_the_answer_before_it(client, clips, stream):
         ({"window": "far"}, "window"),
         ({"window": -1}, "window"),
         ({"positions": "mixed"}, "positions"),
-        ({"attention": 3}, "attention"),
+        ({"attention": 30}, "attention"),
+        ({"attention": True}, "attention"),
+        ({"attention": "strong"}, "attention"),
         ({"task": "sing"}, "task"),
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function"}]}, "tools"),
