@@ -27,13 +27,17 @@ class Tower:
     """The form of an audio tower: convolutions, positions, pre-norm blocks, pooling, a norm.
 
     token_rule: how frames become tokens (`ltbm.runtime.token_rules`): blocks, chunks, pooling
+    positions: `stored` as a table, or `sinusoids` that are computed, from 0 on in each block
     norm: the LayerNorm after the pooling
     stacked: neighbouring positions that the projector takes side by side
+    masks_frames: frames beyond the valid ones are zeros before each convolution
     """
 
     token_rule: str
+    positions: str = "stored"
     norm: str = "layer_norm"
     stacked: int = 1
+    masks_frames: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 from ..runtime.numbers import check_finite, check_whole
 from ..runtime.records import check_types
-from ..runtime.token_rules import CHUNK_TOKENS, CONVOLUTION_STRIDE, TOKEN_RULES
+from ..runtime.token_rules import CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
 from .families import FAMILIES, NOTHING, Family
 
@@ -140,13 +140,14 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
 
 def _encoder_spec(family: Family, audio: Mapping[str, Any]) -> EncoderSpec:
     rule = TOKEN_RULES[family.tower.token_rule]
+    computed = rule.positions(rule.chunk or rule.block)
     return EncoderSpec(
         layers=audio["num_hidden_layers"],
         width=audio["hidden_size"],
         heads=audio["num_attention_heads"],
         ffn=audio["intermediate_size"],
         n_mels=audio["num_mel_bins"],
-        positions=CHUNK_TOKENS if rule.chunk else audio["max_source_positions"],
+        positions=computed or audio["max_source_positions"],
         channels=audio["downsample_hidden_size"] if rule.chunk else 0,
     )
 

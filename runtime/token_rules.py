@@ -53,6 +53,6 @@ class TokenRule:
 TOKEN_RULES = {
     "whisper-conv2-pool2": TokenRule(step=4, pooled=2, tail=2),
     "whisper-conv2-stack4": TokenRule(step=8, pooled=4, whole=True),
-    "whisper-conv2-pool2-blocks200": TokenRule(step=4, pooled=2, block=200),
+    "whisper-conv2-pool2-blocks200": TokenRule(step=200, pooled=2, block=200),
     "conv2d3-chunks100-blocks800": TokenRule(step=100, pooled=1, block=800, chunk=100),
 }
