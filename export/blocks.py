@@ -1,5 +1,5 @@
-"""Towers whose frames attend within blocks of their row: every block is a row of its own in the tower, and a row's
-tokens are joined at its end."""
+"""Towers whose frames attend within blocks: in the tower every block is a row of its own, and at its end the
+tokens of a segment are joined."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def split_frames(g: Graph, features: str, n_mels: int, block: int) -> str:
 
 
 def block_lengths(g: Graph, features: str, lengths: str, block: int) -> str:
-    """Valid frames [B * N] int32 of each block of features [B, n_mels, F], of which `lengths` [B] are valid."""
+    """Valid frames [B * N] int32 of each block; of features [B, n_mels, F] `lengths` [B] are valid."""
     frames = g.cast(g.op("Squeeze", g.op("Shape", features, start=2, end=3)), "int32")
     starts = g.op("Range", g.const(0, "int32"), frames, g.const(block, "int32"))
     left = g.op("Sub", g.op("Unsqueeze", lengths, g.const([1])), g.op("Unsqueeze", starts, g.const([0])))
@@ -40,7 +40,7 @@ def valid_frames(g: Graph, x: str, lengths: str) -> str:
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:
-    """Whisper's computed positions [positions, width] float32: sines, then cosines, in transformers' float32 steps."""
+    """Whisper's computed positions [positions, width]: sines, then cosines, in float32 as transformers."""
     half = width // 2
     increment = np.log(LONGEST_TIMESCALE) / (half - 1)
     scales = np.exp(np.float32(-increment) * np.arange(half, dtype=np.float32))

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .configuration import LLM_DEFAULTS
-from .layouts import HUB, TRANSFORMERS_5, Layout
+from .layouts import HUB, OMNI, OMNI_THINKER, OMNI_THINKER_5, TRANSFORMERS_5, Layout
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 WHISPER_TOWER: Mapping[str, Any] = dict(
@@ -77,7 +77,9 @@ class PromptPieces:
 class Family:
     """A kind of audio-language model: an audio tower, a projector, an LLM.
 
-    model_type: as config.json names it; section: where in config.json the model's own part is
+    model_type: as config.json names it
+    section: where config.json nests the part that hears and answers, if it does
+    section_type: the model type of a config.json that is this part alone
     architecture: the class in transformers, for parity
     audio_type, llm_types: model types of the parts
     audio_defaults, text_defaults: what the class assumes where config.json says nothing
@@ -103,6 +105,7 @@ class Family:
     audio_token_id: int | None = None
     end_token_ids: tuple[int, ...] = ()
     section: str = ""
+    section_type: str = ""
     layouts: tuple[Layout, ...] = (HUB, TRANSFORMERS_5)
     rotary_time: bool = False
     prompt: PromptPieces = PromptPieces()
@@ -199,5 +202,30 @@ FAMILIES = {
             text_defaults=VOXTRAL_LLM,
             prompt=PromptPieces(template=VOXTRAL_TEMPLATE),
         ),
+        Family(
+            model_type="qwen2_5_omni",
+            section="thinker_config",
+            section_type="qwen2_5_omni_thinker",
+            architecture="Qwen2_5OmniThinkerForConditionalGeneration",
+            audio_type="qwen2_5_omni_audio_encoder",
+            tower=Tower(
+                "whisper-conv2-pool2-blocks200", positions="sinusoids", norm="ln_post", masks_frames=True
+            ),
+            projector=("multi_modal_projector.linear",),
+            sound=Sound(segment_frames=3000, chunk_is_longest=True, whole_audio=True),
+            frame_mask="feature_attention_mask",
+            llm_types=("qwen2_5_omni_text",),
+            audio_defaults=dict(WHISPER_TOWER, n_window=100),
+            audio_token_id=151646,
+            layouts=(OMNI, OMNI_THINKER, OMNI_THINKER_5),
+        ),
     )
 }
+
+
+def family_of(model_type: Any) -> Family | None:
+    """The family of a config.json with this model type; None where no record has it."""
+    for family in FAMILIES.values():
+        if model_type and model_type in (family.model_type, family.section_type):
+            return family
+    return None

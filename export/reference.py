@@ -7,10 +7,10 @@ from ..runtime.bundle import Precision
 from ..runtime.stages.splice import Prefix
 from .checkpoint import Checkpoint
 from .decoder import weight_kind
-from .families import FAMILIES
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
-from .reference_towers import TOWERS, extracted
+from .reference_towers import TOWERS, extracted, projector
+from .specification import model_spec
 from .weights import row_chunks
 
 
@@ -22,7 +22,8 @@ class TorchReference:
 
         self.path = checkpoint.path
         self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
-        self.family = FAMILIES[checkpoint.config["model_type"]]
+        self.spec = model_spec(checkpoint.config, checkpoint.path)
+        self.family = self.spec.family
         architecture = getattr(transformers, self.family.architecture)
         self.model = architecture.from_pretrained(
             checkpoint.path, dtype=torch.float32, attn_implementation="eager"
@@ -49,7 +50,7 @@ class TorchReference:
     def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's
         segments."""
-        return extracted(self.extractor, audios, self.family.sound.whole_audio)
+        return extracted(self.extractor, audios, self.spec.audio)
 
     @torch.no_grad()
     def audio_embeds(
@@ -68,7 +69,7 @@ class TorchReference:
     @torch.no_grad()
     def project(self, merged: np.ndarray) -> np.ndarray:
         """The projector over merged tokens [..., D] -> [..., H]."""
-        return self.core.multi_modal_projector(torch.from_numpy(merged).float()).numpy()
+        return projector(self.core)(torch.from_numpy(merged).float()).numpy()
 
     @property
     def table(self) -> np.ndarray:

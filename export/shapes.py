@@ -15,7 +15,8 @@ KERNEL = 3  # places of the encoder's convolutions
 
 def shapes_of(spec: ModelSpec) -> dict[str, Shape]:
     """Name, with * for a layer's number -> shape."""
-    encoder = {ENCODER_PREFIX + name: shape for name, shape in _encoder(spec.encoder).items()}
+    tower = _encoder(spec.encoder, spec.family.tower.norm)
+    encoder = {ENCODER_PREFIX + name: shape for name, shape in tower.items()}
     decoder = {DECODER_PREFIX + name: shape for name, shape in _decoder(spec.decoder).items()}
     table = (spec.decoder.vocab_size, spec.decoder.hidden_size)
     return encoder | decoder | _projector(spec) | {EMBEDDINGS: table, LM_HEAD: table}
@@ -47,7 +48,7 @@ def _norm(name: str, width: int) -> dict[str, Shape]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _encoder(e: EncoderSpec) -> dict[str, Shape]:
+def _encoder(e: EncoderSpec, norm_after: str) -> dict[str, Shape]:
     layer = "layers.*."
     shapes = {
         "conv1.weight": (e.width, e.n_mels, KERNEL),
@@ -58,7 +59,7 @@ def _encoder(e: EncoderSpec) -> dict[str, Shape]:
     }
     for part in ("q", "k", "v", "out"):
         shapes |= _linear(f"{layer}self_attn.{part}_proj", e.width, e.width)
-    for norm in (layer + "self_attn_layer_norm", layer + "final_layer_norm", "layer_norm"):
+    for norm in (layer + "self_attn_layer_norm", layer + "final_layer_norm", norm_after):
         shapes |= _norm(norm, e.width)
     return shapes | _linear(layer + "fc1", e.ffn, e.width) | _linear(layer + "fc2", e.width, e.ffn)
 

@@ -10,7 +10,7 @@ from ..runtime.numbers import check_finite, check_whole
 from ..runtime.records import check_types
 from ..runtime.token_rules import CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
-from .families import FAMILIES, NOTHING, Family
+from .families import FAMILIES, Family, family_of
 
 TIME_THETA = 1200.0  # seconds; what Music Flamingo's class assumes, and the share of the width that it turns
 TIME_SHARE = 0.2
@@ -60,7 +60,7 @@ class ModelSpec:
 def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     """The specification of a config.json; ValueError for a family or variant not supported."""
     kind = config.get("model_type")
-    family = FAMILIES.get(str(kind))
+    family = family_of(kind)
     if family is None:
         raise ValueError(f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}")
     model = _model_section(family, config)
@@ -99,7 +99,7 @@ def _token_id(model: Mapping[str, Any], key: str, decoder: DecoderSpec) -> int:
 
 
 def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    section = config.get(family.section, NOTHING) if family.section else config
+    section = config.get(family.section, config)
     defaults = {} if family.audio_token_id is None else {"audio_token_id": family.audio_token_id}
     model = merged(defaults, section)
     if "audio_token_id" not in model:
@@ -128,7 +128,7 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
         stacked = family.tower.stacked * audio["hidden_size"]
         wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
     if rule.chunk or rule.block:
-        wanted["n_window"] = (audio["n_window"] * 2, rule.chunk or rule.block)
+        wanted["n_window"] = (audio["n_window"], (rule.chunk or rule.block) // 2)
     if rule.chunk:
         wanted["n_window_infer"] = (audio["n_window_infer"], rule.block)
     for part, (value, supported) in wanted.items():
@@ -232,8 +232,16 @@ def _max_segments(family: Family, frames: int, longest_frames: int, max_position
     if family.sound.one_segment:
         return 1
     if longest_frames:
-        return longest_frames // frames
+        return _whole_segments(longest_frames, frames)
     return max(1, max_positions // TOKEN_RULES[family.tower.token_rule].tokens(frames))
+
+
+def _whole_segments(longest_frames: int, frames: int) -> int:
+    if longest_frames < frames:
+        raise ValueError(
+            f"the processor takes {longest_frames} frames of an audio, less than a segment ({frames})"
+        )
+    return longest_frames // frames
 
 
 def _end_token_ids(family: Family, model: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, ...]:

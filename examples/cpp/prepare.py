@@ -56,6 +56,7 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
     np.save(out / "input_features.npy", segment.input_features[None])
     lines = {
         "frame_length": [segment.frame_length],
+        "encoder_tokens": [spec.rows(segment.frames)],
         "tokens": [segment.tokens],
         "target": [level.target(segment.tokens)],
         "window": [level.merge_window],

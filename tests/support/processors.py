@@ -4,6 +4,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import soundfile
+from transformers import AutoProcessor
+
+from tests.support.tiny_omni import HearingProcessor
+
+
+def processor_of(family: str, folder: Path):
+    """The processor of a checkpoint."""
+    return HearingProcessor.of(folder) if family == "qwen2_5_omni" else AutoProcessor.from_pretrained(folder)
 
 
 def processed(processor, family: str, clips: list, prompt: str) -> dict:

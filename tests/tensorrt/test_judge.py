@@ -52,6 +52,9 @@ def build():
     return build_stage
 
 
+FURTHER = ("musicflamingo", "voxtral", "qwen2_5_omni")  # their decoders are the others'
+
+
 def bundle_of(make_bundle, family, precision, kv_heads=GROUPED):
     export = {"target": "tensorrt"} if precision == "int4" else None
     return make_bundle(family, precision, export, num_key_value_heads=kv_heads)[1]
@@ -65,6 +68,20 @@ def test_encoders(build, make_bundle, family, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_projectors(build, make_bundle, family, precision):
     assert build(bundle_of(make_bundle, family, precision), "projector", "trt24") > 0
+
+
+@pytest.mark.parametrize("precision", ("float32", "float16"))
+@pytest.mark.parametrize("further", FURTHER)
+@pytest.mark.parametrize("stage", ("encoder", "projector"))
+def test_towers_and_projectors_of_further_families(build, make_bundle, further, stage, precision):
+    """Rotary time, whole segments stacked, blocks."""
+    assert build(bundle_of(make_bundle, further, precision), stage, "trt24") > 0
+
+
+@pytest.mark.parametrize("further", FURTHER)
+def test_decoders_of_further_families(build, make_bundle, further):
+    """Other heads, widths and rotary bases than the tests below have."""
+    assert build(bundle_of(make_bundle, further, "float16"), "decoder", "trt24") > 0
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
