@@ -63,7 +63,7 @@ TOWERS: dict[str, Tower] = {
 }
 
 
-def projector(model: torch.nn.Module) -> torch.nn.Module:
+def projector(model) -> torch.nn.Module:
     """The model's projector, which Qwen2.5-Omni keeps in its tower."""
     return model.multi_modal_projector if hasattr(model, "multi_modal_projector") else model.audio_tower.proj
 

@@ -129,8 +129,7 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   const Buffer frame_length = number("frame_length"), length = number("tokens"), target = number("target"),
                window = number("window"), original = number("original_positions"),
                strength = Buffer::of<float>({static_cast<float>(request.real("bias_strength"))}, stream),
-               first = Buffer::of<int64_t>({place}, stream),
-               segment_index = Buffer::of<int32_t>({0}, stream);
+               first = Buffer::of<int64_t>({place}, stream), segment_index = Buffer::of<int32_t>({0}, stream);
   const Buffer audio_embeds(tokens * embeds_shape[2] * encoder.itemsize("audio_embeds"), stream);
   const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream),
       source_map(tokens * sizeof(int32_t), stream);

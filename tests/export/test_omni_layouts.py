@@ -1,6 +1,7 @@
 """Qwen2.5-Omni's layouts: the whole repository, its thinker alone, the names of transformers 5; no other."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -62,10 +63,10 @@ def test_the_thinker_alone(pair, tmp_path):
 
 def test_names_of_transformers_5(pair, tmp_path):
     def rename(name: str) -> str | None:
-        name = of_thinker(name)
-        if name and name.startswith("model."):
-            return "model.language_model." + name.removeprefix("model.")
-        return name if name is None or name.startswith("lm_head") else "model." + name
+        alone = of_thinker(name)
+        if alone is None or alone.startswith("lm_head"):
+            return alone
+        return "model." + re.sub(r"^model\.", "language_model.", alone)
 
     copy, names = copied(pair[0], tmp_path, rename)
     manifest = exported(copy, tmp_path)
