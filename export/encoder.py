@@ -1,10 +1,11 @@
-"""Stage 2, the audio encoder as ONNX: Whisper's tower with dynamic batch and dynamic time."""
+"""Stage 2, the audio encoder as ONNX: Whisper's tower and its kin, with dynamic batch and dynamic time."""
 
 import numpy as np
 
 from ..runtime.bundle import Precision
 from .blocks import block_lengths, join_tokens, sinusoids, split_frames, valid_frames
 from .checkpoint import Checkpoint
+from .chunked_front_end import chunked_front_end, valid_positions
 from .graph import Graph
 from .layouts import ENCODER_PREFIX
 from .rotary_time import rotate_by_time
@@ -35,8 +36,11 @@ def encoder_graph(
     if rule.block and lengths:
         rows = split_frames(g, features, e.n_mels, rule.block)
         lengths = block_lengths(g, features, lengths, rule.block)
-    hidden = _front_end(g, spec, take, rows, lengths)
-    mask = _key_mask(g, hidden, lengths) if lengths else None
+    if rule.chunk:
+        hidden = chunked_front_end(g, spec, take, rows)
+    else:
+        hidden = _front_end(g, spec, take, rows, lengths)
+    mask = _key_mask(g, hidden, _valid_positions(g, spec, lengths)) if lengths else None
     for layer in range(e.layers):
         hidden = _block(g, spec, take, f"layers.{layer}.", hidden, mask)
     hidden = _average_pairs(g, hidden, e.width) if rule.pooled > tower.stacked else hidden
@@ -83,12 +87,17 @@ def _positions(spec: ModelSpec, take):
     return sinusoids(spec.encoder.positions, spec.encoder.width)
 
 
-def _key_mask(g: Graph, hidden: str, lengths: str) -> str:
-    """[B, 1, 1, F / 2] additive: 0 for the (frames + 1) // 2 positions of each row, lowest beyond."""
-    one = g.const(1, "int32")
-    valid = g.op("Div", g.op("Add", lengths, one), g.const(2, "int32"))
+def _valid_positions(g: Graph, spec: ModelSpec, lengths: str) -> str:
+    """[B] int32: positions of the valid frames [B] int32; (frames + 1) // 2 after Whisper's convolutions."""
+    if spec.audio.rule.chunk:
+        return valid_positions(g, spec.audio.rule.chunk, lengths)
+    return g.op("Div", g.op("Add", lengths, g.const(1, "int32")), g.const(2, "int32"))
+
+
+def _key_mask(g: Graph, hidden: str, valid: str) -> str:
+    """[B, 1, 1, positions] additive: 0 for the valid positions [B] of each row, lowest beyond."""
     count = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
-    places = g.op("Range", g.const(0, "int32"), count, one)
+    places = g.op("Range", g.const(0, "int32"), count, g.const(1, "int32"))
     inside = g.op(
         "Less", g.op("Unsqueeze", places, g.const([0, 1, 2])), g.op("Unsqueeze", valid, g.const([1, 2, 3]))
     )
@@ -107,11 +116,12 @@ def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str 
 
 
 def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, mask: str | None) -> str:
-    """Multi-head self-attention with one packed projection; k has no bias."""
+    """Multi-head self-attention with one packed projection; in Whisper k has no bias."""
     e = spec.encoder
     head_dim = e.width // e.heads
     weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
-    key_bias = np.zeros(e.width, np.float32)
+    biased = spec.family.tower.key_bias
+    key_bias = take(prefix + "k_proj.bias") if biased else np.zeros(e.width, np.float32)
     bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     heads = [

@@ -91,6 +91,16 @@ OMNI_THINKER_5 = Layout(
     },
     _under("model.", THINKER_UNUSED),
 )
+QWEN3_ASR = Layout(
+    "Qwen3-ASR's own repositories",
+    {
+        "thinker.audio_tower.": ENCODER_PREFIX,
+        "thinker.audio_tower.proj1.": PROJECTOR_PREFIX + "linear_1.",
+        "thinker.audio_tower.proj2.": PROJECTOR_PREFIX + "linear_2.",
+        "thinker.model.": DECODER_PREFIX,
+        "thinker.lm_head.": "language_model.lm_head.",
+    },
+)
 
 
 def canonical_names(names: Iterable[str], layouts: tuple[Layout, ...], source: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint
 from .decoder import weight_kind
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
+from .reference_layouts import is_nested, nested_model
 from .reference_towers import TOWERS, extracted, projector
 from .specification import model_spec
 from .weights import row_chunks
@@ -21,13 +22,16 @@ class TorchReference:
         import transformers
 
         self.path = checkpoint.path
-        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
         self.spec = model_spec(checkpoint.config, checkpoint.path)
         self.family = self.spec.family
-        architecture = getattr(transformers, self.family.architecture)
-        self.model = architecture.from_pretrained(
-            checkpoint.path, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        options = dict(dtype=torch.float32, attn_implementation="eager")
+        if is_nested(checkpoint, self.family):
+            self.extractor = getattr(transformers, self.family.own_extractor)()
+            self.model = nested_model(checkpoint, self.family, **options).eval()
+        else:
+            self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
+            architecture = getattr(transformers, self.family.architecture)
+            self.model = architecture.from_pretrained(checkpoint.path, **options).eval()
         tied = LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint
         if tied:  # transformers leaves this head random
             self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight

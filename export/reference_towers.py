@@ -54,12 +54,22 @@ def _qwen2_5_omni(model, features, frames, index):
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 
+def _qwen3_asr(model, features, frames, index):
+    """Row by row, for the tower gives the valid tokens of all rows in one piece."""
+    rows = []
+    for row, valid in zip(features, frames):
+        tokens = model.audio_tower(row[None], input_features_mask=valid[None].long()).last_hidden_state
+        rows.append(tokens)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 TOWERS: dict[str, Tower] = {
     "qwen2_audio": _qwen2_audio,
     "audioflamingo3": _audioflamingo3,
     "musicflamingo": _musicflamingo,
     "voxtral": _voxtral,
     "qwen2_5_omni": _qwen2_5_omni,
+    "qwen3_asr": _qwen3_asr,
 }
 
 
@@ -79,16 +89,18 @@ def extracted(extractor, audios: list[list[np.ndarray]], spec: AudioSpec) -> tup
     rows = []
     lengths = []
     for audio in audios:
-        (features,), (valid,) = _whole(extractor, audio)
+        (features,), (valid,) = _whole(extractor, audio, spec)
         for start in range(0, len(audio) * frames, frames):
-            rows.append(features[:, start : start + frames])
+            row = features[:, start : start + frames]
+            rows.append(np.pad(row, ((0, 0), (0, frames - row.shape[1]))))
             lengths.append(np.clip(valid - start, 0, frames))
     return np.stack(rows), np.array(lengths)
 
 
-def _whole(extractor, audio: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _whole(extractor, audio: list[np.ndarray], spec: AudioSpec) -> tuple[np.ndarray, np.ndarray]:
     """input_features [1, n_mels, F] and frame length [1] of an audio, padded as its processor pads it."""
-    options = dict(padding=True, truncation=False, pad_to_multiple_of=extractor.n_samples)
+    multiple = extractor.n_samples if spec.audio_multiple else None
+    options = dict(padding=True, truncation=False, pad_to_multiple_of=multiple)
     return _extracted(extractor, [np.concatenate(audio)], **options)
 
 

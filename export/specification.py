@@ -110,15 +110,21 @@ def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
     given = model.get("text_config")
     if given is not None:
-        given = {**family.text_defaults, **given}
+        given = {**family.text_defaults, **given, "model_type": _type_of(family, given, family.llm_types[0])}
     defaults = {**family.text_defaults, **family.whole_text_defaults}
     return llm_section(given, family.llm_types[0], defaults)
+
+
+def _type_of(family: Family, section: Mapping[str, Any], default: str) -> str:
+    """The model type of a part, under transformers' name."""
+    given = section.get("model_type", default)
+    return family.type_names.get(given, given)
 
 
 def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str, Any]) -> None:
     """ValueError names the part that the family's record does not state."""
     wanted = {
-        "audio tower": (audio.get("model_type", family.audio_type), family.audio_type),
+        "audio tower": (_type_of(family, audio, family.audio_type), family.audio_type),
         "encoder activation": (audio["activation_function"], "gelu"),
         "scale_embedding": (audio["scale_embedding"], False),
         "projector activation": (model.get("projector_hidden_act", "gelu"), "gelu"),
@@ -130,7 +136,7 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
     if rule.chunk or rule.block:
         wanted["n_window"] = (audio["n_window"], (rule.chunk or rule.block) // 2)
     if rule.chunk:
-        wanted["n_window_infer"] = (audio["n_window_infer"], rule.block)
+        wanted["n_window_infer"] = (audio["n_window_infer"], family.sound.segment_frames)
     for part, (value, supported) in wanted.items():
         if value != supported:
             raise ValueError(

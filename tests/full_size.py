@@ -24,6 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support, when run as a script
 
+from tests.support import full_size_qwen3_asr as qwen3_asr
+
 SHARD_BYTES = 4 * 10**9
 BLOCK = 1 << 24  # random values made once and repeated in every tensor
 LTBM = "import sys; from ltbm.runtime.cli import main; sys.exit(main())"
@@ -69,6 +71,7 @@ LLMS = {
         rms_norm_eps=1e-6,
         rope_theta=1e6,
     ),
+    **qwen3_asr.LLMS,
 }
 SPECIAL_IDS = {
     "qwen2_audio": {
@@ -91,6 +94,7 @@ SPECIAL_IDS = {
         "<|im_end|>": 151645,
         "<|im_start|>": 151644,
     },
+    **dict.fromkeys(qwen3_asr.LLMS, qwen3_asr.SPECIAL_IDS),
 }
 
 
@@ -208,7 +212,12 @@ def _watch(pid: int, peaks: dict[str, int]) -> None:
 def full_size(family: str, layers: int | None = None) -> dict:
     """The published sizes of `family`; `layers` of the LLM where fewer are wanted."""
     llm = LLMS[family] | ({"num_hidden_layers": layers} if layers else {})
-    return {"encoder": ENCODER, "llm": llm, "special_ids": SPECIAL_IDS[family]}
+    encoder = qwen3_asr.ENCODERS.get(family, ENCODER)
+    return {"encoder": encoder, "llm": llm, "special_ids": SPECIAL_IDS[family]}
+
+
+def model_type(family: str) -> str:
+    return "qwen3_asr" if family in qwen3_asr.LLMS else family
 
 
 def write_configuration(folder: Path, family: str, sizes: dict) -> None:
@@ -216,9 +225,10 @@ def write_configuration(folder: Path, family: str, sizes: dict) -> None:
     from tests.support import tiny  # imports torch
 
     folder.mkdir()
-    tok = tiny.tokenizer_of(family, sizes["special_ids"])
-    tiny.make_config(family, sizes["llm"], tok, **sizes["encoder"]).save_pretrained(folder)
-    tiny.save_processor(folder, family, tok, longest=LONGEST)
+    kind = model_type(family)
+    tok = tiny.tokenizer_of(kind, sizes["special_ids"])
+    tiny.make_config(kind, sizes["llm"], tok, **sizes["encoder"]).save_pretrained(folder)
+    tiny.save_processor(folder, kind, tok, longest=LONGEST)
 
 
 def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
@@ -266,6 +276,9 @@ def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator
 
 def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, tuple]]:
     """Name and shape of every tensor, in the order of a hub checkpoint."""
+    if family in qwen3_asr.LLMS:
+        yield from qwen3_asr.tensor_shapes(encoder, llm)
+        return
     width, ffn, hidden = encoder["width"], encoder["ffn"], llm["hidden_size"]
     omni = family == "qwen2_5_omni"
     tower = "thinker.audio_tower." if omni else "audio_tower."

@@ -16,15 +16,20 @@ from transformers import (
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
+    Qwen3ASRForConditionalGeneration,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
-from tests.support import tiny_omni
+from tests.support import tiny_asr, tiny_omni
 from tests.support.tiny_tekken import VOCABULARY, write_tekken
 
-AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>", "musicflamingo": "<sound>"}
+AUDIO_TOKENS = {
+    "qwen2_audio": "<|AUDIO|>",
+    "audioflamingo3": "<sound>",
+    "musicflamingo": "<sound>",
+}
 SEGMENT_POSITIONS = 1500  # of the encoder, 20 ms each: 30 s
 SPECIAL = [
     "<|endoftext|>",
@@ -37,6 +42,7 @@ SPECIAL = [
     "<|sound_bos|>",
     "<|sound_eos|>",
 ]
+
 QWEN_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful "
@@ -87,7 +93,7 @@ def tokenizer_of(family: str, ids: dict[str, int] | None = None) -> PreTrainedTo
     """The one of `family`."""
     if family == "qwen2_5_omni":
         return tokenizer(ids, tiny_omni.SPECIAL, **tiny_omni.NAMED)
-    return tokenizer(ids)
+    return tiny_asr.tokenizer(ids) if family == "qwen3_asr" else tokenizer(ids)
 
 
 def text_config(**changes) -> dict:
@@ -117,10 +123,15 @@ def make_config(
     heads: int = 2,
     ffn: int = 64,
     positions: int = SEGMENT_POSITIONS,
+    channels: int = 6,
 ):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
     if family == "qwen2_5_omni":
         return tiny_omni.omni_config(text, tok, dict(layers=layers, width=width, heads=heads, ffn=ffn))
+    if family == "qwen3_asr":
+        return tiny_asr.config(
+            text, tok, dict(layers=layers, width=width, heads=heads, ffn=ffn, channels=channels)
+        )
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS.get(family, "<sound>"))
     if family == "qwen2_audio":
         audio = dict(
@@ -163,6 +174,9 @@ def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast, **om
         WhisperFeatureExtractor(feature_size=128, processor_class="VoxtralProcessor").save_pretrained(folder)
         write_tekken(folder)
         return
+    if family == "qwen3_asr":
+        tiny_asr.save_processor(folder, tok)
+        return
     kind, template = {
         "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
         "audioflamingo3": (AudioFlamingo3Processor, FLAMINGO_TEMPLATE),
@@ -192,6 +206,7 @@ def make_checkpoint(
         "musicflamingo": MusicFlamingoForConditionalGeneration,
         "voxtral": VoxtralForConditionalGeneration,
         "qwen2_5_omni": Qwen2_5OmniForConditionalGeneration,
+        "qwen3_asr": Qwen3ASRForConditionalGeneration,
     }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:

@@ -99,6 +99,18 @@ def test_an_int4_head(build, make_bundle, family, flavour):
     assert build(make_bundle(family, "int4", export)[1], "decoder", flavour) > 0
 
 
+@pytest.mark.parametrize("precision", ("float32", "float16"))
+def test_encoders_of_chunks(build, make_bundle, precision):
+    """Qwen3-ASR's: convolutions over time and mel, keys with a bias."""
+    assert build(bundle_of(make_bundle, "qwen3_asr", precision), "encoder", "trt24") > 0
+
+
+@pytest.mark.parametrize("stage", ("projector", "decoder"))
+def test_what_follows_an_encoder_of_chunks(build, make_bundle, stage):
+    """A projector of the tower's width, and a Qwen3 with norms of queries and keys."""
+    assert build(bundle_of(make_bundle, "qwen3_asr", "float16"), stage, "trt24") > 0
+
+
 # --- the judge finds what it is there for ---
 
 
