@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..runtime.files import require_utf8_name
 from .configuration import read_json
-from .families import FAMILIES
+from .families import family_of
 from .layouts import canonical_names, unused_reasons
 from .weight_files import (
     STORED_TYPES,
@@ -50,7 +50,7 @@ class Checkpoint:
         self.uses: dict[str, str] = {}
         self.check_shape: Callable[[str, tuple[int, ...]], None] = lambda name, shape: None
         stored = read_tensors(files)
-        family = FAMILIES.get(str(self.config.get("model_type")))
+        family = family_of(self.config.get("model_type"))
         layouts = family.layouts if family else ()
         self.unused = unused_reasons(stored, layouts)
         self.names = canonical_names(stored, layouts, source)

@@ -39,6 +39,17 @@ LLM_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         max_position_embeddings=2048,
         eos_token_id=2,
     ),
+    "qwen2_5_omni_text": QWEN_LLM
+    | dict(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        rope_theta=1e6,
+        tie_word_embeddings=True,
+    ),
 }
 """Text backbones whose blocks the decoder graph writes (pre-norm, SwiGLU, rotary positions), with what
 transformers' class of each assumes; the parity tests hold every value."""

@@ -1,9 +1,11 @@
-"""Stage 2, the audio encoder as ONNX: Whisper's tower with dynamic batch and dynamic time."""
+"""Stage 2, the audio encoder as ONNX: Whisper's tower and its kin, with dynamic batch and dynamic time."""
 
 import numpy as np
 
 from ..runtime.bundle import Precision
+from .blocks import block_lengths, join_tokens, sinusoids, split_frames, valid_frames
 from .checkpoint import Checkpoint
+from .chunked_front_end import chunked_front_end, valid_positions
 from .graph import Graph
 from .layouts import ENCODER_PREFIX
 from .rotary_time import rotate_by_time
@@ -11,7 +13,7 @@ from .specification import ModelSpec
 from .weights import Stacked, WeightFile
 
 OPSET = 20
-LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default, which both towers use
+LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default, which all towers use
 
 
 def encoder_graph(
@@ -22,24 +24,33 @@ def encoder_graph(
     F is as `AudioSpec.input_frames` gives it; keys beyond a row's valid frames are masked, so its valid
     tokens do not depend on F (the cost follows the clip).
     A tower that always takes whole segments has no frame_lengths. One whose output is turned by its time
-    takes segment_index [B] int32, each row's place in its audio.
+    takes segment_index [B] int32, each row's place in its audio. One of blocks works on a row a block.
     """
     e = spec.encoder
     tower = spec.family.tower
+    rule = spec.audio.rule
     g = Graph("encoder", OPSET, precision.encoder, weights)
     take = _taker(checkpoint)
-    features = g.input("input_features", "float32", ["B", e.n_mels, "F"])
-    lengths = None if spec.audio.rule.whole else g.input("frame_lengths", "int32", ["B"])
-    hidden = _front_end(g, spec, take, features)
-    mask = _key_mask(g, hidden, lengths) if lengths else None
+    features = rows = g.input("input_features", "float32", ["B", e.n_mels, "F"])
+    lengths = None if rule.whole else g.input("frame_lengths", "int32", ["B"])
+    if rule.block and lengths:
+        rows = split_frames(g, features, e.n_mels, rule.block)
+        lengths = block_lengths(g, features, lengths, rule.block)
+    if rule.chunk:
+        hidden = chunked_front_end(g, spec, take, rows)
+    else:
+        hidden = _front_end(g, spec, take, rows, lengths)
+    mask = _key_mask(g, hidden, _valid_positions(g, spec, lengths)) if lengths else None
     for layer in range(e.layers):
         hidden = _block(g, spec, take, f"layers.{layer}.", hidden, mask)
-    hidden = _average_pairs(g, hidden, e.width) if spec.audio.rule.pooled > tower.stacked else hidden
+    hidden = _average_pairs(g, hidden, e.width) if rule.pooled > tower.stacked else hidden
     audio_embeds = _layer_norm(g, take, tower.norm, hidden)
     if spec.rotary_time:
         index = g.input("segment_index", "int32", ["B"])
         audio_embeds = rotate_by_time(g, spec, spec.rotary_time, audio_embeds, index)
     width = spec.audio.encoder_width
+    if rule.block:
+        audio_embeds = join_tokens(g, audio_embeds, features, width)
     if tower.stacked > 1:
         audio_embeds = g.op("Reshape", audio_embeds, g.const([0, -1, width]))
     g.output(
@@ -55,25 +66,38 @@ def _taker(checkpoint: Checkpoint):
     return lambda name: checkpoint.take(ENCODER_PREFIX + name, "encoder")
 
 
-def _front_end(g: Graph, spec: ModelSpec, take, features: str) -> str:
+def _front_end(g: Graph, spec: ModelSpec, take, features: str, lengths: str | None) -> str:
     """Two convolutions with GELU, then positions: [B, n_mels, F] -> [B, F / 2, D] float32."""
+    masked = lengths if spec.family.tower.masks_frames else None
     x = g.to_precision(features)
     for name, stride in (("conv1", 1), ("conv2", 2)):
+        x = valid_frames(g, x, masked) if masked else x
         w, b = (g.weight(f"{name}.{part}", take(f"{name}.{part}")) for part in ("weight", "bias"))
         x = g.op("Gelu", g.op("Conv", x, w, b, kernel_shape=[3], pads=[1, 1], strides=[stride]))
     hidden = g.to_float32(g.op("Transpose", x, perm=[0, 2, 1]))
-    table = g.weight("embed_positions", take("embed_positions.weight"), "float32")
+    table = g.weight("embed_positions", _positions(spec, take), "float32")
     used = g.op("Slice", table, g.const([0]), g.op("Shape", hidden, start=1, end=2), g.const([0]))
     return g.op("Add", hidden, used)
 
 
-def _key_mask(g: Graph, hidden: str, lengths: str) -> str:
-    """[B, 1, 1, F / 2] additive: 0 for the (frames - 1) // 2 + 1 positions of each row, lowest beyond."""
-    one = g.const(1, "int32")
-    two = g.const(2, "int32")
-    valid = g.op("Add", g.op("Div", g.op("Sub", lengths, one), two), one)
+def _positions(spec: ModelSpec, take):
+    """The table [positions, D], stored or computed."""
+    if spec.family.tower.positions == "stored":
+        return take("embed_positions.weight")
+    return sinusoids(spec.encoder.positions, spec.encoder.width)
+
+
+def _valid_positions(g: Graph, spec: ModelSpec, lengths: str) -> str:
+    """[B] int32: positions of the valid frames [B] int32; (frames + 1) // 2 after Whisper's convolutions."""
+    if spec.audio.rule.chunk:
+        return valid_positions(g, spec.audio.rule.chunk, lengths)
+    return g.op("Div", g.op("Add", lengths, g.const(1, "int32")), g.const(2, "int32"))
+
+
+def _key_mask(g: Graph, hidden: str, valid: str) -> str:
+    """[B, 1, 1, positions] additive: 0 for the valid positions [B] of each row, lowest beyond."""
     count = g.cast(g.op("Squeeze", g.op("Shape", hidden, start=1, end=2)), "int32")
-    places = g.op("Range", g.const(0, "int32"), count, one)
+    places = g.op("Range", g.const(0, "int32"), count, g.const(1, "int32"))
     inside = g.op(
         "Less", g.op("Unsqueeze", places, g.const([0, 1, 2])), g.op("Unsqueeze", valid, g.const([1, 2, 3]))
     )
@@ -92,11 +116,12 @@ def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str 
 
 
 def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, mask: str | None) -> str:
-    """Multi-head self-attention with one packed projection; k has no bias."""
+    """Multi-head self-attention with one packed projection; in Whisper k has no bias."""
     e = spec.encoder
     head_dim = e.width // e.heads
     weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
-    key_bias = np.zeros(e.width, np.float32)
+    biased = spec.family.tower.key_bias
+    key_bias = take(prefix + "k_proj.bias") if biased else np.zeros(e.width, np.float32)
     bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     heads = [

@@ -56,6 +56,52 @@ TRANSFORMERS_5 = Layout(
     },
 )
 
+THINKER_PARTS = {
+    "audio_tower.": ENCODER_PREFIX,
+    "audio_tower.proj.": PROJECTOR_PREFIX + "linear.",
+    "model.embed_tokens.": DECODER_PREFIX + "embed_tokens.",
+    "model.layers.": DECODER_PREFIX + "layers.",
+    "model.norm.": DECODER_PREFIX + "norm.",
+    "lm_head.": "language_model.lm_head.",
+}
+THINKER_UNUSED = {
+    "audio_tower.audio_bos_eos_token.": "what goes around an audio are tokens of the LLM",
+    "visual.": "images and videos are not read",
+}
+
+
+def _under(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {prefix + name: value for name, value in names.items()}
+
+
+OMNI = Layout(
+    "Qwen2.5-Omni",
+    _under("thinker.", THINKER_PARTS),
+    _under("thinker.", THINKER_UNUSED)
+    | dict.fromkeys(("talker.", "token2wav."), "answers are text, not speech"),
+)
+OMNI_THINKER = Layout("its thinker alone", THINKER_PARTS, THINKER_UNUSED)
+OMNI_THINKER_5 = Layout(
+    "the same in transformers 5",
+    {
+        "model.audio_tower.": ENCODER_PREFIX,
+        "model.audio_tower.proj.": PROJECTOR_PREFIX + "linear.",
+        "model.language_model.": DECODER_PREFIX,
+        "lm_head.": "language_model.lm_head.",
+    },
+    _under("model.", THINKER_UNUSED),
+)
+QWEN3_ASR = Layout(
+    "Qwen3-ASR's own repositories",
+    {
+        "thinker.audio_tower.": ENCODER_PREFIX,
+        "thinker.audio_tower.proj1.": PROJECTOR_PREFIX + "linear_1.",
+        "thinker.audio_tower.proj2.": PROJECTOR_PREFIX + "linear_2.",
+        "thinker.model.": DECODER_PREFIX,
+        "thinker.lm_head.": "language_model.lm_head.",
+    },
+)
+
 
 def canonical_names(names: Iterable[str], layouts: tuple[Layout, ...], source: str) -> dict[str, str]:
     """Stored name -> the name used here, by the first layout that has them all.

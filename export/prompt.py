@@ -46,6 +46,7 @@ def write_prompt_files(folder: Path, checkpoint: Checkpoint, spec: ModelSpec) ->
         pad_token=special_token(checkpoint.path, "pad_token"),
         audio_prefix_ids=spec.audio_around[:1],
         audio_suffix_ids=spec.audio_around[1:],
+        transcript=spec.family.prompt.transcript,
     )
 
 

@@ -7,10 +7,11 @@ from ..runtime.bundle import Precision
 from ..runtime.stages.splice import Prefix
 from .checkpoint import Checkpoint
 from .decoder import weight_kind
-from .families import FAMILIES
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
-from .reference_towers import TOWERS, extracted
+from .reference_layouts import is_nested, nested_model
+from .reference_towers import TOWERS, extracted, projector
+from .specification import model_spec
 from .weights import row_chunks
 
 
@@ -21,12 +22,16 @@ class TorchReference:
         import transformers
 
         self.path = checkpoint.path
-        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
-        self.family = FAMILIES[checkpoint.config["model_type"]]
-        architecture = getattr(transformers, self.family.architecture)
-        self.model = architecture.from_pretrained(
-            checkpoint.path, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        self.spec = model_spec(checkpoint.config, checkpoint.path)
+        self.family = self.spec.family
+        options = dict(dtype=torch.float32, attn_implementation="eager")
+        if is_nested(checkpoint, self.family):
+            self.extractor = getattr(transformers, self.family.own_extractor)()
+            self.model = nested_model(checkpoint, self.family, **options).eval()
+        else:
+            self.extractor = transformers.AutoFeatureExtractor.from_pretrained(self.path)
+            architecture = getattr(transformers, self.family.architecture)
+            self.model = architecture.from_pretrained(checkpoint.path, **options).eval()
         tied = LM_HEAD not in checkpoint and EMBEDDINGS in checkpoint
         if tied:  # transformers leaves this head random
             self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
@@ -49,7 +54,7 @@ class TorchReference:
     def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's
         segments."""
-        return extracted(self.extractor, audios, self.family.sound.whole_audio)
+        return extracted(self.extractor, audios, self.spec.audio)
 
     @torch.no_grad()
     def audio_embeds(
@@ -68,7 +73,7 @@ class TorchReference:
     @torch.no_grad()
     def project(self, merged: np.ndarray) -> np.ndarray:
         """The projector over merged tokens [..., D] -> [..., H]."""
-        return self.core.multi_modal_projector(torch.from_numpy(merged).float()).numpy()
+        return projector(self.core)(torch.from_numpy(merged).float()).numpy()
 
     @property
     def table(self) -> np.ndarray:

@@ -3,8 +3,11 @@ before anything is written, as transformers refuses it."""
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from ..runtime.bundle import DecoderSpec, EncoderSpec
+from ..runtime.token_rules import strided
+from .chunked_front_end import CONVOLUTIONS
 from .layouts import DECODER_PREFIX, EMBEDDINGS, ENCODER_PREFIX, LM_HEAD
 from .specification import ModelSpec
 
@@ -15,7 +18,9 @@ KERNEL = 3  # places of the encoder's convolutions
 
 def shapes_of(spec: ModelSpec) -> dict[str, Shape]:
     """Name, with * for a layer's number -> shape."""
-    encoder = {ENCODER_PREFIX + name: shape for name, shape in _encoder(spec.encoder).items()}
+    norm = _norm(spec.family.tower.norm, spec.encoder.width)
+    tower = _front_end(spec.encoder) | _blocks(spec.encoder) | norm
+    encoder = {ENCODER_PREFIX + name: shape for name, shape in tower.items()}
     decoder = {DECODER_PREFIX + name: shape for name, shape in _decoder(spec.decoder).items()}
     table = (spec.decoder.vocab_size, spec.decoder.hidden_size)
     return encoder | decoder | _projector(spec) | {EMBEDDINGS: table, LM_HEAD: table}
@@ -47,18 +52,34 @@ def _norm(name: str, width: int) -> dict[str, Shape]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _encoder(e: EncoderSpec) -> dict[str, Shape]:
-    layer = "layers.*."
-    shapes = {
+def _front_end(e: EncoderSpec) -> dict[str, Shape]:
+    if e.channels:
+        return _chunked_front_end(e)
+    return {
         "conv1.weight": (e.width, e.n_mels, KERNEL),
         "conv1.bias": (e.width,),
         "conv2.weight": (e.width, e.width, KERNEL),
         "conv2.bias": (e.width,),
         "embed_positions.weight": (e.positions, e.width),
     }
+
+
+def _chunked_front_end(e: EncoderSpec) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    inputs = 1
+    for name in CONVOLUTIONS:
+        shapes |= {f"{name}.weight": (e.channels, inputs, KERNEL, KERNEL), f"{name}.bias": (e.channels,)}
+        inputs = e.channels
+    bands = strided(e.n_mels, len(CONVOLUTIONS))
+    return shapes | {"conv_out.weight": (e.width, e.channels * bands)}
+
+
+def _blocks(e: EncoderSpec) -> dict[str, Shape]:
+    layer = "layers.*."
+    shapes: dict[str, Shape] = {}
     for part in ("q", "k", "v", "out"):
         shapes |= _linear(f"{layer}self_attn.{part}_proj", e.width, e.width)
-    for norm in (layer + "self_attn_layer_norm", layer + "final_layer_norm", "layer_norm"):
+    for norm in (layer + "self_attn_layer_norm", layer + "final_layer_norm"):
         shapes |= _norm(norm, e.width)
     return shapes | _linear(layer + "fc1", e.ffn, e.width) | _linear(layer + "fc2", e.width, e.ffn)
 
@@ -80,10 +101,17 @@ def _decoder(d: DecoderSpec) -> dict[str, Shape]:
 
 
 def _projector(spec: ModelSpec) -> dict[str, Shape]:
-    """Each of its layers gives the LLM's width, as the families have it."""
+    """Layer by layer, from the tower's width to the LLM's."""
     shapes: dict[str, Shape] = {}
-    width = spec.audio.encoder_width
-    for name in spec.family.projector:
-        shapes |= _linear(name, spec.decoder.hidden_size, width)
-        width = spec.decoder.hidden_size
+    widths = projector_widths(spec)
+    for name, (inputs, outputs) in zip(spec.family.projector, pairwise(widths)):
+        shapes |= _linear(name, outputs, inputs)
     return shapes
+
+
+def projector_widths(spec: ModelSpec) -> list[int]:
+    """What the projector's first layer takes, then what each of its layers gives."""
+    tower = spec.audio.encoder_width
+    llm = spec.decoder.hidden_size
+    inner = tower if spec.family.projector_width == "tower" else llm
+    return [tower, *[inner] * (len(spec.family.projector) - 1), llm]

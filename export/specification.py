@@ -8,9 +8,9 @@ from typing import Any
 from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 from ..runtime.numbers import check_finite, check_whole
 from ..runtime.records import check_types
-from ..runtime.token_rules import CHUNK_TOKENS, CONVOLUTION_STRIDE, TOKEN_RULES
+from ..runtime.token_rules import CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
-from .families import FAMILIES, NOTHING, Family
+from .families import FAMILIES, Family, family_of
 
 TIME_THETA = 1200.0  # seconds; what Music Flamingo's class assumes, and the share of the width that it turns
 TIME_SHARE = 0.2
@@ -60,7 +60,7 @@ class ModelSpec:
 def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     """The specification of a config.json; ValueError for a family or variant not supported."""
     kind = config.get("model_type")
-    family = FAMILIES.get(str(kind))
+    family = family_of(kind)
     if family is None:
         raise ValueError(f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}")
     model = _model_section(family, config)
@@ -99,7 +99,7 @@ def _token_id(model: Mapping[str, Any], key: str, decoder: DecoderSpec) -> int:
 
 
 def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    section = config.get(family.section, NOTHING) if family.section else config
+    section = config.get(family.section, config)
     defaults = {} if family.audio_token_id is None else {"audio_token_id": family.audio_token_id}
     model = merged(defaults, section)
     if "audio_token_id" not in model:
@@ -110,15 +110,21 @@ def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
     given = model.get("text_config")
     if given is not None:
-        given = {**family.text_defaults, **given}
+        given = {**family.text_defaults, **given, "model_type": _type_of(family, given, family.llm_types[0])}
     defaults = {**family.text_defaults, **family.whole_text_defaults}
     return llm_section(given, family.llm_types[0], defaults)
+
+
+def _type_of(family: Family, section: Mapping[str, Any], default: str) -> str:
+    """The model type of a part, under transformers' name."""
+    given = section.get("model_type", default)
+    return family.type_names.get(given, given)
 
 
 def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str, Any]) -> None:
     """ValueError names the part that the family's record does not state."""
     wanted = {
-        "audio tower": (audio.get("model_type", family.audio_type), family.audio_type),
+        "audio tower": (_type_of(family, audio, family.audio_type), family.audio_type),
         "encoder activation": (audio["activation_function"], "gelu"),
         "scale_embedding": (audio["scale_embedding"], False),
         "projector activation": (model.get("projector_hidden_act", "gelu"), "gelu"),
@@ -128,9 +134,9 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
         stacked = family.tower.stacked * audio["hidden_size"]
         wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
     if rule.chunk or rule.block:
-        wanted["n_window"] = (audio["n_window"] * 2, rule.chunk or rule.block)
+        wanted["n_window"] = (audio["n_window"], (rule.chunk or rule.block) // 2)
     if rule.chunk:
-        wanted["n_window_infer"] = (audio["n_window_infer"], rule.block)
+        wanted["n_window_infer"] = (audio["n_window_infer"], family.sound.segment_frames)
     for part, (value, supported) in wanted.items():
         if value != supported:
             raise ValueError(
@@ -140,13 +146,14 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
 
 def _encoder_spec(family: Family, audio: Mapping[str, Any]) -> EncoderSpec:
     rule = TOKEN_RULES[family.tower.token_rule]
+    computed = rule.positions(rule.chunk or rule.block)
     return EncoderSpec(
         layers=audio["num_hidden_layers"],
         width=audio["hidden_size"],
         heads=audio["num_attention_heads"],
         ffn=audio["intermediate_size"],
         n_mels=audio["num_mel_bins"],
-        positions=CHUNK_TOKENS if rule.chunk else audio["max_source_positions"],
+        positions=computed or audio["max_source_positions"],
         channels=audio["downsample_hidden_size"] if rule.chunk else 0,
     )
 
@@ -231,8 +238,16 @@ def _max_segments(family: Family, frames: int, longest_frames: int, max_position
     if family.sound.one_segment:
         return 1
     if longest_frames:
-        return longest_frames // frames
+        return _whole_segments(longest_frames, frames)
     return max(1, max_positions // TOKEN_RULES[family.tower.token_rule].tokens(frames))
+
+
+def _whole_segments(longest_frames: int, frames: int) -> int:
+    if longest_frames < frames:
+        raise ValueError(
+            f"the processor takes {longest_frames} frames of an audio, less than a segment ({frames})"
+        )
+    return longest_frames // frames
 
 
 def _end_token_ids(family: Family, model: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, ...]:

@@ -202,6 +202,7 @@ class Export:
             tools={name: version(name) for name in TOOLS},
             files=dict(sorted(files.items())),
             tensors=self.checkpoint.stored_uses(),
+            default_level=self.spec.family.default_level,
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 

@@ -21,6 +21,7 @@ class Answer:
     timings: milliseconds of each stage; ttft is from the call to the first token, total to the last. On a GPU
         encoder and merge only ask for their work, and prefill, which waits for the logits, holds what it took
     step_ms: milliseconds of each decode step, sampling included
+    language: of the speech, where the model says it or was told
     """
 
     text: str
@@ -41,6 +42,7 @@ class Answer:
     kv_allocated_bytes: int
     timings: dict[str, float]
     step_ms: list[float]
+    language: str = ""
 
 
 class AnswerStream:

@@ -20,6 +20,9 @@ from .numbers import LARGEST_SEED, MOST, check_finite, check_whole, finite_words
 from .presets import choose
 from .sampling import HIGHEST_TEMPERATURE, REPETITION_PENALTIES, Sampling
 
+OF_BUNDLE = f"the bundle's: {DEFAULT_LEVEL}, or full where the model only transcribes"
+"""The default level, in words."""
+
 
 class UsageError(ValueError):
     """A flag whose value makes no sense: exit code 2."""
@@ -94,14 +97,14 @@ def former_name_note(old: str, new: str) -> None:
 def add_level_flags(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """--level, --keep-ratio, --audio-tokens, and those of `add_mode_flags`; `level_from` reads them.
 
-    default: the level where none is given, if it is not DEFAULT_LEVEL
+    default: the level where none is given, if it is not the bundle's own
     """
     parser.add_argument(
         "--level",
         default=default,
         metavar="LEVEL",
         help=f"audio tokens kept: {', '.join(NAMED_RATIOS)}, or a share like 0.3 "
-        f"(default {default or DEFAULT_LEVEL})",
+        f"(default {default or OF_BUNDLE})",
     )
     parser.add_argument(
         "--keep-ratio", metavar="R", help="the same as a share in (0, 1], such as 0.3 or 3/10"
@@ -147,10 +150,10 @@ def attention(text: str) -> str:
     return text
 
 
-def level_from(args: argparse.Namespace) -> Level | Budget:
-    """What the flags of `add_level_flags` say, and --task where the command has it."""
+def level_from(args: argparse.Namespace, default: str = DEFAULT_LEVEL) -> Level | Budget:
+    """What the flags of `add_level_flags` say, and --task where the command has it, else the default."""
     try:
-        level = choose(args.level, getattr(args, "task", None))
+        level = choose(args.level, getattr(args, "task", None), default)
         return level_of_parts(
             level, args.keep_ratio, args.audio_tokens, args.window, args.positions, args.attention
         )

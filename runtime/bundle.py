@@ -1,11 +1,13 @@
 """A bundle: the folder that `ltbm export` writes and everything else reads, with its manifest.json."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .files import file_sha256, read_text, refuse_lfs_pointers, require_utf8_name
+from .levels import DEFAULT_LEVEL, NAMED_RATIOS
 from .records import check_types
 from .token_rules import TOKEN_RULES, TokenRule
 
@@ -111,10 +113,28 @@ class DecoderSpec:
 
 
 @dataclass(frozen=True)
+class TranscriptSpec:
+    """How a model that only transcribes is asked and answers.
+
+    mark: stands between an answer's language and its transcript
+    languages: code -> the name by which the model knows it
+    """
+
+    mark: str
+    languages: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        words = [self.mark, *self.languages, *self.languages.values()]
+        if not all(isinstance(word, str) and word for word in words):
+            raise TypeError(f"a transcript's mark and languages are {words!r}, not words")
+
+
+@dataclass(frozen=True)
 class PromptSpec:
     """Which token stands for audio, which tokens end an answer, and what is particular to a family's prompts.
 
     audio_prefix_ids, audio_suffix_ids: put around each audio, where the template does not
+    transcript: of a model that only transcribes; what is written to it is context
     """
 
     audio_token: str
@@ -125,12 +145,15 @@ class PromptSpec:
     pad_token: str | None = None
     audio_prefix_ids: tuple[int, ...] = ()
     audio_suffix_ids: tuple[int, ...] = ()
+    transcript: TranscriptSpec | None = None
 
     @classmethod
     def from_dict(cls, raw: dict) -> "PromptSpec":
         """JSON's lists as tuples."""
         lists = [name for name, value in raw.items() if isinstance(value, list)]
         values: dict[str, Any] = raw | {name: tuple(raw[name]) for name in lists}
+        if values.get("transcript") is not None:
+            values["transcript"] = TranscriptSpec(**values["transcript"])
         return cls(**values)
 
 
@@ -216,7 +239,8 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json holds. `tensors` says how every tensor of the checkpoint was used."""
+    """What manifest.json holds. `tensors` says how every tensor of the checkpoint was used; `default_level`
+    is what a request gets that names none."""
 
     format_version: int
     family: str
@@ -232,6 +256,7 @@ class Manifest:
     tools: dict[str, str]  # versions of what wrote the bundle
     files: dict[str, FileRecord]
     tensors: dict[str, str]
+    default_level: str = DEFAULT_LEVEL
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -261,7 +286,10 @@ class Manifest:
 
     @classmethod
     def _from_dict(cls, raw: dict) -> "Manifest":
+        raw = {"default_level": DEFAULT_LEVEL} | raw
         values = {field.name: raw[field.name] for field in fields(cls)}
+        if values["default_level"] not in NAMED_RATIOS:
+            raise TypeError(f"default_level is {values['default_level']!r}, not a named level")
         values["flavours"] = tuple(raw["flavours"])
         values["merge_step"] = tuple(raw["merge_step"])
         values["precision"] = Precision(**raw["precision"])

@@ -13,7 +13,7 @@ AUDIO = "/audio"
 def questions(prompt: str | None, audio: list[str], lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Each question with the clips that come with it: `prompt` first if there is one, then the lines up to
     an empty one. A clip that is not there is said and left out."""
-    if prompt:
+    if prompt is not None:
         yield prompt, audio
         audio = []
     for line in lines:

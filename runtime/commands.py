@@ -59,7 +59,15 @@ def _add_run(commands) -> None:
         "audio", nargs="+", help="WAV, FLAC, OGG or MP3, any rate, - for stdin; several follow one another"
     )
     parser.add_argument(
-        "--prompt", help="what to ask (with --chat: the first question, else the first line of stdin)"
+        "--prompt",
+        help="what to ask (with --chat: the first question, else the first line of stdin); to a model that "
+        "only transcribes it is context, and may be left out",
+    )
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="of the speech, such as en, for models that only transcribe (default: they say it themselves)",
     )
     parser.add_argument("--chat", action="store_true", help="keep asking about the clips")
     levels = ", ".join(f"{name} {task.level}" for name, task in TASKS.items())
@@ -79,23 +87,36 @@ def _add_run(commands) -> None:
 def run(args) -> None:
     from .session import Session
 
-    level = level_from(args)
+    level_from(args)  # raises where the flags make no sense together
     sampling = sampling_from(args)
-    if not args.prompt and not args.chat:
+    if not args.prompt and not args.chat and not _transcribes(args.bundle):
         raise UsageError("give --prompt with a question, or --chat to ask from stdin")
     if args.chat and "-" in args.audio:
         raise UsageError("- reads the sound from stdin, --chat the questions: give the sound as a file")
-    options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "long_audio": args.long_audio}
+    options = {
+        "max_new_tokens": args.max_new_tokens,
+        "sampling": sampling,
+        "long_audio": args.long_audio,
+        "language": args.language,
+    }
     with Session.open(args.bundle, **session_options(args)) as session:
-        conversation = session.converse(level)
+        conversation = session.converse(level_from(args, session.manifest.default_level))
         show = _print_json if args.json else _print_text
         lines = lines_of(sys.stdin) if args.chat else ()
-        for prompt, audio in questions(args.prompt, args.audio, lines):
+        first = args.prompt or (None if args.chat else "")
+        for prompt, audio in questions(first, args.audio, lines):
             stream = conversation.stream(prompt, audio or None, **options)
             if not conversation.turns:  # the clips of the command line: without them there is no chat
                 show(stream)
             else:
                 try_to_answer(partial(show, stream), audio)
+
+
+def _transcribes(bundle: str) -> bool:
+    """Whether the bundle's model is asked nothing, for it only transcribes."""
+    from .bundle import Bundle
+
+    return Bundle.open(bundle).manifest.prompt.transcript is not None
 
 
 def _print_json(stream: AnswerStream) -> None:
@@ -109,9 +130,10 @@ def _print_text(stream: AnswerStream) -> None:
     print()
     answer = stream.answer
     note = "" if answer.applied else f" ({answer.reason})"
+    language = f"{answer.language}; " if answer.language else ""
     times = ", ".join(f"{name} {value:.1f}" for name, value in answer.timings.items())
     print(
-        f"{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}, "
+        f"{language}{answer.level}{note}: {answer.tokens_in} audio tokens -> {answer.tokens_out}, "
         f"{answer.reused_tokens} prompt tokens reused; ms: {times}",
         file=sys.stderr,
     )
@@ -184,6 +206,7 @@ def describe(bundle) -> dict:
         "llm": f"{llm.layers} layers, width {llm.hidden_size}, {llm.heads} heads, {llm.kv_heads} KV heads, "
         f"vocabulary {llm.vocab_size}",
         "max_positions": llm.max_positions,
+        "default_level": manifest.default_level,
         "longest_audio_seconds": audio.segment_seconds * audio.max_segments,
         "audio_tokens_per_segment": tokens,
         "stage_bytes": bundle.stage_bytes(),

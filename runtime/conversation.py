@@ -14,6 +14,8 @@ from .stages.segments import Audio
 class Responder(Protocol):
     """What a conversation needs of its session."""
 
+    def beginning(self, language: str) -> list[Turn]: ...
+
     def load(self, audio, long_audio: str, sampling_rate: int | None, clock: Clock) -> list[Audio]: ...
 
     def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]: ...
@@ -41,10 +43,11 @@ class Conversation:
         sampling: Sampling = GREEDY,
         long_audio: str = "error",
         sampling_rate: int | None = None,
+        language: str = "",
     ) -> AnswerStream:
         """The answer to `prompt` as it comes.
 
-        audio: new audio as `Session.stream` takes it, or None
+        audio: new audio as `Session.stream` takes it, or None; language: as it takes it
         A question whose answer fails or is left early is not remembered.
         """
 
@@ -55,7 +58,8 @@ class Conversation:
                 new_audios = self._session.load(audio, long_audio, sampling_rate, clock)
             turns = [*self.turns, Turn("user", prompt, len(new_audios))]
             audios = [*self._audios, *new_audios]
-            request = Request(turns, audios, self.level, max_new_tokens, sampling)
+            asked = [*turns, *self._session.beginning(language)]
+            request = Request(asked, audios, self.level, max_new_tokens, sampling)
             answer = yield from self._session.respond(request, clock)
             self.turns = [*turns, Turn("assistant", answer.text)]
             self._audios = audios

@@ -30,7 +30,8 @@ def takes_former_level_options(method: Method) -> Method:
             return method(*arguments, **options)
         warn(f"{', '.join(parts)} as an option of its own", "part of the level: a share, a Level or a Budget")
         given = signature.bind_partial(*arguments, **options)
-        level = choose(given.arguments.get("level"), given.arguments.get("task"))
+        default = given.arguments["self"].manifest.default_level
+        level = choose(given.arguments.get("level"), given.arguments.get("task"), default)
         given.arguments["level"] = _with_parts(level, parts)
         return method(*given.args, **given.kwargs)
 

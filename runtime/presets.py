@@ -41,10 +41,10 @@ LevelChoice = str | float | Fraction | Level | Budget
 Choice = TypeVar("Choice", bound=LevelChoice)
 
 
-def choose(level: Choice | None, task: str | None) -> Choice | str:
+def choose(level: Choice | None, task: str | None, default: str = DEFAULT_LEVEL) -> Choice | str:
     """The level that was given, else the task's, else the default; ValueError names the tasks there are."""
     if task is not None and task not in TASKS:
         raise ValueError(f"unknown task {task!r}; tasks are {', '.join(TASKS)}")
     if level is not None:
         return level
-    return TASKS[task].level if task else DEFAULT_LEVEL
+    return TASKS[task].level if task else default

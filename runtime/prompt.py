@@ -1,7 +1,7 @@
 """Text in and out without transformers: chat template, tokenizer, pieces of a streamed answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .bundle import Bundle
 from .files import is_unicode, read_text, refuse_lfs_pointers
 from .template import compile_template
+from .transcript import Transcript, answer_beginning
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,9 +19,12 @@ PROMPTS_KEPT = 64  # whose token ids are kept: an evaluation asks the same of ev
 
 @dataclass(frozen=True)
 class Turn:
-    """One side's part of a conversation; `audios` of them come before the text."""
+    """One side's part of a conversation; `audios` of them come before the text.
 
-    role: str  # user or assistant
+    The assistant's as the last one is the beginning of the answer.
+    """
+
+    role: str  # system, user or assistant
     text: str
     audios: int = 0
 
@@ -63,7 +67,7 @@ class Prompter:
                     f"the prompt contains {self.spec.audio_token!r}, which stands for audio; "
                     "leave it out, it is inserted for you"
                 )
-        text = self.render([_message(turn) for turn in turns])
+        text = self._text(turns)
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         audios = sum(turn.audios for turn in turns)
         if (placeholders := ids.count(self.spec.audio_token_id)) != audios:
@@ -72,6 +76,35 @@ class Prompter:
                 "the bundle's template does not fit its tokenizer"
             )
         return self._surrounded(ids)
+
+    def _text(self, turns: tuple[Turn, ...]) -> str:
+        """The conversation up to where the answer goes on."""
+        beginning = ""
+        if turns[-1].role == "assistant":
+            *turns, last = turns
+            beginning = last.text
+        if self.spec.transcript:
+            turns = _with_context(turns)
+        return self.render([_message(turn) for turn in turns]) + beginning
+
+    def beginning(self, language: str) -> list[Turn]:
+        """The turn with which an answer in `language` begins, none for an empty one; ValueError where the
+        model takes none."""
+        if not language:
+            return []
+        if self.spec.transcript is None:
+            raise ValueError(f"this model takes no language {language!r}: write it into the prompt")
+        return [Turn("assistant", answer_beginning(self.spec.transcript, language))]
+
+    def transcript(self, turns: Sequence[Turn]) -> Transcript:
+        """What takes the language off the answer to `turns`."""
+        last = turns[-1]
+        return Transcript(self.spec.transcript, last.text if last.role == "assistant" else "")
+
+    def answer_text(self, token_ids: list[int]) -> str:
+        """The whole text of an answer, without its language."""
+        transcript = Transcript(self.spec.transcript)
+        return transcript.push(self.decode(token_ids)) + transcript.finish()
 
     def _surrounded(self, ids: list[int]) -> list[int]:
         """The ids with what the family puts around each audio."""
@@ -117,6 +150,15 @@ class TextStream:
     def finish(self, text: str) -> str:
         """What `text`, the whole answer, has beyond the pieces given out: an incomplete last character."""
         return text[self._length :]
+
+
+def _with_context(turns: Sequence[Turn]) -> list[Turn]:
+    """What is written to a model that only transcribes, in the system's turn, where it reads context."""
+    *before, question = turns
+    if question.role != "user" or any(turn.role != "system" for turn in before):
+        raise ValueError("this model transcribes and holds no conversation: give the sound in one question")
+    context = [Turn("system", question.text)] if question.text else []
+    return [*before, *context, replace(question, text="")]
 
 
 def _message(turn: Turn) -> dict:

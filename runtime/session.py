@@ -13,7 +13,7 @@ from .audio_stages import AudioStages
 from .context import Context
 from .conversation import Conversation
 from .former import takes_former_level_options
-from .levels import Level, as_level
+from .levels import Budget, Level, as_level
 from .listen.events import Event
 from .listen.listener import MAX_BACKLOG_SECONDS, MAX_SECONDS, Listener
 from .pipeline import Pipeline
@@ -28,6 +28,7 @@ from .stages.merge import MergedAudio
 from .stages.segments import Audio
 from .stages.splice import Prefix
 from .stop_strings import StopStrings
+from .transcript import AnswerText
 
 
 class Session:
@@ -103,22 +104,25 @@ class Session:
         sampling: Sampling = GREEDY,
         long_audio: str = "error",
         sampling_rate: int | None = None,
+        language: str = "",
     ) -> AnswerStream:
         """The answer to `prompt` about `audio` as it comes.
 
         audio: a path, bytes, a binary file, an array [samples] (at `sampling_rate` Hz), a pair (array, Hz),
             or a sequence of them, in order
-        level: full, keep75, keep50 (default), keep25, keep12, keep6; a share such as 0.3; a Level; a Budget
+        level: full, keep75, keep50, keep25, keep12, keep6; a share such as 0.3; a Level; a Budget;
+            the bundle's own where none is given (keep50; full where the model only transcribes)
         task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         max_new_tokens: tokens of the longest answer
         long_audio: an audio longer than the model takes is refused (`error`) or cut into several (`segments`)
+        language: of the speech, its code or name, for models that only transcribe, whose prompt is context
         """
-        settled = as_level(choose(level, task))
+        settled = self._chosen(level, task)
 
         def pieces() -> Generator[str, None, Answer]:
             clock = Clock()
             audios = self.load(audio, long_audio, sampling_rate, clock)
-            turns = [Turn("user", prompt, len(audios))]
+            turns = [Turn("user", prompt, len(audios)), *self.beginning(language)]
             return (yield from self.respond(Request(turns, audios, settled, max_new_tokens, sampling), clock))
 
         return AnswerStream(pieces())
@@ -126,7 +130,7 @@ class Session:
     @takes_former_level_options
     def converse(self, level: LevelChoice | None = None, *, task: str | None = None) -> Conversation:
         """A conversation at one level, chosen as in `stream`; what was read once is not paid for again."""
-        return Conversation(self, as_level(choose(level, task)))
+        return Conversation(self, self._chosen(level, task))
 
     def listen(
         self,
@@ -155,9 +159,11 @@ class Session:
         skip_silence: of a digital silence only the first second is read
         """
         self._check_can_listen()
+        if conversation and self.manifest.prompt.transcript:
+            raise ValueError("this model transcribes and holds no conversation: listen without one")
         self._listener = Listener(
             self,
-            as_level(choose(level, task)),
+            self._chosen(level, task),
             max_seconds=max_seconds,
             sampling_rate=sampling_rate,
             conversation=conversation,
@@ -166,6 +172,14 @@ class Session:
             skip_silence=skip_silence,
         )
         return self._listener
+
+    def beginning(self, language: str) -> list[Turn]:
+        """The turn with which an answer in `language` begins, none for an empty one."""
+        return self.pipeline.prompter.beginning(language)
+
+    def _chosen(self, level: LevelChoice | None, task: str | None) -> Level | Budget:
+        """The level that was given, else the task's, else the bundle's."""
+        return as_level(choose(level, task, self.manifest.default_level))
 
     def _check_can_listen(self) -> None:
         self._check_owner()
@@ -201,10 +215,10 @@ class Session:
             reading = reading_of(layout, request.audios, by_content=self.reuse)
             keys = reading.token_keys()
         prefix = self._prefix(reading, keys, request.max_new_tokens, clock)
-        stop = StopStrings(request.stop)
-        token_ids, step_ms = yield from self._decode(request, layout, prefix, keys, stop, clock)
+        text = AnswerText(self.pipeline.prompter.transcript(request.turns), StopStrings(request.stop))
+        token_ids, step_ms = yield from self._decode(request, layout, prefix, keys, text, clock)
         reused = len(keys) - len(prefix)
-        return self._answer(layout, request, token_ids, stop, reused, clock, step_ms)
+        return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
 
     def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
         """Bring a prompt up to the end of its last audio into the KV cache, ahead of the question about it.
@@ -248,10 +262,10 @@ class Session:
         layout: Layout,
         prefix: Prefix,
         keys: list[Hashable],
-        stop: StopStrings,
+        text: AnswerText,
         clock: Clock,
     ) -> Generator[str, None, tuple[list[int], list[float]]]:
-        """Prefill and decode: yields text through `stop`, returns (token ids, milliseconds of each step)."""
+        """Prefill and decode: yields text through `text`, returns (token ids, milliseconds of each step)."""
         sampler = Sampler(request.sampling, np.array(layout.token_ids))
         text_stream = TextStream(self.pipeline.prompter)
         with clock.stage("prefill"):
@@ -266,19 +280,19 @@ class Session:
             )
             token_ids = next(steps)
         clock.mark("ttft")
-        yield stop.push(text_stream.push(token_ids[0]))
+        yield text.push(text_stream.push(token_ids[0]))
         step_ms = []
         with suppress(StopIteration):
-            while not stop.met:
+            while not text.stopped:
                 begin = time.perf_counter()
                 (token,) = next(steps)
                 step_ms.append((time.perf_counter() - begin) * 1e3)
                 token_ids.append(token)
-                yield stop.push(text_stream.push(token))
-        text = self.pipeline.prompter.decode(token_ids)
+                yield text.push(text_stream.push(token))
+        whole = self.pipeline.prompter.decode(token_ids)
         clock.timings["decode"] = sum(step_ms)
         clock.mark("total")
-        yield stop.push(text_stream.finish(text)) + stop.finish()
+        yield text.push(text_stream.finish(whole)) + text.finish()
         return token_ids, step_ms
 
     def _new_context(self) -> Context:
@@ -297,7 +311,7 @@ class Session:
         layout: Layout,
         request: Request,
         token_ids: list[int],
-        stop: StopStrings,
+        text: AnswerText,
         reused: int,
         clock: Clock,
         step_ms: list[float],
@@ -305,9 +319,9 @@ class Session:
         level = layout.level
         context = self._context
         assert context is not None, "prefill made it"
-        ended = stop.met or token_ids[-1] in self.manifest.prompt.eos_token_ids
+        ended = text.stopped or token_ids[-1] in self.manifest.prompt.eos_token_ids
         return Answer(
-            text=stop.text,
+            text=text.text,
             token_ids=token_ids,
             prompt_token_ids=layout.token_ids,
             tokens_in=layout.tokens_in,
@@ -325,4 +339,5 @@ class Session:
             kv_allocated_bytes=context.nbytes,
             timings=clock.timings,
             step_ms=step_ms,
+            language=text.language,
         )

@@ -149,7 +149,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         _check_operands(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context, function, *args, **options):
+    def call(self, context, function, /, *args, **options):
         arguments = (*args, *options.values())
         owner = getattr(function, "__self__", None)
         name = getattr(function, "__name__", "")

@@ -21,7 +21,7 @@ class TokenRule:
     pooled: neighbouring positions that become one token
     tail: frames after the valid ones that the tower must see
     block: frames that attend to each other; inputs beyond are a multiple of it. 0: all
-    chunk: frames that are convolved on their own; 0: a block
+    chunk: frames that are convolved on their own; 0: all, or a block
     whole: a segment is always fed whole, and its silence counts
     """
 
@@ -53,6 +53,6 @@ class TokenRule:
 TOKEN_RULES = {
     "whisper-conv2-pool2": TokenRule(step=4, pooled=2, tail=2),
     "whisper-conv2-stack4": TokenRule(step=8, pooled=4, whole=True),
-    "whisper-conv2-pool2-blocks200": TokenRule(step=4, pooled=2, block=200),
-    "conv2d3-chunks100-blocks800": TokenRule(step=100, pooled=1, block=800, chunk=100),
+    "whisper-conv2-pool2-blocks200": TokenRule(step=200, pooled=2, block=200),
+    "conv2d3-chunks100": TokenRule(step=100, pooled=1, chunk=100),
 }

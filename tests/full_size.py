@@ -24,6 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support, when run as a script
 
+from tests.support import full_size_qwen3_asr as qwen3_asr
+
 SHARD_BYTES = 4 * 10**9
 BLOCK = 1 << 24  # random values made once and repeated in every tensor
 LTBM = "import sys; from ltbm.runtime.cli import main; sys.exit(main())"
@@ -31,6 +33,7 @@ LEVELS, CLIP_SECONDS = ("full", "keep25"), 30.0
 SAMPLE_SECONDS = 0.02  # between two looks at a process's memory
 ENCODER = dict(layers=32, width=1280, heads=20, ffn=5120)
 POSITIONS, N_MELS = 1500, 128
+LONGEST = 300  # seconds that Qwen2.5-Omni's extractor takes
 LLMS = {
     "qwen2_audio": dict(
         model_type="qwen2",
@@ -56,6 +59,19 @@ LLMS = {
         rms_norm_eps=1e-6,
         rope_theta=1e6,
     ),
+    "qwen2_5_omni": dict(  # of the 3B; its talker, vocoder and pictures, which no graph takes, are left out
+        model_type="qwen2_5_omni_text",
+        num_hidden_layers=36,
+        hidden_size=2048,
+        num_attention_heads=16,
+        num_key_value_heads=2,
+        intermediate_size=11008,
+        vocab_size=151936,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+    ),
+    **qwen3_asr.LLMS,
 }
 SPECIAL_IDS = {
     "qwen2_audio": {
@@ -70,6 +86,15 @@ SPECIAL_IDS = {
         "<|im_end|>": 151645,
         "<|im_start|>": 151644,
     },
+    "qwen2_5_omni": {
+        "<|AUDIO|>": 151646,
+        "<|audio_bos|>": 151647,
+        "<|audio_eos|>": 151648,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    **dict.fromkeys(qwen3_asr.LLMS, qwen3_asr.SPECIAL_IDS),
 }
 
 
@@ -187,7 +212,12 @@ def _watch(pid: int, peaks: dict[str, int]) -> None:
 def full_size(family: str, layers: int | None = None) -> dict:
     """The published sizes of `family`; `layers` of the LLM where fewer are wanted."""
     llm = LLMS[family] | ({"num_hidden_layers": layers} if layers else {})
-    return {"encoder": ENCODER, "llm": llm, "special_ids": SPECIAL_IDS[family]}
+    encoder = qwen3_asr.ENCODERS.get(family, ENCODER)
+    return {"encoder": encoder, "llm": llm, "special_ids": SPECIAL_IDS[family]}
+
+
+def model_type(family: str) -> str:
+    return "qwen3_asr" if family in qwen3_asr.LLMS else family
 
 
 def write_configuration(folder: Path, family: str, sizes: dict) -> None:
@@ -195,9 +225,10 @@ def write_configuration(folder: Path, family: str, sizes: dict) -> None:
     from tests.support import tiny  # imports torch
 
     folder.mkdir()
-    tok = tiny.tokenizer(sizes["special_ids"])
-    tiny.make_config(family, sizes["llm"], tok, **sizes["encoder"]).save_pretrained(folder)
-    tiny.save_processor(folder, family, tok)
+    kind = model_type(family)
+    tok = tiny.tokenizer_of(kind, sizes["special_ids"])
+    tiny.make_config(kind, sizes["llm"], tok, **sizes["encoder"]).save_pretrained(folder)
+    tiny.save_processor(folder, kind, tok, longest=LONGEST)
 
 
 def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
@@ -245,11 +276,16 @@ def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator
 
 def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, tuple]]:
     """Name and shape of every tensor, in the order of a hub checkpoint."""
+    if family in qwen3_asr.LLMS:
+        yield from qwen3_asr.tensor_shapes(encoder, llm)
+        return
     width, ffn, hidden = encoder["width"], encoder["ffn"], llm["hidden_size"]
-    tower = "audio_tower."
+    omni = family == "qwen2_5_omni"
+    tower = "thinker.audio_tower." if omni else "audio_tower."
     for name, inputs in (("conv1", N_MELS), ("conv2", width)):
         yield from _linear(tower + name, (width, inputs, 3))
-    yield tower + "embed_positions.weight", (POSITIONS, width)
+    if not omni:
+        yield tower + "embed_positions.weight", (POSITIONS, width)
     for layer in range(encoder["layers"]):
         block = f"{tower}layers.{layer}."
         for part in ("q_proj", "v_proj", "out_proj"):
@@ -259,14 +295,18 @@ def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, 
         yield from _linear(block + "fc2", (width, ffn))
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
             yield from _linear(block + norm, (width,))
-    yield from _linear(tower + "layer_norm", (width,))
+    yield from _linear(tower + ("ln_post" if omni else "layer_norm"), (width,))
     projector = {
-        "qwen2_audio": [("linear", width)],
-        "audioflamingo3": [("linear_1", width), ("linear_2", hidden)],
+        "qwen2_audio": [("multi_modal_projector.linear", width)],
+        "audioflamingo3": [
+            ("multi_modal_projector.linear_1", width),
+            ("multi_modal_projector.linear_2", hidden),
+        ],
+        "qwen2_5_omni": [(tower + "proj", width)],
     }[family]
     for name, inputs in projector:
-        yield from _linear(f"multi_modal_projector.{name}", (hidden, inputs))
-    yield from _llm_shapes(llm)
+        yield from _linear(name, (hidden, inputs))
+    yield from _llm_shapes(llm, "thinker." if omni else "language_model.")
 
 
 def _linear(name: str, shape: tuple) -> Iterator[tuple[str, tuple]]:
@@ -274,8 +314,8 @@ def _linear(name: str, shape: tuple) -> Iterator[tuple[str, tuple]]:
     yield name + ".bias", shape[:1]
 
 
-def _llm_shapes(llm: dict) -> Iterator[tuple[str, tuple]]:
-    hidden, ffn, model = llm["hidden_size"], llm["intermediate_size"], "language_model.model."
+def _llm_shapes(llm: dict, root: str) -> Iterator[tuple[str, tuple]]:
+    hidden, ffn, model = llm["hidden_size"], llm["intermediate_size"], root + "model."
     kv = hidden // llm["num_attention_heads"] * llm["num_key_value_heads"]
     yield model + "embed_tokens.weight", (llm["vocab_size"], hidden)
     for layer in range(llm["num_hidden_layers"]):
@@ -288,7 +328,7 @@ def _llm_shapes(llm: dict) -> Iterator[tuple[str, tuple]]:
         for norm in ("input_layernorm", "post_attention_layernorm"):
             yield f"{block}{norm}.weight", (hidden,)
     yield model + "norm.weight", (hidden,)
-    yield "language_model.lm_head.weight", (llm["vocab_size"], hidden)
+    yield root + "lm_head.weight", (llm["vocab_size"], hidden)
 
 
 def write_clip(path: Path, seconds: float, rate: int = 16_000) -> None:

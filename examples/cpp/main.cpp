@@ -117,7 +117,7 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   const Npy features(folder + "/input_features.npy");
   check(features.type == "<f4" && features.shape.size() == 3,
         "input_features.npy is not float32 [1, n_mels, F]");
-  const int64_t frames = features.shape[2], tokens = frames / 4, slots = layout.target,
+  const int64_t frames = features.shape[2], tokens = request["encoder_tokens"], slots = layout.target,
                 place = static_cast<int64_t>(layout.before.size());
   const std::vector<int64_t> embeds_shape{1, tokens, encoder.shape("audio_embeds")[2]};
 
@@ -129,7 +129,7 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   const Buffer frame_length = number("frame_length"), length = number("tokens"), target = number("target"),
                window = number("window"), original = number("original_positions"),
                strength = Buffer::of<float>({static_cast<float>(request.real("bias_strength"))}, stream),
-               first = Buffer::of<int64_t>({place}, stream);
+               first = Buffer::of<int64_t>({place}, stream), segment_index = Buffer::of<int32_t>({0}, stream);
   const Buffer audio_embeds(tokens * embeds_shape[2] * encoder.itemsize("audio_embeds"), stream);
   const Buffer sizes(slots * sizeof(int32_t), stream), anchors(slots * sizeof(int32_t), stream),
       source_map(tokens * sizeof(int32_t), stream);
@@ -140,8 +140,10 @@ void hear(nvinfer1::IRuntime& runtime, const std::string& engines, const std::st
   const Buffer merged(embeds_bytes, stream), positions(position_bytes, stream), bias(bias_bytes, stream);
   int64_t keep = slots;  // a shape: TensorRT reads it on the host
 
+  // Of the two numbers an encoder takes those that its model needs.
   encoder.enqueue({{"input_features", {input_features.at(), features.shape}},
                    {"frame_lengths", {frame_length.at(), {1}}},
+                   {"segment_index", {segment_index.at(), {1}}},
                    {"audio_embeds", {audio_embeds.at(), {}}}},
                   stream);
   merge.enqueue({{"audio_embeds", {audio_embeds.at(), embeds_shape}},

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ltbm.runtime.bundle import Bundle
-from ltbm.runtime.levels import DEFAULT_LEVEL, Level, parse_level
+from ltbm.runtime.levels import Level, parse_level
 from ltbm.runtime.prompt import Prompter
 from ltbm.runtime.stages.audio import load_audio
 from ltbm.runtime.stages.segments import cut_segments
@@ -23,20 +23,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
-    parser.add_argument("audio", nargs="?", help="WAV, FLAC, OGG or MP3, one segment (30 s) at most")
-    parser.add_argument("--prompt", default="What do you hear?")
-    parser.add_argument("--level", default=DEFAULT_LEVEL)
+    parser.add_argument("audio", nargs="?", help="WAV, FLAC, OGG or MP3, one segment at most")
+    parser.add_argument(
+        "--prompt", help="default: What do you hear?, or nothing where the model only transcribes"
+    )
+    parser.add_argument("--level", help="default: the bundle's")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("request"))
     parser.add_argument("--decode", action="store_true", help="token ids on stdin become text")
     args = parser.parse_args()
     bundle = Bundle.open(args.bundle)
     if args.decode:
-        print(Prompter(bundle).decode([int(token) for token in sys.stdin.read().split()]))
+        print(Prompter(bundle).answer_text([int(token) for token in sys.stdin.read().split()]))
     elif args.audio is None:
         parser.error("give a clip, or --decode")
     else:
-        write_request(bundle, args.audio, args.prompt, parse_level(args.level), args.max_new_tokens, args.out)
+        level = parse_level(args.level or bundle.manifest.default_level)
+        question = "" if bundle.manifest.prompt.transcript else "What do you hear?"
+        prompt = question if args.prompt is None else args.prompt
+        write_request(bundle, args.audio, prompt, level, args.max_new_tokens, args.out)
 
 
 def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_tokens: int, out: Path) -> None:
@@ -56,6 +61,7 @@ def write_request(bundle: Bundle, audio, prompt: str, level: Level, max_new_toke
     np.save(out / "input_features.npy", segment.input_features[None])
     lines = {
         "frame_length": [segment.frame_length],
+        "encoder_tokens": [spec.rows(segment.frames)],
         "tokens": [segment.tokens],
         "target": [level.target(segment.tokens)],
         "window": [level.merge_window],

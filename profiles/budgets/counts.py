@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...runtime.stages.encoder import MAX_BATCH
+from .front_end import front_end
 from .model import VALUE_BYTES, Model
 
 SCORE_COPIES = 3  # scores, masked scores and their softmax, where attention is not one fused kernel
 HIDDEN_COPIES = 6  # values of the layer's width that live at once: residual, normed, projections, attended
 MLP_COPIES = 3  # gate, up and their product
-FRAMES_PER_POSITION = 2  # the encoder's second convolution has stride 2
 # How often the exported graphs' ops read or write each kind of value in a layer, one op after the other.
 ENCODER_HIDDEN_PASSES, ENCODER_MLP_PASSES, SCORE_PASSES = 42, 6, 6
 HIDDEN_PASSES, MLP_PASSES = 27, 11
@@ -35,7 +35,8 @@ class Work:
 def segment_lengths(model: Model, seconds: float) -> list[int]:
     """Valid mel frames of each segment of an audio."""
     audio = model.audio
-    frames = -(-round(seconds * audio.sampling_rate) // audio.hop_length)
+    samples = max(round(seconds * audio.sampling_rate), audio.shortest_audio)
+    frames = audio.frame_length(samples)
     return [min(audio.segment_frames, frames - start) for start in range(0, frames, audio.segment_frames)]
 
 
@@ -46,19 +47,20 @@ def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     inputs = [model.audio.input_frames(length) for length in lengths]
     positions = [rule.positions(frames) for frames in inputs]
     block = rule.positions(rule.block) if rule.block else max(positions)
-    convolutions = 3 * e.width * (FRAMES_PER_POSITION * e.n_mels + e.width)
+    convolutions = front_end(e, rule)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn
     value = VALUE_BYTES[model.precision.encoder]
     longest = max(positions)
     squares = sum(count * min(count, block) for count in positions)
     scores = SCORE_COPIES * e.heads * longest * min(longest, block)
-    live = value * (scores + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn))
+    blocks = scores + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn)
+    live = value * max(blocks, longest * convolutions.live_values)
     moved = SCORE_PASSES * e.heads * squares + sum(positions) * (
         ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn
     )
     return Work(
         weight_bytes=model.weights.encoder,
-        linear=2 * sum(positions) * (convolutions + e.layers * layer),
+        linear=2 * sum(positions) * (convolutions.products + e.layers * layer),
         attention=4 * e.layers * e.width * squares,
         live_bytes=live * min(len(positions), MAX_BATCH),
         moved_bytes=e.layers * value * moved,

@@ -2,9 +2,11 @@
 of a bundle or of a checkpoint's configuration alone."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from ...runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec, Precision
+from .front_end import front_end
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5}
@@ -85,13 +87,13 @@ def model_of_checkpoint(source: str, precision: Precision) -> Model:
     """From config.json alone: of a hub id only the small files are downloaded.
     ValueError for what is not supported."""
     from ...export.configuration import read_json
+    from ...export.shapes import projector_widths
     from ...export.specification import model_spec
 
     path = _configuration(source)
     spec = model_spec(read_json(path / "config.json"), path)
-    width = spec.audio.encoder_width
-    llm = spec.decoder.hidden_size
-    projector = width * llm + (len(spec.family.projector) - 1) * llm**2
+    widths = projector_widths(spec)
+    projector = sum(inputs * outputs for inputs, outputs in pairwise(widths))
     model = Model(
         name=f"{spec.family.model_type} from {source}",
         audio=spec.audio,
@@ -110,11 +112,7 @@ def counted_bytes(model: Model) -> StageBytes:
     e = model.encoder
     d = model.decoder
     p = model.precision
-    encoder = (
-        e.layers * (4 * e.width**2 + 2 * e.width * e.ffn)
-        + 3 * e.width * (e.n_mels + e.width)
-        + e.positions * e.width
-    )
+    encoder = e.layers * (4 * e.width**2 + 2 * e.width * e.ffn) + front_end(e, model.audio.rule).weights
     layers = d.layers * (model.attention_in + model.layer_rest)
     rotary = d.max_positions * d.head_dim * model.value_bytes
     return StageBytes(

@@ -108,7 +108,7 @@ def _settings(args, items: list):
     try:
         return Settings(
             benchmark=args.benchmark,
-            prompt=args.prompt,
+            prompt=_prompt(args, bundle),
             max_new_tokens=args.max_new_tokens,
             long_audio=args.long_audio,
             backend=args.backend,
@@ -119,6 +119,14 @@ def _settings(args, items: list):
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _prompt(args, bundle) -> str:
+    """What is asked where --prompt does not say."""
+    if args.prompt is not None:
+        return args.prompt
+    _, prompt, _ = BENCHMARKS[args.benchmark]
+    return "" if bundle.manifest.prompt.transcript and args.benchmark == "asr" else prompt
 
 
 def run_score(args) -> None:

@@ -127,7 +127,11 @@ def add_benchmark(evaluations, benchmark: str, run) -> None:
         metavar="N",
         help="only the manifest's first N items; a later run may take more",
     )
-    parser.add_argument("--prompt", default=prompt, metavar="TEXT", help=f"what to ask (default {prompt!r})")
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help=f"what to ask (default {prompt!r}; nothing where the model only transcribes)",
+    )
     add_answer_length_flag(parser, max_new_tokens)
     add_long_audio_flag(parser)
     add_backend_flags(parser)

@@ -210,7 +210,7 @@ def answer_item(
 def _answer(pipeline: Pipeline, layout: Layout, merged: list[MergedAudio], max_new_tokens: int) -> dict:
     (ids,) = pipeline.greedy([pipeline.prefix(layout, merged)], max_new_tokens)
     return {
-        "text": pipeline.prompter.decode(ids),
+        "text": pipeline.prompter.answer_text(ids),
         "finish_reason": "length" if len(ids) == max_new_tokens else "stop",
         "tokens_in": layout.tokens_in,
         "tokens_out": layout.tokens_out,

@@ -115,13 +115,14 @@ def run(args) -> None:
     from ..session import Session
 
     _check(args)
+    level_from(args)  # raises where the flags make no sense together
     sampling = sampling_from(args)
     with ExitStack() as stack:
         questions = _open_questions(args, stack)
         session = stack.enter_context(Session.open(args.bundle, **session_options(args)))
         listener = stack.enter_context(
             session.listen(
-                level_from(args),
+                level_from(args, session.manifest.default_level),
                 max_seconds=args.max_seconds,
                 sampling_rate=args.rate,
                 conversation=args.conversation,
@@ -148,7 +149,7 @@ def run(args) -> None:
 
 def _speech_ends(args) -> SpeechEnds | None:
     """What asks when somebody has stopped speaking."""
-    if not args.ask_on_silence:
+    if args.ask_on_silence is None:
         return None
     return SpeechEnds(args.ask_on_silence, silero(), args.silence, args.rate)
 
@@ -159,10 +160,15 @@ def _start_sound(args, feed: Feed, todo: SimpleQueue, stack: ExitStack) -> None:
         stack.callback(microphone.close)
         return
     pieces = read_pcm(sys.stdin.buffer, args.rate, args.channels, args.format)
-    last: list[Ask | None] = [Ask(args.prompt)] if args.prompt else []
-    if args.prompt or args.ask_on_silence:
+    last: list[Ask | None] = [] if args.prompt is None else [Ask(args.prompt)]
+    if _asks_by_itself(args):
         last.append(END)  # the sound's end is the end
     threading.Thread(target=feed.take_all, args=(pieces, last), daemon=True).start()
+
+
+def _asks_by_itself(args) -> bool:
+    """Whether flags hold what is asked; an empty text asks a model that only transcribes."""
+    return args.prompt is not None or args.ask_on_silence is not None
 
 
 def _check(args) -> None:
@@ -174,7 +180,7 @@ def _open_questions(args, stack: ExitStack) -> Iterable[str] | None:
     """Lines of questions, or None where they come from elsewhere."""
     if args.questions:
         return stack.enter_context(open(args.questions, encoding="utf-8", errors="surrogateescape"))
-    if args.prompt or args.ask_on_silence:
+    if _asks_by_itself(args):
         return None
     if args.microphone:
         return sys.stdin

@@ -52,8 +52,10 @@ def transcription_usage(answer: Answer) -> dict[str, Any]:
 
 
 def details(answer: Answer) -> dict[str, Any]:
-    """What ltbm adds: the level as it was applied, and where the time went, in milliseconds."""
-    return {
+    """What ltbm adds: the level as it was applied, the language of the speech where the model says it, and
+    where the time went, in milliseconds."""
+    language = {"language": answer.language} if answer.language else {}
+    return language | {
         "level": answer.level,
         "audio_tokens_in": answer.tokens_in,
         "audio_tokens_out": answer.tokens_out,

@@ -76,9 +76,9 @@ def _add_answering(parser: argparse.ArgumentParser) -> None:
     add_answer_length_flag(group, DEFAULT_MAX_NEW_TOKENS, help)
     group.add_argument(
         "--transcription-prompt",
-        default=TRANSCRIPTION_PROMPT,
         metavar="TEXT",
-        help=f"what /v1/audio/transcriptions asks (default: {TRANSCRIPTION_PROMPT})",
+        help=f"what /v1/audio/transcriptions asks (default: {TRANSCRIPTION_PROMPT} A model that only "
+        "transcribes is asked nothing: to it this is context)",
     )
 
 

@@ -103,7 +103,7 @@ async def _send_transcription(
         return
     body = {"text": answer.text}
     if wanted.response_format == "verbose_json":
-        body = verbose(answer.text, seconds, wanted.language)
+        body = verbose(answer.text, seconds, answer.language or wanted.language)
     await exchange.send_json(body | {"usage": transcription_usage(answer), "ltbm": details(answer)})
 
 

@@ -37,14 +37,15 @@ def read_level(fields: Fields, settings: Settings, task: str | None = None) -> L
             fields.param(chosen[1]), f"{chosen[0]} and {chosen[1]} both say how much is kept: give one"
         )
     _check_types(fields, given)
+    default = settings.default_level
     for name, value in given.items():
-        _settle({**UNSET, name: value}, fields.param(name))
+        _settle({**UNSET, name: value}, default, fields.param(name))
     flags = UNSET | settings.level_flags
     if chosen or task is not None:
         flags |= dict.fromkeys(HOW_MANY)
     if not chosen and task is not None:
         flags["task"] = task
-    return _settle({**flags, **given}, fields.param("level"))
+    return _settle({**flags, **given}, default, fields.param("level"))
 
 
 def read_model(fields: Fields, settings: Settings) -> str:
@@ -95,10 +96,10 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and SMALLEST_SHARE <= value <= 1
 
 
-def _settle(flags: dict[str, Any], param: str) -> Level | Budget:
+def _settle(flags: dict[str, Any], default: str, param: str) -> Level | Budget:
     """What the command line makes of the same words."""
     try:
-        level = level_from(argparse.Namespace(**flags))
+        level = level_from(argparse.Namespace(**flags), default)
     except UsageError as error:
         raise invalid(param, str(error)) from None
     if isinstance(level, Level) and level.ratio < SMALLEST_SHARE:

@@ -33,6 +33,7 @@ class Server:
         engine = EngineThread(open_session, settings.limits, metrics)
         session = engine.start()
         metrics.watch(engine)
+        settings = settings.of_bundle(session.manifest)
         return cls(settings, engine, Loader(session.pipeline, settings), metrics)
 
     def close(self) -> None:

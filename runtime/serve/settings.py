@@ -1,10 +1,11 @@
 """What the flags of `ltbm serve` settle: names, defaults of requests, and limits."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..levels import NAMED_RATIOS
+from ..bundle import Manifest, TranscriptSpec
+from ..levels import DEFAULT_LEVEL, NAMED_RATIOS
 from ..request import DEFAULT_MAX_NEW_TOKENS
 from ..sampling import GREEDY, Sampling
 
@@ -55,7 +56,9 @@ class Settings:
     """One server's.
 
     level_flags: of `add_level_flags` and --task, as they were given; a request's own fields come before them
+    transcription_prompt: what a transcription asks that brings none; None: as the model is asked
     api_key: that requests must bring, or None
+    default_level, transcript: of the bundle
     """
 
     model: str = "ltbm"
@@ -63,10 +66,23 @@ class Settings:
     sampling: Sampling = GREEDY
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     long_audio: str = "error"
-    transcription_prompt: str = TRANSCRIPTION_PROMPT
+    transcription_prompt: str | None = None
     api_key: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
     media: Media = field(default_factory=Media)
+    default_level: str = DEFAULT_LEVEL
+    transcript: TranscriptSpec | None = None
+
+    def of_bundle(self, manifest: Manifest) -> "Settings":
+        """With what the bundle says of itself."""
+        return replace(self, default_level=manifest.default_level, transcript=manifest.prompt.transcript)
+
+    @property
+    def transcription_question(self) -> str:
+        """What a transcription asks that brings no prompt; to a model that only transcribes, nothing."""
+        if self.transcription_prompt is not None:
+            return self.transcription_prompt
+        return "" if self.transcript else TRANSCRIPTION_PROMPT
 
     @property
     def models(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from ..levels import Budget, Level
 from ..prompt import Turn
 from ..sampling import Sampling
+from ..transcript import answer_beginning
 from .bodies import Form
 from .errors import invalid
 from .fields import Fields
@@ -33,7 +34,7 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class TranscriptionRequest:
-    """What a client asks of one file; turns: the one question."""
+    """What a client asks of one file; turns: the one question, and how the answer is to begin."""
 
     model: str
     turns: tuple[Turn, ...]
@@ -58,14 +59,13 @@ def read_transcription(form: Form, settings: Settings) -> TranscriptionRequest:
     if "file" not in form.files:
         raise invalid("file", "the form has no file named file", "missing_required_parameter")
     language = _read_language(fields)
-    prompt = _question(fields.text("prompt") or settings.transcription_prompt, language)
     stream = fields.flag("stream")
     response_format = fields.choice("response_format", RESPONSE_FORMATS, "json")
     if stream and response_format != "json":
         raise invalid("response_format", "a stream has the response_format json")
     return TranscriptionRequest(
         model=model,
-        turns=(Turn("user", prompt, 1),),
+        turns=_turns(fields.text("prompt") or settings.transcription_question, language, fields, settings),
         audio=AudioSource("file", data=form.files["file"]),
         language=language,
         response_format=response_format,
@@ -84,11 +84,20 @@ def _read_language(fields: Fields) -> str:
     return language
 
 
-def _question(prompt: str, language: str) -> str:
-    return f"{prompt} The language is {language}." if language else prompt
+def _turns(prompt: str, language: str, fields: Fields, settings: Settings) -> tuple[Turn, ...]:
+    """A language is asked for in words; one that only transcribes has its answer begun in it."""
+    if not language:
+        return (Turn("user", prompt, 1),)
+    if settings.transcript is None:
+        return (Turn("user", f"{prompt} The language is {language}.", 1),)
+    try:
+        beginning = answer_beginning(settings.transcript, language)
+    except ValueError as error:
+        raise invalid(fields.param("language"), str(error)) from None
+    return Turn("user", prompt, 1), Turn("assistant", beginning)
 
 
 def verbose(text: str, seconds: float, language: str) -> dict[str, Any]:
-    """`verbose_json` with what is known: the model gives neither segments nor a language of its own."""
+    """`verbose_json` with what is known: no segments; a language where the model or the request says it."""
     known = {"task": "transcribe", "duration": round(seconds, 3), "text": text}
     return known | ({"language": language} if language else {})

@@ -56,9 +56,10 @@ class WholeAudio:
         spec = self._spec
         multiple = spec.audio_multiple or 1
         samples = -(-len(self._waveform) // multiple) * multiple
-        # Of zeros alone nothing is computed beyond what a segment is fed: they are as loud as nothing.
-        fed = -(-len(self._waveform) // spec.segment_samples) * spec.segment_samples
-        return min(samples, fed + spec.n_fft) if spec.audio_multiple else samples
+        # Of zeros alone nothing is computed beyond what the encoder is fed: they are as loud as nothing.
+        whole, rest = divmod(spec.frame_length(len(self._waveform)), spec.segment_frames)
+        fed = whole * spec.segment_frames + (spec.input_frames(rest) if rest else 0)
+        return min(samples, fed * spec.hop_length + spec.n_fft) if spec.audio_multiple else samples
 
     def _centred(self, begin: int, end: int, samples: int) -> np.ndarray:
         """Samples [begin, end) of the padded waveform, where 0 is half a window before its first sample; its

@@ -212,6 +212,9 @@ def ready(make_bundle, make_clip, tmp_path):
         ("qwen2_audio", "float16", "trt24", "keep50"),
         ("qwen2_audio", "float32", "concat20", "keep25"),
         ("audioflamingo3", "float32", "trt24", "keep12"),
+        ("musicflamingo", "float32", "trt24", "keep25"),
+        ("voxtral", "float32", "trt24", "keep25"),
+        ("qwen2_5_omni", "float32", "trt24", "keep25"),
     ],
 )
 def test_it_answers_as_python_does(

@@ -24,11 +24,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_defaults_are_those_of_transformers(kind, given, folder):
     """The same specification from a few lines as from all that the class makes of them."""
-    raw = {"model_type": kind} | given
-    if FAMILIES[kind].audio_token_id is None:
-        raw["audio_token_id"] = 24
-    if "audio_config" in raw:
-        raw["audio_config"] = {"model_type": FAMILIES[kind].audio_type} | raw["audio_config"]
+    family = FAMILIES[kind]
+    part = dict(given)
+    if family.audio_token_id is None:
+        part["audio_token_id"] = 24
+    if "audio_config" in part:
+        part["audio_config"] = {"model_type": family.audio_type} | part["audio_config"]
+    raw = {"model_type": kind} | ({family.section: part} if family.section_type else part)
     theirs = json.loads(AutoConfig.for_model(**json.loads(json.dumps(raw))).to_json_string(use_diff=False))
     assert model_spec(raw, folder) == model_spec(theirs, folder)
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from transformers import AutoProcessor
 
 from ltbm.export.checkpoint import Checkpoint
 from ltbm.export.parity import check_parity
@@ -10,7 +9,7 @@ from ltbm.export.reference import TorchReference
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.session import Session
-from tests.support.processors import processed
+from tests.support.processors import processed, processor_of
 
 BOUND = 1e-4  # largest absolute difference of encoder and logits in float32
 LENGTHS = (0.1, 1, 2, 7.9, 8, 8.1, 29.99, 30.01, 30.04, 61)  # seconds
@@ -24,6 +23,7 @@ def pool2(frames: int) -> int:
 TOKENS = {
     "musicflamingo": lambda samples: pool2(-(-samples // 160)),
     "voxtral": lambda samples: 375 * -(-samples // 480_000),
+    "qwen2_5_omni": lambda samples: pool2(-(-samples // 160)),
 }
 """Tokens of a clip of so many samples, written down anew."""
 
@@ -44,8 +44,8 @@ def reference(pair):
 
 
 @pytest.fixture(scope="module")
-def processor(pair):
-    return AutoProcessor.from_pretrained(pair[0])
+def processor(pair, kind):
+    return processor_of(kind, pair[0])
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,13 @@ def test_two_audios(kind, reference, processor, answering, make_clip):
     assert answer.token_ids == reference.generated(answer.prompt_token_ids, features, 5, eos)
 
 
-def test_the_floor_is_that_of_the_whole_audio(make_bundle, make_clip):
-    """Voxtral's processor takes log-mels of the whole audio: a loud end lifts the floor under all, and the
-    frames at the cut hear both sides."""
+@pytest.mark.parametrize("family", ["voxtral", "qwen2_5_omni"])
+def test_the_floor_is_that_of_the_whole_audio(make_bundle, make_clip, family):
+    """Their processors take log-mels of the whole audio: a loud end lifts the floor under all, and the frames
+    at the cut hear both sides."""
     clip = make_clip(40)
     clip[32 * 16_000 :] *= 3000
-    checkpoint, bundle = make_bundle("voxtral")
+    checkpoint, bundle = make_bundle(family)
     opened = Checkpoint.open(checkpoint), Bundle.open(bundle)
     lines = check_parity(*opened, [parse_level("full")], clip / np.abs(clip).max(), max_new_tokens=2)
     assert [line.passed for line in lines if line.stage == "features"] == [True, True]

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of both families, with their processors, for tests that need no download."""
+"""Tiny random checkpoints of every family, with their processors, for tests that need no download."""
 
 from pathlib import Path
 
@@ -12,17 +12,24 @@ from transformers import (
     MusicFlamingoForConditionalGeneration,
     MusicFlamingoProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5OmniForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
+    Qwen3ASRForConditionalGeneration,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
+from tests.support import tiny_asr, tiny_omni
 from tests.support.tiny_tekken import VOCABULARY, write_tekken
 
-AUDIO_TOKENS = {"qwen2_audio": "<|AUDIO|>", "audioflamingo3": "<sound>", "musicflamingo": "<sound>"}
+AUDIO_TOKENS = {
+    "qwen2_audio": "<|AUDIO|>",
+    "audioflamingo3": "<sound>",
+    "musicflamingo": "<sound>",
+}
 SEGMENT_POSITIONS = 1500  # of the encoder, 20 ms each: 30 s
 SPECIAL = [
     "<|endoftext|>",
@@ -35,6 +42,7 @@ SPECIAL = [
     "<|sound_bos|>",
     "<|sound_eos|>",
 ]
+
 QWEN_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful "
@@ -56,13 +64,18 @@ FLAMINGO_TEMPLATE = (
 )
 
 
-def tokenizer(ids: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
+def tokenizer(
+    ids: dict[str, int] | None = None, special: list[str] = SPECIAL, **named: str
+) -> PreTrainedTokenizerFast:
     """Byte-level, no merges: 256 bytes and the special tokens; those named in `ids` stand there,
-    with fillers before them."""
+    with fillers before them.
+
+    named: attributes of the tokenizer, a special token each
+    """
     names = sorted(pre_tokenizers.ByteLevel.alphabet())
     if ids:
         at = {place: token for token, place in ids.items()}
-        names += [token for token in SPECIAL if token not in ids]
+        names += [token for token in special if token not in ids]
         names += [at.get(place, f"<|filler {place}|>") for place in range(len(names), max(at) + 1)]
     backend = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(names)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -71,8 +84,16 @@ def tokenizer(ids: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=SPECIAL,
+        extra_special_tokens=special,
+        **named,
     )
+
+
+def tokenizer_of(family: str, ids: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
+    """The one of `family`."""
+    if family == "qwen2_5_omni":
+        return tokenizer(ids, tiny_omni.SPECIAL, **tiny_omni.NAMED)
+    return tiny_asr.tokenizer(ids) if family == "qwen3_asr" else tokenizer(ids)
 
 
 def text_config(**changes) -> dict:
@@ -102,8 +123,15 @@ def make_config(
     heads: int = 2,
     ffn: int = 64,
     positions: int = SEGMENT_POSITIONS,
+    channels: int = 6,
 ):
     """The configuration of `family` with an encoder of these sizes and the LLM `text`."""
+    if family == "qwen2_5_omni":
+        return tiny_omni.omni_config(text, tok, dict(layers=layers, width=width, heads=heads, ffn=ffn))
+    if family == "qwen3_asr":
+        return tiny_asr.config(
+            text, tok, dict(layers=layers, width=width, heads=heads, ffn=ffn, channels=channels)
+        )
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS.get(family, "<sound>"))
     if family == "qwen2_audio":
         audio = dict(
@@ -138,10 +166,16 @@ def make_config(
     return AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=audio_id)
 
 
-def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast) -> None:
+def save_processor(folder: Path, family: str, tok: PreTrainedTokenizerFast, **omni: int) -> None:
+    if family == "qwen2_5_omni":
+        tiny_omni.save_processor(folder, tok, **omni)
+        return
     if family == "voxtral":  # as the hub has it: no processor's file, no template
         WhisperFeatureExtractor(feature_size=128, processor_class="VoxtralProcessor").save_pretrained(folder)
         write_tekken(folder)
+        return
+    if family == "qwen3_asr":
+        tiny_asr.save_processor(folder, tok)
         return
     kind, template = {
         "qwen2_audio": (Qwen2AudioProcessor, QWEN_TEMPLATE),
@@ -164,13 +198,15 @@ def make_checkpoint(
     positions: of the encoder, 20 ms each: a segment is so long
     """
     torch.manual_seed(seed)
-    tok = tokenizer()
+    tok = tokenizer_of(family)
     config = make_config(family, text_config(**text_changes), tok, positions=positions)
     model = {
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
         "musicflamingo": MusicFlamingoForConditionalGeneration,
         "voxtral": VoxtralForConditionalGeneration,
+        "qwen2_5_omni": Qwen2_5OmniForConditionalGeneration,
+        "qwen3_asr": Qwen3ASRForConditionalGeneration,
     }[family](config)
     for parameter in model.parameters():  # biases are zero at the start, which would hide a lost one
         if parameter.dim() == 1:
