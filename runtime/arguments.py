@@ -234,6 +234,12 @@ def add_backend_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load the encoder and the LLM in turn, never both: slower, for small devices",
     )
+    parser.add_argument(
+        "--no-packed",
+        dest="packed",
+        action="store_false",
+        help="leave the weights that `ltbm pack` packed: pack anew in memory",
+    )
 
 
 def _devices() -> set[str]:
@@ -242,5 +248,5 @@ def _devices() -> set[str]:
 
 def session_options(args: argparse.Namespace) -> dict:
     """The flags of `add_backend_flags` as the keyword arguments of `Session.open`."""
-    names = ("backend", "device", "threads", "low_memory", "kv_cache")
+    names = ("backend", "device", "threads", "low_memory", "kv_cache", "packed")
     return {name: getattr(args, name) for name in names}

@@ -49,6 +49,7 @@ class EngineOptions:
     stream: orders the work on a GPU; None on the CPU
     profile: the shapes for ONNX Runtime's TensorRT provider; None for a graph that it does not run
     stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's CPU threads stay awake
+    packed: the graph with the places of its packed weights (`ltbm pack`), None where there is none
     """
 
     device: str
@@ -56,6 +57,7 @@ class EngineOptions:
     stream: "Stream | None" = None
     profile: OptimisationProfile | None = None
     stepping: bool = False
+    packed: Path | None = None
 
     def __post_init__(self):
         check_threads("threads", self.threads)

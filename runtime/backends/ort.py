@@ -1,6 +1,8 @@
 """The ONNX Runtime backend: one InferenceSession a stage, bound to arrays by their addresses."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,7 @@ RELEASE_ABOVE = 2**28
 
 They are 0.45 to 1 GB after 30 s of sound, which the next stage can use. Taking them anew costs 0.4 % of a run
 of 32 layers, 1280 wide, but a sixth of the demo's (30 s, one thread)."""
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
 
 
@@ -115,11 +118,25 @@ def _element_type(dtype: np.dtype):
 
 def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     """RuntimeError where the first provider did not start and onnxruntime took another."""
+    if options.packed:
+        try:
+            return _start(options.packed.read_bytes(), path, options)
+        except Exception as error:  # onnxruntime's own classes have nothing else in common
+            warnings.warn(
+                f"the packed weights of {path} are not mapped ({error}): "
+                f"run `ltbm pack {path.parent} --refresh`",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+    return _start(str(path), path, replace(options, packed=None))
+
+
+def _start(model: str | bytes, path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     providers = _providers(path, options)
     names = [name for name, _ in providers]
     session = onnxruntime.InferenceSession(
-        str(path),
-        _session_options(options),
+        model,
+        _session_options(path, options),
         providers=names,
         provider_options=[provider_options for _, provider_options in providers],
     )
@@ -140,7 +157,7 @@ def _releases(path: Path, options: EngineOptions) -> bool:
     return weights.stat().st_size > RELEASE_ABOVE
 
 
-def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
+def _session_options(path: Path, engine: EngineOptions) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     if engine.device == "cpu":  # elsewhere the function body keeps the tokens on the device
         library.register(options)
@@ -152,7 +169,29 @@ def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3  # errors only: a user can do nothing about unused initializers
     if engine.threads is not None:
         options.intra_op_num_threads = engine.threads
+    if engine.packed:  # its weights are named from the bundle's folder
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
     return options
+
+
+def save_packed(path: Path, saved: Path, weights: str, threads: int | None) -> None:
+    """Write a graph as ONNX Runtime runs it on the CPU to `saved`, and beside it, to the file `weights`, its
+    weights both as they are and packed.
+
+    RuntimeError says what went wrong.
+    """
+    options = _session_options(path, EngineOptions("cpu", threads))
+    options.optimized_model_filepath = str(saved)
+    for name, value in (
+        ("session.optimized_model_external_initializers_file_name", weights),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", "0"),
+        ("session.save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(name, value)
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:  # onnxruntime's own classes have nothing else in common
+        raise RuntimeError(str(error)) from None
 
 
 def _providers(path: Path, options: EngineOptions) -> list[tuple[str, dict]]:
