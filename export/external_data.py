@@ -1,8 +1,7 @@
 """Where an ONNX graph's weights lie outside of it, read and changed on the file's bytes.
 
 ONNX Runtime adds to the entries of the format (location, offset, length) one `prepacked_N` for each form in
-which its kernels read the weight: `key|offset;length;checksum|...`, a part for each buffer, in the file of the
-weight.
+which its kernels read the weight: `key|offset;length;checksum|...`, a part for each buffer in the same file.
 """
 
 from collections.abc import Mapping
