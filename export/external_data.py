@@ -7,7 +7,7 @@ which its kernels read the weight: `key|offset;length;checksum|...`, a part for 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .onnx_bytes import MODEL_GRAPH, bytes_field, fields, rewritten, submessages
+from ..runtime.onnx_bytes import MODEL_GRAPH, bytes_field, fields, rewritten, submessages
 
 # Field numbers of onnx.proto.
 GRAPH_INITIALIZER = 5

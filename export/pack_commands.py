@@ -3,6 +3,7 @@
 import json
 
 from ..runtime.arguments import add_command, add_threads_flag
+from ..runtime.backends.opening import KV_CACHES
 
 PACK_DESCRIPTION = """\
 Pack the weights of a bundle for this machine's CPU and keep them under BUNDLE/engines. ONNX Runtime
@@ -22,7 +23,9 @@ def add_commands(commands) -> None:
     )
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(
-        "--kv-cache", choices=("int8",), help="pack the decoder that keeps its KV cache so (`ltbm calibrate`)"
+        "--kv-cache",
+        choices=KV_CACHES,
+        help="pack the decoder that keeps its KV cache so; int8 has one of its own (`ltbm calibrate`)",
     )
     add_threads_flag(parser, "CPU threads while packing (default: all cores)")
     parser.add_argument("--refresh", action="store_true", help="pack again what is there")

@@ -3,12 +3,18 @@
 What is not about the dimension is copied as it is.
 """
 
-from .onnx_bytes import MODEL_GRAPH, bytes_field, number_field, rewritten
+from ..runtime.onnx_bytes import (
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    MODEL_GRAPH,
+    TYPE_TENSOR,
+    VALUE_TYPE,
+    bytes_field,
+    number_field,
+    rewritten,
+)
 
 # Field numbers of onnx.proto.
-GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
-VALUE_TYPE = 2
-TYPE_TENSOR = 1
 TENSOR_SHAPE = 2
 SHAPE_DIM = 1
 DIM_VALUE, DIM_PARAM = 1, 2

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 
-from .backends.opening import BACKENDS
+from .backends.opening import BACKENDS, KV_CACHES
 from .levels import (
     DEFAULT_LEVEL,
     MOST_AUDIO_TOKENS,
@@ -226,8 +226,9 @@ def add_backend_flags(parser: argparse.ArgumentParser) -> None:
     add_threads_flag(parser, "CPU threads of one stage (default: all cores)")
     parser.add_argument(
         "--kv-cache",
-        choices=("int8",),
-        help="a quarter of the memory, for bundles that `ltbm calibrate` prepared (CPU)",
+        choices=KV_CACHES,
+        help="of another type than the activations (CPU): float16 takes half of float32's memory, int8 a "
+        "quarter, for bundles that `ltbm calibrate` prepared",
     )
     parser.add_argument(
         "--low-memory",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ..bundle import Bundle, Manifest
 from ..engine import Engine
 from .backend import EngineFiles, EngineOptions
-from .opening import check_device, find_backend, open_stream
+from .opening import HALF, check_device, find_backend, open_stream
 from .packed_store import find_packed, this_host
 from .shape_ranges import Limits, OptimisationProfile, optimisation_profiles
 
@@ -90,8 +90,15 @@ def open_engines(
     def open_stage(stage: str, path: Path) -> Engine:
         profile = _provider_profile(bundle.manifest, device, stage, files.flavour)
         kept = packed_graphs.get(stage)
+        stepping = stage in LLM_STAGES
         options = EngineOptions(
-            device, threads, stream, profile, stage in LLM_STAGES, kept.graph if kept else None
+            device,
+            threads,
+            stream,
+            profile,
+            stepping=stepping,
+            packed=kept.graph if kept else None,
+            half_cache=stepping and kv_cache == HALF,
         )
         engine = chosen.open(path, options)
         if stage == "merge" and files.cuda_op and stream:

@@ -1,11 +1,15 @@
 """ONNX models as bytes: their fields read and changed.
 
-Machines that build engines or pack weights have no onnx package.
+Machines that run, build engines or pack weights have no onnx package.
 """
 
 from collections.abc import Callable, Iterator
 
-MODEL_GRAPH = 7  # field numbers of onnx.proto
+# Field numbers of onnx.proto.
+MODEL_GRAPH = 7
+GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+VALUE_NAME, VALUE_TYPE = 1, 2
+TYPE_TENSOR = 1
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
