@@ -15,7 +15,7 @@ from ltbm.runtime.stages.splice import Prefix
 
 FRAMES = 3000  # 30 s: attention scores alone are 36 MB
 FEATURES = 128
-TOKENS = 1024  # of a prompt: attention takes 4 MB a head
+TOKENS = 2048  # of a prompt: attention takes 16 MB a head
 
 
 def anonymous_bytes() -> int:
@@ -58,4 +58,4 @@ def test_what_a_long_prompt_took(monkeypatch, threshold, kept):
         logits = decoder.prefill([prefix])
         grown = anonymous_bytes() - before
         assert logits.any()
-        assert (grown > 8 * 2**20) == kept, f"{grown / 2**20:.0f} MiB"
+        assert (grown > 32 * 2**20) == kept, f"{grown / 2**20:.0f} MiB"
