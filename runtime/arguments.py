@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 
-from .backends.opening import BACKENDS
+from .backends.opening import BACKENDS, KV_CACHES
 from .levels import (
     DEFAULT_LEVEL,
     MOST_AUDIO_TOKENS,
@@ -229,13 +229,20 @@ def add_backend_flags(parser: argparse.ArgumentParser) -> None:
     add_threads_flag(parser, "CPU threads of one stage (default: all cores)")
     parser.add_argument(
         "--kv-cache",
-        choices=("int8",),
-        help="a quarter of the memory, for bundles that `ltbm calibrate` prepared (CPU)",
+        choices=KV_CACHES,
+        help="of another type than the activations (CPU): float16 takes half of float32's memory, int8 a "
+        "quarter, for bundles that `ltbm calibrate` prepared",
     )
     parser.add_argument(
         "--low-memory",
         action="store_true",
         help="load the encoder and the LLM in turn, never both: slower, for small devices",
+    )
+    parser.add_argument(
+        "--no-packed",
+        dest="packed",
+        action="store_false",
+        help="leave the weights that `ltbm pack` packed: pack anew in memory",
     )
 
 
@@ -245,5 +252,5 @@ def _devices() -> set[str]:
 
 def session_options(args: argparse.Namespace) -> dict:
     """The flags of `add_backend_flags` as the keyword arguments of `Session.open`."""
-    names = ("backend", "device", "threads", "low_memory", "kv_cache")
+    names = ("backend", "device", "threads", "low_memory", "kv_cache", "packed")
     return {name: getattr(args, name) for name in names}

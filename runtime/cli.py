@@ -105,7 +105,7 @@ def _command_modules() -> tuple:
     """Each adds its subcommands and imports what they need only when they run."""
     from ltbm.demo import commands as demo
 
-    from ..export import build_commands
+    from ..export import build_commands, pack_commands
     from ..export import commands as export
     from ..profiles.benchmarks import commands as benchmarks
     from ..profiles.budgets import commands as budgets
@@ -115,7 +115,19 @@ def _command_modules() -> tuple:
     from .listen import commands as listen
     from .serve import commands as serve
 
-    return runtime, listen, serve, export, build_commands, latency, quality, budgets, benchmarks, demo
+    return (
+        runtime,
+        listen,
+        serve,
+        export,
+        build_commands,
+        pack_commands,
+        latency,
+        quality,
+        budgets,
+        benchmarks,
+        demo,
+    )
 
 
 class VersionAction(argparse.Action):

@@ -27,7 +27,8 @@ from .request import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from .backends.engine_store import EngineFolder
-    from .bundle import Manifest
+    from .backends.packed_store import PackedGraph
+    from .bundle import Bundle, Manifest
 
 RUN_DESCRIPTION = """\
 Answer a prompt about one or more clips through the bundle's three engines.
@@ -161,12 +162,15 @@ def inspect(args) -> None:
         print(json.dumps(facts))
         return
     engines = facts.pop("engines")
+    packed = facts.pop("packed")
     for key, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items())
         print(f"{key:<24}{value}")
     for name, engine in engines.items():
         print(f"{'engines ' + name:<24}{_engine_words(engine)}")
+    for name, weights in packed.items():
+        print(f"{'packed ' + name:<24}{_packed_words(weights)}")
 
 
 def _engine_words(facts: dict) -> str:
@@ -180,6 +184,12 @@ def _engine_words(facts: dict) -> str:
     return words
 
 
+def _packed_words(facts: dict) -> str:
+    """One folder of packed weights as a line of the table."""
+    words = f"{facts['graph']} for onnxruntime {facts['onnxruntime']}, {_mib(facts['bytes'])}"
+    return f"{words}; not mapped here: {', '.join(facts['not_mapped'])}" if facts["not_mapped"] else words
+
+
 def _mib(nbytes: int) -> str:
     return f"{nbytes / 2**20:,.1f} MiB"
 
@@ -187,6 +197,7 @@ def _mib(nbytes: int) -> str:
 def describe(bundle) -> dict:
     """A bundle's facts for users, ready for a table or JSON."""
     from .backends.engine_store import stored
+    from .backends.packed_store import stored_packed
 
     manifest = bundle.manifest
     audio = manifest.audio
@@ -214,6 +225,7 @@ def describe(bundle) -> dict:
         "tensors": len(manifest.tensors),
         "tools": manifest.tools,
         "engines": {folder.path.name: _engine_facts(folder, manifest) for folder in stored(bundle)},
+        "packed": {one.path.name: _packed_facts(one, bundle) for one in stored_packed(bundle)},
     }
 
 
@@ -233,6 +245,19 @@ def _engine_facts(folder: "EngineFolder", manifest: "Manifest") -> dict:
     if folder.key.flavour == FIXED_CAPACITY:
         facts["kv_cache_bytes"] = manifest.decoder.kv_bytes(tokens, manifest.precision.kv_itemsize)
     return facts
+
+
+def _packed_facts(packed: "PackedGraph", bundle: "Bundle") -> dict:
+    """What one folder of packed weights is for, what it takes, and why this machine does not map it."""
+    from .backends.packed_store import packed_differences, this_host
+
+    return {
+        "graph": packed.key.graph,
+        "onnxruntime": packed.key.host.onnxruntime,
+        "cpu": packed.key.host.cpu,
+        "bytes": packed.size,
+        "not_mapped": packed_differences(packed, bundle, this_host()) + packed.damage(),
+    }
 
 
 def _add_doctor(commands) -> None:

@@ -103,10 +103,11 @@ class Engine(Protocol):
         """An array of zeros on the engine's device."""
         ...
 
-    def bind(self, arrays: Mapping[str, Array]) -> Binding:
+    def bind(self, arrays: Mapping[str, Array], once: bool = False) -> Binding:
         """Fix every input and output to an array; host arrays among the inputs are read when they are bound.
 
         One array under the names of an input and an output is updated in place.
+        once: for one run over many tokens; what it takes beside the arrays may be given back after it
         """
         ...
 

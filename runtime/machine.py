@@ -21,7 +21,10 @@ JETSON_WHEELS = (
     "PyPI has onnxruntime-gpu for no Jetson: take NVIDIA's wheel for your JetPack (Jetson AI Lab), build it "
     "for your GPU, or run --backend tensorrt, which does not need it"
 )
+ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_PYTHON_WITH_ONNXRUNTIME = (3, 11)  # since 1.24; JetPack 6 has 3.10
+VECTOR_EXTENSIONS = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "i8mm", "bf16")
+"""How extensions for vectors and matrices begin in /proc/cpuinfo: x86's, then arm's."""
 # CUdevice_attribute of cuda.h
 CAPABILITY_MAJOR = 75
 CAPABILITY_MINOR = 76
@@ -231,6 +234,11 @@ def tensorrt_advice(machine: Machine) -> str:
     return "pip install 'ltbm[tensorrt]'"
 
 
+def onnxruntime_version(machine: Machine) -> str | None:
+    """Of the onnxruntime that is installed, under whichever name; None where none is."""
+    return next(iter(machine.versions(ONNXRUNTIMES).values()), None)
+
+
 def onnxruntime_advice(machine: Machine, python: tuple[int, ...] = sys.version_info[:2]) -> str:
     """How to install onnxruntime, for the CPU or CUDA."""
     if python < OLDEST_PYTHON_WITH_ONNXRUNTIME:
@@ -322,6 +330,17 @@ def _swap_and_zram(machine: Machine) -> tuple[int, int]:
         else:
             swap += int(kibibytes) * KIB
     return swap, zram
+
+
+def cpu_extensions(machine: Machine) -> str:
+    """The extensions of the CPU's instruction set for vectors and matrices; empty where the system does not
+    tell."""
+    text = machine.read("proc/cpuinfo") or ""
+    for line in text.splitlines():
+        name, _, words = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # of x86, of arm
+            return " ".join(sorted(word for word in words.split() if word.startswith(VECTOR_EXTENSIONS)))
+    return ""
 
 
 def free_disk(folder: Path) -> int:

@@ -60,6 +60,7 @@ class Session:
         reuse: bool = True,
         low_memory: bool = False,
         kv_cache: str | None = None,
+        packed: bool = True,
     ) -> "Session":
         """Load a bundle's engines.
 
@@ -68,11 +69,19 @@ class Session:
         threads: of one stage on the CPU, all cores when left out
         reuse: keep encoded audio and the KV cache of the last request for the next
         low_memory: hold the encoder and the LLM in memory in turn, never both; every new clip loads them anew
-        kv_cache: int8 takes a quarter of the float32 cache's memory, once `ltbm calibrate` was run
+        kv_cache: float16 takes half of the float32 cache's memory on the CPU, int8 a quarter, once
+            `ltbm calibrate` was run
+        packed: map the weights that `ltbm pack` packed for this machine, where it did
         Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or too new.
         """
         pipeline = Pipeline.open(
-            path, backend=backend, device=device, threads=threads, in_turn=low_memory, kv_cache=kv_cache
+            path,
+            backend=backend,
+            device=device,
+            threads=threads,
+            in_turn=low_memory,
+            kv_cache=kv_cache,
+            packed=packed,
         )
         return cls(pipeline, reuse)
 

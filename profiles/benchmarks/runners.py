@@ -189,8 +189,8 @@ class StopwatchEngine:
         self.seconds = 0.0
         self.zeros = engine.zeros
 
-    def bind(self, arrays) -> "StopwatchEngine._Binding":
-        return self._Binding(self, self._engine.bind(arrays))
+    def bind(self, arrays, once: bool = False) -> "StopwatchEngine._Binding":
+        return self._Binding(self, self._engine.bind(arrays, once))
 
     class _Binding:
         def __init__(self, watch: "StopwatchEngine", binding):

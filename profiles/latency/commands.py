@@ -163,6 +163,7 @@ def _profile_options(args):
         "threads",
         "low_memory",
         "kv_cache",
+        "packed",
         "prompt",
         "max_new_tokens",
         "long_audio",

@@ -28,6 +28,7 @@ def fidelity(job: FidelityJob) -> Fidelity:
         threads=job.threads,
         in_turn=job.low_memory,
         kv_cache=job.kv_cache,
+        packed=job.packed,
     ) as pipeline:
         spec = pipeline.manifest.audio
         token_ms = spec.segment_seconds / spec.segment_tokens * 1e3

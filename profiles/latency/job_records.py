@@ -21,6 +21,7 @@ class BundleJob:
     threads: int | None
     low_memory: bool
     kv_cache: str | None
+    packed: bool = True
     long_audio: str
 
 

@@ -103,6 +103,7 @@ def _bundle_job(bundle: Bundle, options: Options) -> BundleJob:
         threads=options.threads,
         low_memory=options.low_memory,
         kv_cache=options.kv_cache,
+        packed=options.packed,
         long_audio=options.long_audio,
     )
 

@@ -113,7 +113,8 @@ def memory(rows: list[Row]) -> str:
     split = first.memory
     text = (
         f"Peak memory at {first.level} is {split.peak / MIB:.0f} MiB, "
-        f"{percent(split.weights / split.peak)} of it weights"
+        f"{percent(split.weights / split.peak)} of it weights "
+        f"({split.weights_mapped / MIB:.0f} MiB mapped from files)"
     )
     if last is first:
         return text + "."

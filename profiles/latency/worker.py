@@ -74,6 +74,7 @@ def measure_level(job: LevelJob) -> LevelRun:
         reuse=False,
         low_memory=job.low_memory,
         kv_cache=job.kv_cache,
+        packed=job.packed,
     ) as session:
         open_ms = (time.perf_counter() - start) * 1e3
         opened = memory_now()

@@ -91,6 +91,7 @@ def run_benchmark(args) -> None:
             threads=args.threads,
             in_turn=args.low_memory,
             kv_cache=settings.kv_cache,
+            packed=args.packed,
         ) as pipeline:
             predict(pipeline, items[: args.limit], chosen, settings, log, progress_printer("answers"))
     print(

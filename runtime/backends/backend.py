@@ -1,7 +1,7 @@
 """What a backend is: the devices it runs on, the files it takes of a bundle, and how it opens an engine."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ class DecoderFlavours:
 
     float: of weights that are not quantised
     quantised: of int4 or int8 weights as ONNX Runtime's own product reads them; None for the same
-    int8_kv: with an int8 KV cache, where `ltbm calibrate` has added it; None where no such cache is possible
+    kv_caches: by the type of a KV cache, where it may differ from the activations'
     """
 
     float: str
     quantised: str | None = None
-    int8_kv: str | None = None
+    kv_caches: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class EngineOptions:
     stream: orders the work on a GPU; None on the CPU
     profile: the shapes for ONNX Runtime's TensorRT provider; None for a graph that it does not run
     stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's CPU threads stay awake
+    packed: the graph with the places of its packed weights (`ltbm pack`), None where there is none
+    half_cache: the decoder keeps its KV cache in float16, whatever its activations are
     """
 
     device: str
@@ -56,6 +58,8 @@ class EngineOptions:
     stream: "Stream | None" = None
     profile: OptimisationProfile | None = None
     stepping: bool = False
+    packed: Path | None = None
+    half_cache: bool = False
 
     def __post_init__(self):
         check_threads("threads", self.threads)

@@ -54,7 +54,7 @@ class CudaMergeEngine:
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self._stream.zeros(shape, dtype)
 
-    def bind(self, arrays: Mapping[str, Array]) -> "CudaMergeBinding":
+    def bind(self, arrays: Mapping[str, Array], once: bool = False) -> "CudaMergeBinding":
         check_arrays(self.inputs | self.outputs, arrays)
         rows, tokens, width = arrays["audio_embeds"].shape
         slots = int(np.asarray(arrays["keep"])[0])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ..bundle import Bundle, Manifest
 from ..engine import Engine
 from .backend import EngineFiles, EngineOptions
-from .opening import check_device, find_backend, open_stream
+from .opening import HALF, check_device, find_backend, open_stream
+from .packed_store import find_packed, this_host
 from .shape_ranges import Limits, OptimisationProfile, optimisation_profiles
 
 if TYPE_CHECKING:
@@ -77,16 +78,29 @@ def open_engines(
     threads: int | None = None,
     in_turn: bool = False,
     kv_cache: str | None = None,
+    packed: bool = True,
 ) -> Engines:
     """The engines of a bundle on one device, loaded unless in turn; `Session.open` lists the errors."""
     device = check_device(backend, device)
     chosen = find_backend(backend)
     files = chosen.files(bundle, device, kv_cache)
     stream = open_stream(chosen, device)  # one for all engines: what one stage wrote the next reads, in order
+    packed_graphs = find_packed(bundle, files.stages, this_host()) if packed and device == "cpu" else {}
 
     def open_stage(stage: str, path: Path) -> Engine:
         profile = _provider_profile(bundle.manifest, device, stage, files.flavour)
-        engine = chosen.open(path, EngineOptions(device, threads, stream, profile, stage in LLM_STAGES))
+        kept = packed_graphs.get(stage)
+        stepping = stage in LLM_STAGES
+        options = EngineOptions(
+            device,
+            threads,
+            stream,
+            profile,
+            stepping=stepping,
+            packed=kept.graph if kept else None,
+            half_cache=stepping and kv_cache == HALF,
+        )
+        engine = chosen.open(path, options)
         if stage == "merge" and files.cuda_op and stream:
             return _with_cuda_op(files.cuda_op, engine, stream, bundle.manifest.merge_step)
         return engine

@@ -26,7 +26,7 @@ class HostEngine:
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self._stream.zeros(shape, dtype)
 
-    def bind(self, arrays: Mapping[str, Array]) -> "HostBinding":
+    def bind(self, arrays: Mapping[str, Array], once: bool = False) -> "HostBinding":
         check_arrays(self.inputs | self.outputs, arrays)
         return HostBinding(self._engine, arrays)
 

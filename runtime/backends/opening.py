@@ -16,6 +16,7 @@ from .trt_library import TENSORRT, TENSORRT_RTX, load_library
 if TYPE_CHECKING:
     from .cuda import Stream
 
+HALF = "float16"  # a KV cache of its own type, which needs no other graph
 ONNX_FILES = {"encoder": "encoder.onnx", "merge": "merge.onnx"}  # the decoder's is named by its flavour
 
 
@@ -60,16 +61,16 @@ def check_device(backend: str, device: str | None) -> str:
 def decoder_flavour(backend: str, device: str, quantised: bool = False, kv_cache: str | None = None) -> str:
     """Which decoder graph of a bundle runs on `device`; ValueError for an unknown backend, device or cache.
 
-    kv_cache: None, of the type of the activations, or int8
+    kv_cache: None, of the type of the activations, or one of KV_CACHES
     """
     flavours = find_backend(backend).devices[check_device(backend, device)]
     if kv_cache is not None:
-        if kv_cache != "int8" or flavours.int8_kv is None:
+        if kv_cache not in flavours.kv_caches:
             raise ValueError(
                 f"a KV cache of {kv_cache} is not available on {backend} {device}; "
-                "int8 is available on onnxruntime cpu"
+                f"{' and '.join(KV_CACHES)} are available on onnxruntime cpu"
             )
-        return flavours.int8_kv
+        return flavours.kv_caches[kv_cache]
     return flavours.quantised if quantised and flavours.quantised else flavours.float
 
 
@@ -105,7 +106,7 @@ def _onnx_files(bundle: Bundle, device: str, kv_cache: str | None) -> EngineFile
         )
     flavour = bundle_flavour(bundle, "onnxruntime", device, kv_cache)
     if kv_cache:
-        _require_int8_kv(bundle, flavour)
+        _require_kv_cache(bundle, kv_cache, flavour)
     names = ONNX_FILES | {"decoder": f"decoder.{flavour}.onnx"}
     cuda_op = None if device == "cpu" else find_cuda_op(bundle, "as a graph of standard operators")
     if cuda_op:
@@ -129,15 +130,20 @@ def find_cuda_op(bundle: Bundle, otherwise: str) -> Path | None:
     return None
 
 
-def _require_int8_kv(bundle: Bundle, flavour: str) -> None:
-    from .ort import check_int8_kv
+def _require_kv_cache(bundle: Bundle, kv_cache: str, flavour: str) -> None:
+    from .ort import check_kv_cache
 
+    if kv_cache == HALF and flavour != GQA:
+        raise ValueError(
+            f"{bundle.path} runs {flavour}, whose KV cache has the type of the activations (ONNX Runtime's "
+            f"attention takes no heads of {bundle.manifest.decoder.head_dim} values): leave --kv-cache out"
+        )
     if flavour not in bundle.manifest.flavours:
         raise FileNotFoundError(
             f"bundle {bundle.path} has no decoder with an int8 KV cache; add it: "
             f"ltbm calibrate {bundle.path} --audio CLIPS"
         )
-    check_int8_kv()
+    check_kv_cache(kv_cache)
 
 
 def _require_tensorrt(device: str) -> None:
@@ -195,7 +201,7 @@ def _engine_files(backend: str, bundle: Bundle, device: str, kv_cache: str | Non
 _ONNXRUNTIME = Backend(
     "onnxruntime",
     {
-        "cpu": DecoderFlavours(GQA, int8_kv=GQA_INT8_KV),
+        "cpu": DecoderFlavours(GQA, kv_caches={"int8": GQA_INT8_KV, HALF: GQA}),
         # GroupQueryAttention takes no key bias there
         "cuda": DecoderFlavours(STANDARD, quantised=STANDARD_QUANTISED),
         # this provider updates no cache in place
@@ -220,4 +226,5 @@ _TENSORRT_RTX = Backend(
     _tensorrt_rtx_files,
     _open_tensorrt_rtx,
 )
+KV_CACHES = tuple(_ONNXRUNTIME.devices["cpu"].kv_caches)
 BACKENDS = {backend.name: backend for backend in (_ONNXRUNTIME, _TENSORRT, _TENSORRT_RTX)}

@@ -1,6 +1,8 @@
 """The ONNX Runtime backend: one InferenceSession a stage, bound to arrays by their addresses."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from ...plugins import library
 from ..engine import BFLOAT16, Array, TensorSpec, address_of, check_arrays, is_contiguous
 from ..versions import dots, version_tuple
 from .backend import EngineOptions
-from .engine_store import FOLDER
+from .engine_store import FOLDER, weights_file
+from .half_cache import with_half_cache
 from .shape_ranges import OptimisationProfile
 
 PROVIDERS = {
@@ -37,11 +40,13 @@ ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 STEPPING_SPIN_US = 1000
 """How long threads of a stepping engine stay awake after a run, four times the host's share of a step."""
 RELEASE_ABOVE = 2**28
-"""Bytes of weights above which an engine that does not step gives its activations back after every run.
+"""Bytes of weights above which an engine gives its activations back after a run over many tokens.
 
-They are 0.45 to 1 GB after 30 s of sound, which the next stage can use. Taking them anew costs 0.4 % of a run
-of 32 layers, 1280 wide, but a sixth of the demo's (30 s, one thread)."""
-INT8_KV_SINCE = (1, 27)  # onnxruntime 1.24 refuses such a graph, 1.26 loads it and crashes
+They are 0.45 to 1 GB in the encoder after 30 s of sound, 0.2 GB in the LLM after 780 tokens, which the next
+stage can use. Taking them anew costs 0.4 % of a run of 32 layers, 1280 wide, but a sixth of the demo's (30 s,
+one thread)."""
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+KV_CACHES_SINCE = (1, 27)  # onnxruntime 1.24 refuses types of their own, 1.26 crashes with int8
 
 
 class OrtEngine:
@@ -53,10 +58,12 @@ class OrtEngine:
         session = _open_session(path, options)
         self._session: onnxruntime.InferenceSession | None = session
         self._run_options = onnxruntime.RunOptions()
-        if self._stream:  # the next stage follows on the stream: the host need not wait
-            self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._releasing_options = onnxruntime.RunOptions()
+        for run_options in (self._run_options, self._releasing_options):
+            if self._stream:  # the next stage follows on the stream: the host need not wait
+                run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if _releases(path, options):
-            self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._releasing_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
         self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
 
@@ -68,13 +75,15 @@ class OrtEngine:
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self._stream.zeros(shape, dtype) if self._stream else np.zeros(shape, dtype)
 
-    def bind(self, arrays: Mapping[str, Array]) -> "OrtBinding":
+    def bind(self, arrays: Mapping[str, Array], once: bool = False) -> "OrtBinding":
         check_arrays(self.inputs | self.outputs, arrays)
-        return OrtBinding(self._open(), self._run_options, self.inputs, arrays)
+        run_options = self._releasing_options if once else self._run_options
+        return OrtBinding(self._open(), run_options, self.inputs, arrays)
 
     def interrupt(self, now: bool) -> None:
         """Let a run that another thread is in fail at its next node, and every one after it, until False."""
-        self._run_options.terminate = now
+        for run_options in (self._run_options, self._releasing_options):
+            run_options.terminate = now
 
     def close(self) -> None:
         self._session = None
@@ -115,11 +124,25 @@ def _element_type(dtype: np.dtype):
 
 def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     """RuntimeError where the first provider did not start and onnxruntime took another."""
+    if options.packed:
+        try:
+            return _start(path, options)
+        except Exception as error:  # onnxruntime's own classes have nothing else in common
+            warnings.warn(
+                f"the packed weights of {path} are not mapped ({error}): "
+                f"run `ltbm pack {path.parent} --refresh`",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+    return _start(path, replace(options, packed=None))
+
+
+def _start(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     providers = _providers(path, options)
     names = [name for name, _ in providers]
     session = onnxruntime.InferenceSession(
-        str(path),
-        _session_options(options),
+        _model(path, options),
+        _session_options(path, options),
         providers=names,
         provider_options=[provider_options for _, provider_options in providers],
     )
@@ -132,15 +155,20 @@ def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSe
     return session
 
 
+def _model(path: Path, options: EngineOptions) -> str | bytes:
+    """The graph's file, or the graph itself where it is not the file's."""
+    if options.half_cache:
+        return with_half_cache((options.packed or path).read_bytes())
+    return options.packed.read_bytes() if options.packed else str(path)
+
+
 def _releases(path: Path, options: EngineOptions) -> bool:
-    """Whether the engine gives its activations back after every run."""
-    weights = path.with_suffix(".weights")
-    if options.device != "cpu" or options.stepping or not weights.is_file():
-        return False
-    return weights.stat().st_size > RELEASE_ABOVE
+    """Whether the engine gives its activations back after a run over many tokens."""
+    weights = path.with_name(weights_file(path.name.split(".")[0]))
+    return options.device == "cpu" and weights.is_file() and weights.stat().st_size > RELEASE_ABOVE
 
 
-def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
+def _session_options(path: Path, engine: EngineOptions) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     if engine.device == "cpu":  # elsewhere the function body keeps the tokens on the device
         library.register(options)
@@ -152,7 +180,31 @@ def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3  # errors only: a user can do nothing about unused initializers
     if engine.threads is not None:
         options.intra_op_num_threads = engine.threads
+    if (
+        engine.packed or engine.half_cache
+    ):  # opened from bytes: its weights are named from the bundle's folder
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
     return options
+
+
+def save_packed(path: Path, saved: Path, weights: str, threads: int | None) -> None:
+    """Write a graph as ONNX Runtime runs it on the CPU to `saved`, and beside it, to the file `weights`, its
+    weights both as they are and packed.
+
+    RuntimeError says what went wrong.
+    """
+    options = _session_options(path, EngineOptions("cpu", threads))
+    options.optimized_model_filepath = str(saved)
+    for name, value in (
+        ("session.optimized_model_external_initializers_file_name", weights),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", "0"),
+        ("session.save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(name, value)
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:  # onnxruntime's own classes have nothing else in common
+        raise RuntimeError(str(error)) from None
 
 
 def _providers(path: Path, options: EngineOptions) -> list[tuple[str, dict]]:
@@ -168,11 +220,11 @@ def _providers(path: Path, options: EngineOptions) -> list[tuple[str, dict]]:
     return providers
 
 
-def check_int8_kv() -> None:
-    """RuntimeError if this onnxruntime has no int8 KV cache."""
-    if version_tuple(onnxruntime.__version__) < INT8_KV_SINCE:
+def check_kv_cache(kv_cache: str) -> None:
+    """RuntimeError if this onnxruntime takes no KV cache of another type than the activations."""
+    if version_tuple(onnxruntime.__version__) < KV_CACHES_SINCE:
         raise RuntimeError(
-            f"an int8 KV cache needs onnxruntime {dots(INT8_KV_SINCE)} or newer, this is "
+            f"a KV cache of {kv_cache} needs onnxruntime {dots(KV_CACHES_SINCE)} or newer, this is "
             f"{onnxruntime.__version__}: pip install --upgrade onnxruntime"
         )
 

@@ -93,7 +93,7 @@ class TensorRTEngine:
     def zeros(self, shape: tuple[int, ...], dtype) -> Array:
         return self.stream.zeros(shape, dtype)
 
-    def bind(self, arrays: Mapping[str, Array]) -> "TensorRTBinding":
+    def bind(self, arrays: Mapping[str, Array], once: bool = False) -> "TensorRTBinding":
         check_arrays(self.inputs | self.outputs, arrays)
         self._check_outputs(arrays)
         return TensorRTBinding(self, self._profile_for(arrays), self._readable(arrays))

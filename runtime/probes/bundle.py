@@ -11,6 +11,7 @@ from ..bundle import Bundle
 from ..files import file_sha256
 from ..machine import free_disk
 from .facts import OK, PROBLEM, WARNING, Facts, Finding, mib
+from .packed import mapped_bytes, packed_weights
 
 SHORT_TEXT_TOKENS = 256  # of a short prompt and answer, counted into the cache
 
@@ -22,7 +23,14 @@ def bundle(facts: Facts, path: str) -> list[Finding]:
         return [Finding("bundle", PROBLEM, str(error))]
     manifest = opened.manifest
     whole = Finding("bundle", OK, f"{manifest.family}, {manifest.precision}, every file as its manifest says")
-    return [whole, *_flavours(facts, opened), _fits(facts, opened), _disk(opened), *_engines(facts, opened)]
+    return [
+        whole,
+        *_flavours(facts, opened),
+        _fits(facts, opened),
+        _disk(opened),
+        *packed_weights(facts, opened),
+        *_engines(facts, opened),
+    ]
 
 
 def _flavours(facts: Facts, opened: Bundle) -> list[Finding]:
@@ -63,7 +71,9 @@ def _fits(facts: Facts, opened: Bundle) -> Finding:
     weights = _weight_bytes(opened)
     cache = _cache_bytes(opened)
     needed = weights + cache
-    text = f"weights {mib(weights)} and {mib(cache)} of KV cache (one segment, level full)"
+    mapped = mapped_bytes(facts, opened)
+    text = f"weights {mib(weights)}{f' ({mib(mapped)} packed and mapped)' if mapped else ''}"
+    text += f" and {mib(cache)} of KV cache (one segment, level full)"
     total = facts.memory.total
     available = facts.memory.available
     if needed > total:

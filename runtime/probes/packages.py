@@ -6,6 +6,7 @@ import sys
 from ...plugins import library
 from ..machine import (
     JETSON_WHEELS,
+    ONNXRUNTIMES,
     CommandResult,
     onnxruntime_advice,
     onnxruntime_gpu_advice,
@@ -16,7 +17,6 @@ from ..versions import dots, version_tuple
 from .facts import OK, PROBLEM, WARNING, Facts, Finding
 
 EXPORT_PACKAGES = ("onnx", "ml-dtypes")
-ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 OLDEST_ONNXRUNTIME = (1, 24)  # as in pyproject.toml
 GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 VERSION_AND_PROVIDERS = "onnxruntime.__version__, *onnxruntime.get_available_providers()"

@@ -111,7 +111,8 @@ class Decoder:
         if columns < self.cache.capacity:
             bias = bias.reshape(-1)[:columns].reshape(1, columns)
         outputs = {"key_bias": bias, "logits": self._logits}
-        binding = self._engine.bind(tokens | self._counts | self.cache.arrays(new) | outputs)
+        arrays = tokens | self._counts | self.cache.arrays(new) | outputs
+        binding = self._engine.bind(arrays, once=new > 1)
         if step:
             self._step = binding
             self._step_columns = columns

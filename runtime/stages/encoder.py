@@ -52,7 +52,7 @@ def _encode_rows(engine: Engine, rows: list[Segment]) -> EncodedRows:
         arrays["frame_lengths"] = np.array([row.frame_length for row in rows], np.int32)
     if audio.numbered_segments:
         arrays["segment_index"] = np.array([row.index for row in rows], np.int32)
-    engine.bind(arrays).run()
+    engine.bind(arrays, once=True).run()
     return EncodedRows(audio_embeds, rows[0].tokens)
 
 

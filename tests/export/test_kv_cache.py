@@ -101,7 +101,7 @@ def test_a_key_scale_holds_at_every_position():
 def test_without_the_decoder_it_says_how_to_add_it(qwen):
     with pytest.raises(FileNotFoundError, match="ltbm calibrate"):
         Session.open(qwen[1], kv_cache="int8")
-    with pytest.raises(ValueError, match="int8 is available on onnxruntime cpu"):
+    with pytest.raises(ValueError, match="int8 and float16 are available on onnxruntime cpu"):
         Session.open(qwen[1], kv_cache="int4")
 
 

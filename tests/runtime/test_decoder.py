@@ -55,9 +55,9 @@ def test_a_fixed_capacity_is_read_as_far_as_tokens_are_there(session, prefixes, 
     widths = []
     bind = engine.bind
 
-    def watched(arrays):
+    def watched(arrays, once):
         widths.append(arrays["key_bias"].shape[1])
-        return bind(arrays)
+        return bind(arrays, once)
 
     engine.bind = watched
     decoder = Decoder(engine, session.manifest.decoder, 100)

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from ltbm.export.packing import pack_bundle
 from ltbm.runtime.backends.engine_store import Key, Target, store
+from ltbm.runtime.backends.packed_store import this_host
 from ltbm.runtime.backends.shape_ranges import Limits
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.doctor import examine
@@ -129,3 +132,22 @@ def test_a_bundle_that_does_not_fit_says_so(qwen, orin, total, available, status
     meminfo = f"MemTotal: {total} kB\nMemAvailable: {available} kB\n"
     finding = by_subject(orin(files={"proc/meminfo": meminfo}), str(qwen[1]))["fits"]
     assert finding.status == status and "int4" in finding.text
+
+
+def test_packed_weights_of_this_machine_are_told_from_others(orin, qwen, tmp_path):
+    path = shutil.copytree(qwen[1], tmp_path / "bundle")
+    here = this_host()
+    assert here
+    cpu = {"proc/cpuinfo": Path("/proc/cpuinfo").read_text()}
+    same = orin(files=cpu, versions={"onnxruntime": here.onnxruntime, "onnxruntime-gpu": None})
+    assert "none: `ltbm pack" in by_subject(same, str(path))["packed weights"].text
+    packed = pack_bundle(Bundle.open(path), threads=1, progress=lambda line: None)
+    findings = by_subject(same, str(path))
+    assert findings["packed weights"].status == "ok" and "mapped here" in findings["packed weights"].text
+    assert "packed and mapped" in findings["fits"].text
+    for one in packed.values():
+        weights = one.path / "packed.weights"
+        weights.write_bytes(b"?" * weights.stat().st_size)
+    assert "packed.weights was changed" in by_subject(same, str(path))["packed weights"].text
+    finding = by_subject(orin(), str(path))["packed weights"]
+    assert finding.status == "warning" and "here it is 1.24.0" in finding.text and "ltbm pack" in finding.text

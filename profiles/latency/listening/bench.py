@@ -109,6 +109,7 @@ def _job(bundle: Bundle, options: Options, name: str, ends: tuple[float, ...], s
         threads=options.threads,
         low_memory=False,
         kv_cache=options.kv_cache,
+        packed=options.packed,
         long_audio="segments",
         approach=name,
         level=level.name.removeprefix("ratio"),

@@ -44,6 +44,7 @@ def options_from(args: argparse.Namespace) -> Options:
         "backend",
         "threads",
         "kv_cache",
+        "packed",
     )
     try:
         return Options(

@@ -60,6 +60,7 @@ class Options:
     device: str = "cpu"
     threads: int | None = None
     kv_cache: str | None = None
+    packed: bool = True
     command: tuple[str, ...] = field(default=())
 
     def __post_init__(self):

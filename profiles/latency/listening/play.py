@@ -23,8 +23,15 @@ QUIETER = 0.999  # each repetition of the clips, so that no segment is one that 
 def measure(job: ListenJob) -> ListenRun:
     approach = APPROACHES[job.approach]
     load_average = os.getloadavg()[0]
-    options = (job.backend, job.device, job.threads)
-    with Session.open(job.bundle, *options, reuse=approach.listens, kv_cache=job.kv_cache) as session:
+    with Session.open(
+        job.bundle,
+        job.backend,
+        job.device,
+        job.threads,
+        reuse=approach.listens,
+        kv_cache=job.kv_cache,
+        packed=job.packed,
+    ) as session:
         rate = session.manifest.audio.sampling_rate
         clips = [load_audio(clip, rate) for clip in job.clips]
         ends = [round(end * rate) for end in job.ends]
