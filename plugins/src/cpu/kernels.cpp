@@ -107,6 +107,7 @@ void quantise_values(const T* x, size_t width, float scale, int16_t* lo) {
     const Int16s values = grid_values<kFinite>(x + c, scale);
     memcpy(lo + c, &values, sizeof values);
   }
+  if (c == width) return;
   T rest[kValues] = {};
   memcpy(rest, x + c, (width - c) * sizeof *x);
   const Int16s values = grid_values<kFinite>(rest, scale);
@@ -156,21 +157,32 @@ void tile(const int16_t* const* a, const int16_t* const* b, size_t count, size_t
   kTiles[count - 1](a, b, width, run, out);
 }
 
-Squares squares(const int16_t* row, size_t width, size_t run) {
+// A lane never exceeds `most` in a block, and a run of n blocks that begins anywhere touches at most n + 1 of
+// them.
+size_t measured_run(int32_t most, size_t block, size_t blocks) {
+  const size_t fit = static_cast<size_t>(INT32_MAX / (most > 1 ? most : 1));
+  if (fit >= blocks) return kWholeRow;
+  return fit > 2 ? (fit - 1) * block : block;
+}
+
+Squares squares(const int16_t* row, size_t width, int32_t largest) {
+  const size_t block = run_of(largest);
+  size_t blocks = 0;
   Int64s total = {};
-  for (size_t c = 0; c < width;) {
-    const size_t end = end_of_run(c, width, run);
+  Int32s most = {};
+  for (size_t c = 0; c < width; ++blocks) {
+    const size_t end = end_of_run(c, width, block);
     Int32s sums = {};
     for (; c < end; c += kValues) {
       const Int16s values = load<Int16s>(row + c);
       sums = add_products(sums, values, values);
     }
     total += widened_pairs(sums);
+    most = sums > most ? sums : most;
   }
-  int64_t lane = 0;  // a pair of lanes holds at least what one of them does
-  for (size_t pair = 0; pair < kBytes / sizeof(int64_t); ++pair)
-    lane = total[pair] > lane ? total[pair] : lane;
-  return {lane_sum(total), lane};
+  int32_t lane_most = 0;
+  for (size_t lane = 0; lane < kFloats; ++lane) lane_most = most[lane] > lane_most ? most[lane] : lane_most;
+  return {lane_sum(total), measured_run(lane_most, block, blocks)};
 }
 
 // --- merged tokens -----------------------------------------------------------------------------------------

@@ -18,20 +18,20 @@ constexpr int32_t kTileA = 2,
 constexpr int kSplitBits = 14;
 constexpr int32_t kSplitLow = 1 << (kSplitBits - 1), kWidest = INT16_MAX;
 
-// How many vectors of products an int32 lane adds up before it is widened to int64: a run. Each vector gives
-// a lane two products, so values within +-largest (at most kWidest) stay below 2^31 for this many vectors.
+// A run is how many vectors of products an int32 lane adds up before it is widened to int64. A row has a run
+// r if its own squares stay below 2^31 in every lane over any r vectors. By Cauchy-Schwarz no part of the
+// products of two rows in a lane exceeds the larger of their squares there, so the shorter of two runs is one
+// for both.
+
+// The run of any row with values within +-largest, at most kWidest: each vector gives a lane two products.
 constexpr size_t run_of(int32_t largest) {
   return static_cast<size_t>(INT32_MAX / (2 * int64_t{largest} * largest));
 }
-
-// A row whose squares add up to less than 2^31 in each lane is one run. By Cauchy-Schwarz no part of the
-// products of two rows in a lane exceeds the larger of their squares there: a run for each of two rows is one
-// for both.
-constexpr size_t kWholeRow = SIZE_MAX / 128;
+constexpr size_t kWholeRow = SIZE_MAX / kLane;
 
 struct Squares {
   int64_t sum;  // <row, row>
-  int64_t lane;  // the squares in any int32 lane, at most
+  size_t run;  // of this row, run_of(largest) or more
 };
 
 struct Range {
@@ -58,7 +58,8 @@ struct Kernels {
           void (*)(const Half* x, size_t width, float scale, bool finite, int16_t* lo)>
       quantise;
 
-  Squares (*squares)(const int16_t* row, size_t width, size_t run);
+  // largest: of the magnitudes in row, at most.
+  Squares (*squares)(const int16_t* row, size_t width, int32_t largest);
 
   // out[i * kTileB + j] = sum over c < width of a[i][c] * b[j][c], exactly, for i < kTileA and j < count.
   void (*tile)(const int16_t* const* a, const int16_t* const* b, size_t count, size_t width, size_t run,

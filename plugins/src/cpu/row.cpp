@@ -67,13 +67,13 @@ void Grid::fill(const Kernels& kernels, const T* x, int32_t length, size_t width
 
 bool Grid::measure(int32_t index) {
   Token& token = tokens_[index];
-  token.run = run_of(std::max(token.low, token.high));
   if (!token.high) {
-    const Squares squares = kernels_->squares(lo(index), stride_, token.run);
+    const Squares squares = kernels_->squares(lo(index), stride_, token.low);
     token.norm = squares.sum;
-    if (squares.lane <= INT32_MAX) token.run = kWholeRow;
+    token.run = squares.run;
     return true;
   }
+  token.run = run_of(std::max(token.low, token.high));
   const int16_t* halves[] = {lo(index), hi(index)};
   int64_t parts[kTileA * kTileB];
   kernels_->tile(halves, halves, 2, stride_, token.run, parts);
@@ -86,7 +86,7 @@ bool Grid::measure(int32_t index) {
 }
 
 void Grid::products(const int32_t* a, const int32_t* b, size_t count, int64_t* out) const {
-  const int16_t *lo_a[kTileA], *hi_a[kTileA], *lo_b[kTileB], *hi_b[kTileB];
+  const int16_t *lo_a[kTileA] = {}, *hi_a[kTileA] = {}, *lo_b[kTileB] = {}, *hi_b[kTileB] = {};
   size_t run = kWholeRow;
   const auto take = [&](const int32_t* tokens, size_t n, const int16_t** low, const int16_t** high) {
     bool split = false;
