@@ -1,18 +1,14 @@
 // The loops of kernels.h for one instruction set, LTBM_ISA, which the build system sets together with
 // compiler flags.
 //
-// Plain loops are left to the compiler's vectoriser. No header but those of C and of intrinsics: an inline
-// function of the C++ library, compiled here for AVX-512, could be the copy that the linker keeps for
-// everyone.
+// No header but those of C, of intrinsics and our own without names outside: an inline function of the C++
+// library, compiled here for AVX-512, could be the copy that the linker keeps for everyone.
 #include "kernels.h"
 
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "halves.h"
+#include "vectors.h"
 
 #define LTBM_TEXT(name) #name
 #define LTBM_NAME(name) LTBM_TEXT(name)
@@ -20,276 +16,194 @@
 namespace ltbm {
 namespace {
 
-constexpr size_t kChunk = 512;  // floats worked on at a time where float16 has to be widened
+// --- x to its grid -----------------------------------------------------------------------------------------
 
-// --- types of x --------------------------------------------------------------------------------------------
-
-uint32_t bits_of(float v) {
-  uint32_t bits;
-  memcpy(&bits, &v, sizeof bits);
-  return bits;
+constexpr int32_t infinity_of(const float*) {
+  return 0x7f800000;
+}
+constexpr int16_t infinity_of(const Half*) {
+  return 0x7c00;
 }
 
-float float_of(uint32_t bits) {
-  float v;
-  memcpy(&v, &bits, sizeof v);
-  return v;
-}
-
-#if defined(__F16C__)
-
-void widen(const Half* x, size_t n, float* v) {
-  size_t c = 0;
-  for (; c + 8 <= n; c += 8)
-    _mm256_storeu_ps(v + c, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + c))));
-  for (; c < n; ++c) v[c] = _cvtsh_ss(x[c]);
-}
-
-void narrow(const float* v, size_t n, Half* x) {
-  size_t c = 0;
-  for (; c + 8 <= n; c += 8)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(x + c),
-                     _mm256_cvtps_ph(_mm256_loadu_ps(v + c), 0));  // 0: to nearest
-  for (; c < n; ++c) x[c] = _cvtss_sh(v[c], 0);
-}
-
-#elif defined(__aarch64__)
-
-void widen(const Half* x, size_t n, float* v) {
-  for (size_t c = 0; c < n; ++c) {
-    __fp16 half;
-    memcpy(&half, x + c, sizeof half);
-    v[c] = half;
-  }
-}
-
-void narrow(const float* v, size_t n, Half* x) {
-  for (size_t c = 0; c < n; ++c) {
-    const __fp16 half = v[c];
-    memcpy(x + c, &half, sizeof half);
-  }
-}
-
-#else
-
-float widened(Half x) {
-  const uint32_t sign = (x & 0x8000u) << 16, rest = x & 0x7fffu;
-  if (rest >= 0x7c00) return float_of(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-  if (rest >= 0x0400)
-    return float_of(sign | ((rest << 13) + 0x38000000u));  // exponent 15 becomes exponent 127
-  const float magnitude = static_cast<float>(rest) * 0x1p-24f;  // subnormal: exact in float32
-  return float_of(sign | bits_of(magnitude));
-}
-
-Half narrowed(float v) {
-  const uint32_t bits = bits_of(v), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
-  if (rest > 0x7f800000u)
-    return static_cast<Half>(sign | 0x7e00u | (rest >> 13 & 0x3ffu));  // NaN, made quiet
-  if (rest >= 0x477ff000u) return static_cast<Half>(sign | 0x7c00u);  // 65520 and more round to infinity
-  if (rest <
-      0x38800000u)  // below 2^-14: adding 0.5 leaves the subnormal's bits at the bottom, rounded half to even
-    return static_cast<Half>(sign | (bits_of(float_of(rest) + 0.5f) - bits_of(0.5f)));
-  const uint32_t half_to_even = 0xfffu + (rest >> 13 & 1u);
-  return static_cast<Half>(sign | (rest - 0x38000000u + half_to_even) >> 13);
-}
-
-void widen(const Half* x, size_t n, float* v) {
-  for (size_t c = 0; c < n; ++c) v[c] = widened(x[c]);
-}
-
-void narrow(const float* v, size_t n, Half* x) {
-  for (size_t c = 0; c < n; ++c) x[c] = narrowed(v[c]);
-}
-
-#endif
-
-// n <= kChunk values of x as float32: x itself, or a copy in `buffer`.
-const float* floats(const float* x, size_t, float*) {
+float value_of(float x) {
   return x;
 }
 
-const float* floats(const Half* x, size_t n, float* buffer) {
-  widen(x, n, buffer);
-  return buffer;
-}
-
-void store(const float* v, size_t n, float* y) {
-  memcpy(y, v, n * sizeof *y);
-}
-void store(const float* v, size_t n, Half* y) {
-  narrow(v, n, y);
-}
-
-// --- x to its grid -----------------------------------------------------------------------------------------
-
-// Positive floats order as their bits do.
-float largest_float(const float* x, size_t n) {
-  int32_t top = 0;
-  for (size_t c = 0; c < n; ++c) {
-    const int32_t magnitude = bits_of(x[c]) & 0x7fffffff;
-    const int32_t finite = magnitude < 0x7f800000 ? magnitude : 0;
-    top = finite > top ? finite : top;
-  }
-  return float_of(static_cast<uint32_t>(top));
-}
-
-float largest_half(const Half* x, size_t n) {
-  int16_t top = 0;
-  for (size_t c = 0; c < n; ++c) {
-    const int16_t magnitude = x[c] & 0x7fff;
-    const int16_t finite = magnitude < 0x7c00 ? magnitude : static_cast<int16_t>(0);
-    top = finite > top ? finite : top;
-  }
-  const Half bits = static_cast<Half>(top);
+float value_of(Half x) {
   float v;
-  widen(&bits, 1, &v);
+  widen(&x, 1, &v);
   return v;
 }
 
-// Adding 1.5 * 2^23 rounds to whole numbers, half to even, and leaves them in the low bits.
-template <class T>
-void quantise(const T* x, size_t width, float scale, int16_t* lo) {
-  constexpr float kRound = 12582912.0f;
-  float buffer[kChunk];
-  for (size_t first = 0; first < width; first += kChunk) {
-    const size_t n = width - first < kChunk ? width - first : kChunk;
-    const float* v = floats(x + first, n, buffer);
-    int16_t* out = lo + first;
-    for (size_t c = 0; c < n; ++c) {
-      const int32_t rounded = static_cast<int32_t>(bits_of(v[c] * scale + kRound));
-      const bool finite = (bits_of(v[c]) & 0x7f800000u) != 0x7f800000u;
-      out[c] = static_cast<int16_t>(finite ? rounded : 0);
+void store_value(float v, float* y) {
+  *y = v;
+}
+
+void store_value(float v, Half* y) {
+  narrow(&v, 1, y);
+}
+
+// The largest |x[c]| as bits; positive floats order as their bits do, infinity and then NaN last.
+template <class Bits, class T>
+Bits largest_bits(const T* x, size_t n, Bits magnitude) {
+  typedef Bits Vector __attribute__((vector_size(kBytes)));
+  constexpr size_t kCount = kBytes / sizeof(Bits), kAtOnce = 4;
+  Vector top[kAtOnce] = {};
+  size_t c = 0;
+  for (; c + kAtOnce * kCount <= n; c += kAtOnce * kCount)
+    for (size_t v = 0; v < kAtOnce; ++v) {
+      const Vector bits = load<Vector>(x + c + v * kCount) & magnitude;
+      top[v] = bits > top[v] ? bits : top[v];
     }
+  Bits largest = 0;
+  for (size_t v = 0; v < kAtOnce; ++v)
+    for (size_t lane = 0; lane < kCount; ++lane) largest = top[v][lane] > largest ? top[v][lane] : largest;
+  for (; c < n; ++c) {
+    Bits bits;
+    memcpy(&bits, x + c, sizeof bits);
+    bits &= magnitude;
+    largest = bits > largest ? bits : largest;
   }
+  return largest;
+}
+
+template <class T>
+Range range(const T* x, size_t n) {
+  constexpr auto kInfinity = infinity_of(static_cast<const T*>(nullptr));
+  constexpr auto kMagnitude = static_cast<decltype(infinity_of(x))>(~(uint64_t{1} << (8 * sizeof(T) - 1)));
+  const auto bits = largest_bits(x, n, kMagnitude);
+  if (bits < kInfinity) {
+    T largest;
+    memcpy(&largest, &bits, sizeof bits);
+    return {value_of(largest), true};
+  }
+  float largest = 0;
+  for (size_t c = 0; c < n; ++c) {
+    const float v = value_of(x[c]), magnitude = v < 0 ? -v : v;
+    if (magnitude > largest && magnitude - magnitude == 0) largest = magnitude;
+  }
+  return {largest, false};
+}
+
+// v, but 0 for infinities and NaN, which are not 0 less themselves.
+Floats finite_or_zero(Floats v) {
+  return Floats(Int32s(v) & ((v - v) == Floats{}));
+}
+
+template <bool kFinite, class T>
+Int16s grid_values(const T* x, float scale) {
+  Floats low = load_floats(x), high = load_floats(x + kFloats);
+  if (!kFinite) {
+    low = finite_or_zero(low);
+    high = finite_or_zero(high);
+  }
+  return rounded(low * scale, high * scale);
+}
+
+template <bool kFinite, class T>
+void quantise_values(const T* x, size_t width, float scale, int16_t* lo) {
+  size_t c = 0;
+  for (; c + kValues <= width; c += kValues) {
+    const Int16s values = grid_values<kFinite>(x + c, scale);
+    memcpy(lo + c, &values, sizeof values);
+  }
+  if (c == width) return;
+  T rest[kValues] = {};
+  memcpy(rest, x + c, (width - c) * sizeof *x);
+  const Int16s values = grid_values<kFinite>(rest, scale);
+  memcpy(lo + c, &values, (width - c) * sizeof *lo);
+}
+
+template <class T>
+void quantise(const T* x, size_t width, float scale, bool finite, int16_t* lo) {
+  if (finite)
+    quantise_values<true>(x, width, scale, lo);
+  else
+    quantise_values<false>(x, width, scale, lo);
 }
 
 // --- products ----------------------------------------------------------------------------------------------
 
-#if defined(__x86_64__) || defined(__aarch64__)
-
-#if defined(__AVX512VNNI__)
-constexpr size_t kBytes = 64, kTileA = 4;
-#elif defined(__AVX2__)
-constexpr size_t kBytes = 32, kTileA = 2;
-#elif defined(__x86_64__)
-constexpr size_t kBytes = 16, kTileA = 2;
-#else
-constexpr size_t kBytes = 16, kTileA = 4;
-#endif
-constexpr size_t kTileB = 4;  // the sums of a tile and what they are made from fit the vector registers
-
-typedef int32_t Int32s __attribute__((vector_size(kBytes)));
-typedef int64_t Int64s __attribute__((vector_size(kBytes)));
-
-// sums[l] + a[2l] * b[2l] + a[2l + 1] * b[2l + 1] (NEON pairs other elements, which does not matter).
-#if defined(__AVX512VNNI__)
-typedef __m512i Int16s;
-Int16s load(const int16_t* p) {
-  return _mm512_loadu_si512(p);
-}
-Int32s add_products(Int32s sums, Int16s a, Int16s b) {
-  return reinterpret_cast<Int32s>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), a, b));
-}
-#elif defined(__AVX2__)
-typedef __m256i Int16s;
-Int16s load(const int16_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-Int32s add_products(Int32s sums, Int16s a, Int16s b) {
-  return sums + reinterpret_cast<Int32s>(_mm256_madd_epi16(a, b));
-}
-#elif defined(__x86_64__)
-typedef __m128i Int16s;
-Int16s load(const int16_t* p) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-}
-Int32s add_products(Int32s sums, Int16s a, Int16s b) {
-  return sums + reinterpret_cast<Int32s>(_mm_madd_epi16(a, b));
-}
-#else
-typedef int16x8_t Int16s;
-Int16s load(const int16_t* p) {
-  return vld1q_s16(p);
-}
-Int32s add_products(Int32s sums, Int16s a, Int16s b) {
-  int32x4_t low = vmlal_s16(reinterpret_cast<int32x4_t>(sums), vget_low_s16(a), vget_low_s16(b));
-  return reinterpret_cast<Int32s>(vmlal_high_s16(low, a, b));
-}
-#endif
-
-// Even and odd lanes as int64, added.
-Int64s widened_pairs(Int32s sums) {
-  const Int64s pairs = reinterpret_cast<Int64s>(sums);
-  return (pairs >> 32) + ((pairs << 32) >> 32);
+// Where the run that begins at `first` ends.
+size_t end_of_run(size_t first, size_t width, size_t run) {
+  return run < (width - first) / kValues ? first + run * kValues : width;
 }
 
-int64_t lane_sum(Int64s lanes) {
-#if defined(__AVX512VNNI__)
-  return _mm512_reduce_add_epi64(reinterpret_cast<__m512i>(lanes));
-#else
-  int64_t sum = 0;
-  for (size_t lane = 0; lane < kBytes / sizeof(int64_t); ++lane) sum += lanes[lane];
-  return sum;
-#endif
-}
-
-template <size_t kA, size_t kB>
-void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t run, int64_t* out) {
-  constexpr size_t kValues = kBytes / sizeof(int16_t);
-  const size_t stretch = run * kValues;
-  Int64s total[kA][kB];
-  for (size_t i = 0; i < kA; ++i)
-    for (size_t j = 0; j < kB; ++j) total[i][j] = Int64s{};
-  for (size_t first = 0; first < width; first += stretch) {
-    const size_t end = first + stretch < width ? first + stretch : width;
-    Int32s sums[kA][kB] = {};
-    for (size_t c = first; c < end; c += kValues) {
-      Int16s rows[kA];
-      for (size_t i = 0; i < kA; ++i) rows[i] = load(a[i] + c);
+template <size_t kB>
+void tile_of(const int16_t* const* a, const int16_t* const* b, size_t width, size_t run, int64_t* out) {
+  Int64s total[kTileA][kB] = {};
+  for (size_t c = 0; c < width;) {
+    const size_t end = end_of_run(c, width, run);
+    Int32s sums[kTileA][kB] = {};
+    for (; c < end; c += kValues) {
+      Int16s rows[kTileA];
+      for (size_t i = 0; i < kTileA; ++i) rows[i] = load<Int16s>(a[i] + c);
       for (size_t j = 0; j < kB; ++j) {
-        const Int16s column = load(b[j] + c);
-        for (size_t i = 0; i < kA; ++i) sums[i][j] = add_products(sums[i][j], rows[i], column);
+        const Int16s column = load<Int16s>(b[j] + c);
+        for (size_t i = 0; i < kTileA; ++i) sums[i][j] = add_products(sums[i][j], rows[i], column);
       }
     }
-    for (size_t i = 0; i < kA; ++i)
+    for (size_t i = 0; i < kTileA; ++i)
       for (size_t j = 0; j < kB; ++j) total[i][j] += widened_pairs(sums[i][j]);
   }
-  for (size_t i = 0; i < kA; ++i)
-    for (size_t j = 0; j < kB; ++j) out[i * kB + j] = lane_sum(total[i][j]);
+  for (size_t i = 0; i < kTileA; ++i)
+    for (size_t j = 0; j < kB; ++j) out[i * kTileB + j] = lane_sum(total[i][j]);
 }
 
-int64_t product(const int16_t* a, const int16_t* b, size_t width, size_t run) {
-  int64_t out;
-  tile<1, 1>(&a, &b, width, run, &out);
-  return out;
+void tile(const int16_t* const* a, const int16_t* const* b, size_t count, size_t width, size_t run,
+          int64_t* out) {
+  static constexpr decltype(&tile_of<1>) kTiles[kTileB] = {tile_of<1>, tile_of<2>, tile_of<3>,
+                                                           tile_of<4>, tile_of<5>, tile_of<6>};
+  kTiles[count - 1](a, b, width, run, out);
 }
 
-#else
-
-constexpr size_t kTileA = 2, kTileB = 4;
-
-int64_t product(const int16_t* a, const int16_t* b, size_t width, size_t) {
-  int64_t sum = 0;
-  for (size_t c = 0; c < width; ++c) sum += static_cast<int32_t>(a[c]) * b[c];
-  return sum;
+// A lane never exceeds `most` in a block, and a run of n blocks that begins anywhere touches at most n + 1 of
+// them.
+size_t measured_run(int32_t most, size_t block, size_t blocks) {
+  const size_t fit = static_cast<size_t>(INT32_MAX / (most > 1 ? most : 1));
+  if (fit >= blocks) return kWholeRow;
+  return fit > 2 ? (fit - 1) * block : block;
 }
 
-template <size_t kA, size_t kB>
-void tile(const int16_t* const* a, const int16_t* const* b, size_t width, size_t run, int64_t* out) {
-  for (size_t i = 0; i < kA; ++i)
-    for (size_t j = 0; j < kB; ++j) out[i * kB + j] = product(a[i], b[j], width, run);
+Squares squares(const int16_t* row, size_t width, int32_t largest) {
+  const size_t block = run_of(largest);
+  size_t blocks = 0;
+  Int64s total = {};
+  Int32s most = {};
+  for (size_t c = 0; c < width; ++blocks) {
+    const size_t end = end_of_run(c, width, block);
+    Int32s sums = {};
+    for (; c < end; c += kValues) {
+      const Int16s values = load<Int16s>(row + c);
+      sums = add_products(sums, values, values);
+    }
+    total += widened_pairs(sums);
+    most = sums > most ? sums : most;
+  }
+  int32_t lane_most = 0;
+  for (size_t lane = 0; lane < kFloats; ++lane) lane_most = most[lane] > lane_most ? most[lane] : lane_most;
+  return {lane_sum(total), measured_run(lane_most, block, blocks)};
 }
-
-#endif
 
 // --- merged tokens -----------------------------------------------------------------------------------------
 
-int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a,
-            size_t width) {
+int16_t add(int16_t* lo, const int16_t* lo_a, size_t width) {
   int16_t largest = 0;
   for (size_t c = 0; c < width; ++c) {
-    const int16_t sum = static_cast<int16_t>(lo[c] + lo_a[c]);  // within +-2^14
-    const int16_t carry = static_cast<int16_t>((sum + (1 << (kSplitBits - 1))) >> kSplitBits);
+    const int16_t sum = static_cast<int16_t>(lo[c] + lo_a[c]);
+    const int16_t magnitude = static_cast<int16_t>(sum < 0 ? -sum : sum);
+    lo[c] = sum;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
+}
+
+int16_t add_split(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a, const int16_t* hi_a,
+                  size_t width) {
+  int16_t largest = 0;
+  for (size_t c = 0; c < width; ++c) {
+    const int32_t sum = lo[c] + lo_a[c];
+    const int32_t carry = (sum + kSplitLow) >> kSplitBits;
     const int16_t high = static_cast<int16_t>(hi_in[c] + hi_a[c] + carry);
     const int16_t magnitude = static_cast<int16_t>(high < 0 ? -high : high);
     lo[c] = static_cast<int16_t>(sum - carry * (1 << kSplitBits));
@@ -299,19 +213,34 @@ int16_t add(int16_t* lo, const int16_t* hi_in, int16_t* hi, const int16_t* lo_a,
   return largest;
 }
 
+// kVectors vectors of a mean. All members are read side by side, and the sums stay in registers.
+template <size_t kVectors, class T>
+void mean_stripe(const T* x, const int32_t* members, size_t count, size_t width, T* y) {
+  Floats sum[kVectors];
+  for (size_t v = 0; v < kVectors; ++v) sum[v] = -Floats{};  // the identity of addition: a token alone stays
+  for (size_t m = 0; m < count; ++m) {
+    const T* token = x + members[m] * width;
+    for (size_t v = 0; v < kVectors; ++v) sum[v] += load_floats(token + v * kFloats);
+  }
+  const float size = static_cast<float>(count);
+  const bool exact =
+      (count & (count - 1)) == 0;  // a power of two: its reciprocal gives the same bits, sooner
+  const float reciprocal = 1 / size;
+  for (size_t v = 0; v < kVectors; ++v)
+    store_floats(exact ? sum[v] * reciprocal : sum[v] / size, y + v * kFloats);
+}
+
 template <class T>
 void mean(const T* x, const int32_t* members, size_t count, size_t width, T* y) {
-  float sum[kChunk], buffer[kChunk];
-  const float size = static_cast<float>(count);
-  for (size_t first = 0; first < width; first += kChunk) {
-    const size_t n = width - first < kChunk ? width - first : kChunk;
-    for (size_t c = 0; c < n; ++c) sum[c] = -0.0f;  // the identity of addition: a token alone stays as it is
-    for (size_t m = 0; m < count; ++m) {
-      const float* v = floats(x + members[m] * width + first, n, buffer);
-      for (size_t c = 0; c < n; ++c) sum[c] += v[c];
-    }
-    for (size_t c = 0; c < n; ++c) sum[c] /= size;
-    store(sum, n, y + first);
+  constexpr size_t kStripe = 4;
+  size_t c = 0;
+  for (; c + kStripe * kFloats <= width; c += kStripe * kFloats)
+    mean_stripe<kStripe>(x + c, members, count, width, y + c);
+  for (; c + kFloats <= width; c += kFloats) mean_stripe<1>(x + c, members, count, width, y + c);
+  for (; c < width; ++c) {
+    float sum = -0.0f;
+    for (size_t m = 0; m < count; ++m) sum += value_of(x[members[m] * width + c]);
+    store_value(sum / static_cast<float>(count), y + c);
   }
 }
 
@@ -319,15 +248,8 @@ void mean(const T* x, const int32_t* members, size_t count, size_t width, T* y) 
 
 extern const Kernels LTBM_ISA;
 const Kernels LTBM_ISA = {
-    LTBM_NAME(LTBM_ISA),
-    {largest_float, largest_half},
-    {quantise<float>, quantise<Half>},
-    kTileA,
-    kTileB,
-    tile<kTileA, kTileB>,
-    product,
-    add,
-    {mean<float>, mean<Half>},
+    LTBM_NAME(LTBM_ISA), {range<float>, range<Half>}, {quantise<float>, quantise<Half>}, squares, tile, add,
+    add_split,           {mean<float>, mean<Half>},
 };
 
 }  // namespace ltbm

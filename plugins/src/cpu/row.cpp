@@ -31,8 +31,7 @@ void Grid::reserve(int32_t length, size_t width) {
   hi_ = lo_ + length * stride_;
   zeros_ = hi_ + length * stride_;
   std::fill_n(zeros_, stride_, static_cast<int16_t>(0));
-  high_.assign(length, kNone);
-  norms_.resize(length);
+  tokens_.assign(length, {static_cast<int32_t>(kGridMax), 0, 0, 0});
 }
 
 template <class T>
@@ -46,74 +45,85 @@ void Grid::fill(const Kernels& kernels, const T* x, int32_t length, size_t width
     return std::make_pair(first, std::min(length, first + kTokensPerTask));
   };
 
-  std::vector<float> largest(tasks);
+  std::vector<Range> ranges(tasks);
   parallel(tasks, [&](size_t task) {
     const auto [first, end] = tokens_of(task);
-    largest[task] = kernels.largest.pick(x)(x + first * width, (end - first) * width);
+    ranges[task] = kernels.range.pick(x)(x + first * width, (end - first) * width);
   });
-  const float amax = *std::max_element(largest.begin(), largest.end());
-  const float scale = amax > kAmaxMin ? kGridMax / amax : 0.0f;
+  Range row = {0, true};
+  for (const Range& range : ranges) row = {std::max(row.largest, range.largest), row.finite && range.finite};
+  const float scale = row.largest > kAmaxMin ? kGridMax / row.largest : 0.0f;
 
   // From the end, which is still in the cache.
   parallel(tasks, [&](size_t task) {
     const auto [first, end] = tokens_of(tasks - 1 - task);
     for (int32_t token = end - 1; token >= first; --token) {
-      kernels.quantise.pick(x)(x + token * width, width, scale, lo(token));
+      kernels.quantise.pick(x)(x + token * width, width, scale, row.finite, lo(token));
       std::fill(lo(token) + width, lo(token) + stride_, static_cast<int16_t>(0));
       measure(token);
     }
   });
 }
 
-bool Grid::measure(int32_t token) {
-  const size_t run = run_of(high_[token]);
-  const int64_t low = kernels_->product(lo(token), lo(token), stride_, run);
-  if (high_[token] == kNone) {
-    norms_[token] = low;
+bool Grid::measure(int32_t index) {
+  Token& token = tokens_[index];
+  if (!token.high) {
+    const Squares squares = kernels_->squares(lo(index), stride_, token.low);
+    token.norm = squares.sum;
+    token.run = squares.run;
     return true;
   }
-  const int64_t cross = kernels_->product(lo(token), hi(token), stride_, run);
-  const int64_t high = kernels_->product(hi(token), hi(token), stride_, run);
+  token.run = run_of(std::max(token.low, token.high));
+  const int16_t* halves[] = {lo(index), hi(index)};
+  int64_t parts[kTileA * kTileB];
+  kernels_->tile(halves, halves, 2, stride_, token.run, parts);
+  const int64_t low = parts[0], cross = parts[1], high = parts[kTileB + 1];
   constexpr int64_t kSplit = int64_t{1} << kSplitBits;
   const double size = static_cast<double>(low) + 2.0 * kSplit * cross + 1.0 * kSplit * kSplit * high;
   if (size >= kSafeInt64) return false;
-  norms_[token] = low + kSplit * (2 * cross + kSplit * high);
+  token.norm = low + kSplit * (2 * cross + kSplit * high);
   return true;
 }
 
-void Grid::products(const int32_t* a, const int32_t* b, int64_t* out) const {
-  const size_t n_a = kernels_->tile_a, n_b = kernels_->tile_b;
-  const int16_t *lo_a[kTileMost] = {}, *hi_a[kTileMost] = {}, *lo_b[kTileMost] = {}, *hi_b[kTileMost] = {};
-  High high_a = kNone, high_b = kNone;
-  for (size_t i = 0; i < n_a; ++i) {
-    lo_a[i] = lo(a[i]);
-    hi_a[i] = hi_or_zeros(a[i]);
-    high_a = std::max(high_a, high_[a[i]]);
-  }
-  for (size_t j = 0; j < n_b; ++j) {
-    lo_b[j] = lo(b[j]);
-    hi_b[j] = hi_or_zeros(b[j]);
-    high_b = std::max(high_b, high_[b[j]]);
-  }
-  const size_t run = run_of(std::max(high_a, high_b));
-  kernels_->tile(lo_a, lo_b, stride_, run, out);
+void Grid::products(const int32_t* a, const int32_t* b, size_t count, int64_t* out) const {
+  const int16_t *lo_a[kTileA] = {}, *hi_a[kTileA] = {}, *lo_b[kTileB] = {}, *hi_b[kTileB] = {};
+  size_t run = kWholeRow;
+  const auto take = [&](const int32_t* tokens, size_t n, const int16_t** low, const int16_t** high) {
+    bool split = false;
+    for (size_t i = 0; i < n; ++i) {
+      low[i] = lo(tokens[i]);
+      high[i] = hi_or_zeros(tokens[i]);
+      run = std::min(run, tokens_[tokens[i]].run);
+      split |= tokens_[tokens[i]].high > 0;
+    }
+    return split;
+  };
+  const bool split_a = take(a, kTileA, lo_a, hi_a), split_b = take(b, count, lo_b, hi_b);
+  kernels_->tile(lo_a, lo_b, count, stride_, run, out);
   // By Cauchy-Schwarz each total fits int64; parts of it are added modulo 2^64.
   const auto add_part = [&](const int16_t* const* rows, const int16_t* const* columns, int shift) {
-    int64_t part[kTileMost * kTileMost];
-    kernels_->tile(rows, columns, stride_, run, part);
-    for (size_t i = 0; i < n_a * n_b; ++i)
-      out[i] =
-          static_cast<int64_t>(static_cast<uint64_t>(out[i]) + (static_cast<uint64_t>(part[i]) << shift));
+    int64_t part[kTileA * kTileB];
+    kernels_->tile(rows, columns, count, stride_, run, part);
+    for (size_t i = 0; i < kTileA; ++i)
+      for (size_t j = 0; j < count; ++j) {
+        int64_t& total = out[i * kTileB + j];
+        const uint64_t more = static_cast<uint64_t>(part[i * kTileB + j]) << shift;
+        total = static_cast<int64_t>(static_cast<uint64_t>(total) + more);
+      }
   };
-  if (high_a) add_part(hi_a, lo_b, kSplitBits);
-  if (high_b) add_part(lo_a, hi_b, kSplitBits);
-  if (high_a && high_b) add_part(hi_a, hi_b, 2 * kSplitBits);
+  if (split_a) add_part(hi_a, lo_b, kSplitBits);
+  if (split_b) add_part(lo_a, hi_b, kSplitBits);
+  if (split_a && split_b) add_part(hi_a, hi_b, 2 * kSplitBits);
 }
 
 void Grid::add(int32_t to, int32_t from) {
-  const int16_t largest =
-      kernels_->add(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
-  high_[to] = largest == 0 ? kNone : largest <= kSmall ? kSomeSmall : kLarge;
+  Token &sum = tokens_[to], &other = tokens_[from];
+  if (!sum.high && !other.high && sum.low + other.low <= kWidest) {
+    sum.low = std::max<int32_t>(1, kernels_->add(lo(to), lo(from), stride_));
+    return;
+  }
+  sum.high = kernels_->add_split(lo(to), hi_or_zeros(to), hi(to), lo(from), hi_or_zeros(from), stride_);
+  sum.low = kSplitLow;
 }
 
 // --- passes ------------------------------------------------------------------------------------------------
@@ -127,8 +137,6 @@ void RowPlanner::plan(const Kernels& kernels, const T* x, int32_t length, size_t
   window_ = window;
   if (length > target) {
     grid_.fill(kernels, x, length, width, parallel);
-    tile_a_ = static_cast<int32_t>(kernels.tile_a);
-    tile_b_ = static_cast<int32_t>(kernels.tile_b);
   }
   while (static_cast<int32_t>(anchors.size()) > target) {
     const int64_t n = static_cast<int64_t>(anchors.size());
@@ -173,28 +181,35 @@ void RowPlanner::score_block(int32_t first) {
   const int32_t end = std::min(n_a_, first + kBlockA);
   const int32_t end_b = last_[end - 1] + 1;
   for (int32_t panel = first_[first]; panel < end_b; panel += kPanelB)
-    for (int32_t a = first; a < end; a += tile_a_) {
-      const int32_t from = std::max(panel, first_[a]);
-      const int32_t to = std::min({panel + kPanelB, end_b, last_[std::min(a + tile_a_, end) - 1] + 1});
-      for (int32_t b = from; b < to; b += tile_b_) take_tile(a, b);
+    for (int32_t a = first; a < end; a += kTileA) {
+      const int32_t last_a = std::min<int32_t>(a + kTileA, end) - 1;
+      const int32_t from = std::max(panel, first_[a]), to = std::min(panel + kPanelB, last_[last_a] + 1);
+      if (from < to) score_stretch(a, from, to);
     }
 }
 
-void RowPlanner::take_tile(int32_t a, int32_t b) {
-  int32_t tokens_a[kTileMost], tokens_b[kTileMost];
-  int64_t dots[kTileMost * kTileMost];
-  for (int32_t i = 0; i < tile_a_; ++i) tokens_a[i] = anchor_a(std::min(a + i, n_a_ - 1));
-  for (int32_t j = 0; j < tile_b_; ++j) tokens_b[j] = anchor_b(std::min(b + j, n_b_ - 1));
-  grid_.products(tokens_a, tokens_b, dots);
-  for (int32_t i = 0; i < tile_a_ && a + i < n_a_; ++i) {
+// Score a tile's A against the B of [from, to), in tiles as equal as can be.
+void RowPlanner::score_stretch(int32_t a, int32_t from, int32_t to) {
+  const int32_t count = to - from, tiles = (count + kTileB - 1) / kTileB;
+  for (int32_t tile = 0; tile < tiles; ++tile)
+    score_tile(a, from + count * tile / tiles, from + count * (tile + 1) / tiles);
+}
+
+void RowPlanner::score_tile(int32_t a, int32_t from, int32_t to) {
+  int32_t tokens_a[kTileA], tokens_b[kTileB];
+  int64_t dots[kTileA * kTileB];
+  for (int32_t i = 0; i < kTileA; ++i) tokens_a[i] = anchor_a(std::min(a + i, n_a_ - 1));
+  for (int32_t b = from; b < to; ++b) tokens_b[b - from] = anchor_b(b);
+  grid_.products(tokens_a, tokens_b, to - from, dots);
+  for (int32_t i = 0; i < kTileA && a + i < n_a_; ++i) {
     Best& best = best_[a + i];
-    const int32_t from = std::max(b, first_[a + i]), to = std::min(b + tile_b_ - 1, last_[a + i]);
-    for (int32_t other = from; other <= to; ++other) {
-      const int32_t token = tokens_b[other - b];
-      const int64_t dot = dots[i * tile_b_ + other - b];
+    const int32_t end = std::min(to, last_[a + i] + 1);
+    for (int32_t b = std::max(from, first_[a + i]); b < end; ++b) {
+      const int32_t token = tokens_b[b - from];
+      const int64_t dot = dots[i * kTileB + b - from];
       const bool inside = window_ < 0 || std::abs(tokens_a[i] - token) <= window_;
       const double value = score_of(dot, grid_.norm(tokens_a[i]), grid_.norm(token), inside);
-      if (value > best.value) best = {value, other};  // the lowest index on ties
+      if (value > best.value) best = {value, b};  // the lowest index on ties
     }
   }
 }

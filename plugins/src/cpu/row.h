@@ -29,31 +29,33 @@ class Grid {
   template <class T>
   void fill(const Kernels& kernels, const T* x, int32_t length, size_t width, const ParallelFor& parallel);
 
-  // The exact products of a tile of tokens: out[i * tile_b + j] = <G[a[i]], G[b[j]]>.
-  void products(const int32_t* a, const int32_t* b, int64_t* out) const;
+  // The exact products of kTileA by `count` tokens: out[i * kTileB + j] = <G[a[i]], G[b[j]]>.
+  void products(const int32_t* a, const int32_t* b, size_t count, int64_t* out) const;
 
   void add(int32_t to, int32_t from);
 
   // Compute <G, G> anew; false if it leaves int64.
   bool measure(int32_t token);
 
-  int64_t norm(int32_t token) const { return norms_[token]; }
+  int64_t norm(int32_t token) const { return tokens_[token].norm; }
 
  private:
-  enum High : uint8_t { kNone, kSomeSmall, kLarge };  // whether hi is all 0, within +-kSmall, or beyond
+  struct Token {
+    int32_t low, high;  // at most the largest in lo and hi; high is 0 if G is not split
+    size_t run;  // of its own squares
+    int64_t norm;  // <G, G>
+  };
 
   int16_t* lo(int32_t token) const { return lo_ + token * stride_; }
   int16_t* hi(int32_t token) const { return hi_ + token * stride_; }
-  const int16_t* hi_or_zeros(int32_t token) const { return high_[token] ? hi(token) : zeros_; }
-  static size_t run_of(High high) { return high == kLarge ? kLargeRun : kSmallRun; }
+  const int16_t* hi_or_zeros(int32_t token) const { return tokens_[token].high ? hi(token) : zeros_; }
   void reserve(int32_t length, size_t width);
 
   const Kernels* kernels_ = nullptr;
   std::vector<int16_t> memory_;
   int16_t *lo_ = nullptr, *hi_ = nullptr, *zeros_ = nullptr;  // [L, stride], the same, [stride]
   size_t stride_ = 0;  // D rounded up to kLane
-  std::vector<High> high_;  // [L] size of each token's hi
-  std::vector<int64_t> norms_;  // [L] <G, G>
+  std::vector<Token> tokens_;  // [L]
 };
 
 class RowPlanner {
@@ -82,7 +84,8 @@ class RowPlanner {
   void run_pass(int64_t count, bool last, const ParallelFor& parallel);
   void find_candidates();
   void score_block(int32_t first);
-  void take_tile(int32_t a, int32_t b);
+  void score_stretch(int32_t a, int32_t from, int32_t to);
+  void score_tile(int32_t a, int32_t from, int32_t to);
   void select(int64_t count);
   void add_up(const ParallelFor& parallel);
   void number_outputs(int32_t length);
@@ -91,7 +94,6 @@ class RowPlanner {
   int32_t anchor_b(int32_t b) const { return anchors[2 * b + 1]; }
 
   Grid grid_;
-  int32_t tile_a_ = 0, tile_b_ = 0;  // tokens on the sides of a tile
   int32_t window_ = 0, n_a_ = 0, n_b_ = 0;
   std::vector<int32_t> first_, last_;  // [n_a] candidates of each A, both included
   std::vector<Best> best_;  // [n_a]
