@@ -10,6 +10,7 @@ from .decoder import weight_kind
 from .families import FAMILIES
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
+from .reference_int8 import round_linear_layers
 from .reference_towers import TOWERS, extracted
 from .weights import row_chunks
 
@@ -45,6 +46,10 @@ class TorchReference:
             self.model.lm_head.weight = torch.nn.Parameter(
                 _rounded(self.model.lm_head.weight, head, precision.activations)
             )
+
+    def round_encoder(self) -> None:
+        """Give the encoder's layers the rounding of an int8 encoder, from here on."""
+        round_linear_layers(self.core.audio_tower.layers)
 
     def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's
