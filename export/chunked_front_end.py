@@ -22,7 +22,7 @@ def chunked_front_end(g: Graph, spec: ModelSpec, take: Callable, features: str) 
         x = g.op("Gelu", g.op("Conv", x, w, b, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]))
     x = g.op("Transpose", x, perm=[0, 3, 1, 2])  # [chunks, 13, channels, bands]
     x = g.op("Reshape", x, g.const([0, 0, -1]))
-    hidden = g.to_float32(g.linear(x, "conv_out", take("conv_out.weight")))
+    hidden = g.to_float32(g.linear(x, "conv_out", take("conv_out.weight"), kind=g.precision))
     table = g.weight("embed_positions", sinusoids(CHUNK_TOKENS, e.width), "float32")
     return join_tokens(g, g.op("Add", hidden, table), features, e.width)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..runtime.arguments import UsageError, add_answer_length_flag, add_command, whole
 from ..runtime.levels import NAMED_RATIOS, parse_level
-from .precision import ACCURACY_LEVELS, BLOCK_SIZES, FLOATS, PRECISIONS, TARGETS
+from .precision import ACCURACY_LEVELS, BLOCK_SIZES, ENCODER_PRECISIONS, FLOATS, PRECISIONS, TARGETS
 
 MISSING = "this command writes ONNX graphs: pip install 'ltbm[export]' ({})"
 PARITY_MISSING = "parity needs torch and transformers: pip install 'ltbm[parity]' ({})"
@@ -111,8 +111,9 @@ def _add_types(parser) -> None:
     )
     parser.add_argument(
         "--encoder-precision",
-        choices=FLOATS,
-        help="of the encoder and merge stages (default: the activations')",
+        choices=ENCODER_PRECISIONS,
+        help="of the encoder and merge stages (default: the activations'); int8, for CPUs: the encoder's "
+        "linear layers",
     )
     parser.add_argument(
         "--lm-head-precision",

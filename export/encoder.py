@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..runtime.bundle import Precision
+from ..runtime.bundle import EncoderSpec, Precision
 from .blocks import block_lengths, join_tokens, sinusoids, split_frames, valid_frames
 from .checkpoint import Checkpoint
 from .chunked_front_end import chunked_front_end, valid_positions
-from .graph import Graph
+from .graph import CONTRIB, INT8_COLUMNS, Graph
 from .layouts import ENCODER_PREFIX
 from .rotary_time import rotate_by_time
 from .specification import ModelSpec
@@ -25,11 +25,12 @@ def encoder_graph(
     tokens do not depend on F (the cost follows the clip).
     A tower that always takes whole segments has no frame_lengths. One whose output is turned by its time
     takes segment_index [B] int32, each row's place in its audio. One of blocks works on a row a block.
+    In int8 attention is fused, and all rows have the first one's length.
     """
     e = spec.encoder
     tower = spec.family.tower
     rule = spec.audio.rule
-    g = Graph("encoder", OPSET, precision.encoder, weights)
+    g = _graph(precision, weights)
     take = _taker(checkpoint)
     features = rows = g.input("input_features", "float32", ["B", e.n_mels, "F"])
     lengths = None if rule.whole else g.input("frame_lengths", "int32", ["B"])
@@ -40,9 +41,10 @@ def encoder_graph(
         hidden = chunked_front_end(g, spec, take, rows)
     else:
         hidden = _front_end(g, spec, take, rows, lengths)
-    mask = _key_mask(g, hidden, _valid_positions(g, spec, lengths)) if lengths else None
+    choose_keys = _key_count if _is_fused(g, spec) else _key_mask
+    keys = choose_keys(g, hidden, _valid_positions(g, spec, lengths)) if lengths else None
     for layer in range(e.layers):
-        hidden = _block(g, spec, take, f"layers.{layer}.", hidden, mask)
+        hidden = _block(g, spec, take, f"layers.{layer}.", hidden, keys)
     hidden = _average_pairs(g, hidden, e.width) if rule.pooled > tower.stacked else hidden
     audio_embeds = _layer_norm(g, take, tower.norm, hidden)
     if spec.rotary_time:
@@ -60,6 +62,20 @@ def encoder_graph(
         ["B", "T", width],
     )
     return g
+
+
+def _graph(precision: Precision, weights: WeightFile) -> Graph:
+    """An empty one, whose linear layers are of the encoder's precision."""
+    if precision.encoder == "int8":
+        domains = {CONTRIB: 1}
+        return Graph("encoder", OPSET, precision.encoder_activations, weights, domains, INT8_COLUMNS)
+    return Graph("encoder", OPSET, precision.encoder, weights)
+
+
+def _is_fused(g: Graph, spec: ModelSpec) -> bool:
+    """Whether attention is ONNX Runtime's for CPUs, whose fast kernel takes no mask: not over blocks, of
+    which the last is shorter."""
+    return CONTRIB in g.opsets and not spec.audio.rule.block
 
 
 def _taker(checkpoint: Checkpoint):
@@ -104,9 +120,14 @@ def _key_mask(g: Graph, hidden: str, valid: str) -> str:
     return g.op("Where", inside, g.const(0.0, g.precision), g.lowest())
 
 
-def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str | None) -> str:
+def _key_count(g: Graph, hidden: str, valid: str) -> str:
+    """[1]: the valid positions [B] of the first row."""
+    return g.cast(g.op("Slice", valid, g.const([0]), g.const([1])), "int64")
+
+
+def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, keys: str | None) -> str:
     attended = _attention(
-        g, spec, take, prefix + "self_attn.", _normed(g, take, prefix + "self_attn_layer_norm", hidden), mask
+        g, spec, take, prefix + "self_attn.", _normed(g, take, prefix + "self_attn_layer_norm", hidden), keys
     )
     hidden = g.op("Add", hidden, g.to_float32(attended))
     x = _normed(g, take, prefix + "final_layer_norm", hidden)
@@ -115,27 +136,38 @@ def _block(g: Graph, spec: ModelSpec, take, prefix: str, hidden: str, mask: str 
     return g.op("Add", hidden, g.to_float32(x))
 
 
-def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, mask: str | None) -> str:
+def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, keys: str | None) -> str:
     """Multi-head self-attention with one packed projection; in Whisper k has no bias."""
     e = spec.encoder
-    head_dim = e.width // e.heads
     weight = Stacked([take(f"{prefix}{part}_proj.weight") for part in "qkv"])
     biased = spec.family.tower.key_bias
     key_bias = take(prefix + "k_proj.bias") if biased else np.zeros(e.width, np.float32)
     bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
-    heads = [
-        g.op("Reshape", part, g.const([0, 0, e.heads, head_dim])) for part in g.split(qkv, [e.width] * 3)
-    ]
+    attend = _attend_fused if _is_fused(g, spec) else _attend
+    attended = attend(g, e, *g.split(qkv, [e.width] * 3), keys)
+    return g.linear(
+        attended, prefix + "out_proj", take(prefix + "out_proj.weight"), take(prefix + "out_proj.bias")
+    )
+
+
+def _attend(g: Graph, e: EncoderSpec, q: str, k: str, v: str, mask: str | None) -> str:
+    """Of q, k, v [B, S, D] under an additive mask [B, 1, 1, S], in standard ops."""
+    head_dim = e.width // e.heads
+    heads = [g.op("Reshape", part, g.const([0, 0, e.heads, head_dim])) for part in (q, k, v)]
     q, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in (heads[0], heads[2]))
     q = g.op("Mul", q, g.const(head_dim**-0.5, g.precision))
     scores = g.op("MatMul", q, g.op("Transpose", heads[1], perm=[0, 2, 3, 1]))
     scores = g.op("Add", scores, mask) if mask else scores
     attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
-    merged = g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.const([0, 0, e.width]))
-    return g.linear(
-        merged, prefix + "out_proj", take(prefix + "out_proj.weight"), take(prefix + "out_proj.bias")
-    )
+    return g.op("Reshape", g.op("Transpose", attended, perm=[0, 2, 1, 3]), g.const([0, 0, e.width]))
+
+
+def _attend_fused(g: Graph, e: EncoderSpec, q: str, k: str, v: str, count: str | None) -> str:
+    """The same over the first `count` [1] keys of every row, with no scores in memory."""
+    if count:
+        k, v = (g.op("Slice", part, g.const([0]), count, g.const([1])) for part in (k, v))
+    return g.op("MultiHeadAttention", q, k, v, domain=CONTRIB, num_heads=e.heads)
 
 
 def _average_pairs(g: Graph, hidden: str, width: int) -> str:

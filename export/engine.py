@@ -72,7 +72,7 @@ def build_engines(
     target = _target(library, capabilities)
     stages = _check_stages(stages, target)
     precision = bundle.manifest.precision
-    if precision.for_onnxruntime:
+    if precision.onnxruntime_only:
         raise ValueError(
             f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
         )

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from .int8_products import ACTIVATION_TOP, ACTIVATION_ZERO, SMALLEST_ROW, quantize_columns
 from .quantize import Quantization, quantize_rows
 from .weights import WeightFile, cast_finite, row_chunks, transposed
 
@@ -20,6 +21,10 @@ TENSOR_TYPES = {
 }
 BIAS_INPUT = 5
 """Of MatMulNBits, after x, codes, scales, zero points and group indices."""
+INT8_COLUMNS = "int8 columns"
+"""A kind of linear layer: products in int8, weights with a scale a column, activations with a scale a row."""
+Kind = str | Quantization
+"""How a linear layer is stored and multiplied: a float type, quantised in blocks, or INT8_COLUMNS."""
 CODE_TYPES = {(4, False): TensorProto.UINT4, (8, False): TensorProto.UINT8, (4, True): TensorProto.INT4}
 """Of quantised weights, by their bits and whether they are signed."""
 
@@ -30,6 +35,8 @@ class Graph:
     Values are their names. `precision` is the type of matrix products' inputs and of weights that are not
     quantised; the residual stream and the norms stay in float32,
     so float16 neither overflows there nor loses small updates.
+
+    kind: how linear layers' weights are stored and multiplied where a layer does not say (`linear`)
     """
 
     def __init__(
@@ -39,9 +46,11 @@ class Graph:
         precision: str,
         weights: WeightFile,
         domains: dict[str, int] | None = None,
+        kind: "Kind | None" = None,
     ):
         self.name = name
         self.precision = precision
+        self.kind = kind or precision
         self.weights = weights
         self.opsets = {"": opset, **(domains or {})}
         self.functions: list[onnx.FunctionProto] = []
@@ -124,20 +133,22 @@ class Graph:
         name: str,
         weight,
         bias=None,
-        kind: str | Quantization | None = None,
+        kind: Kind | None = None,
         fused_bias: bool = False,
     ) -> str:
         """x @ W.T + b in the graph's precision; W is PyTorch's [N, K], anything whose rows can be sliced.
 
-        kind: how W is stored: a float type (as ONNX multiplies it, [K, N]) or quantised;
-            the graph's precision if left out
+        kind: how W is stored: a float type (as ONNX multiplies it, [K, N]), quantised in blocks, or
+            INT8_COLUMNS; the graph's if left out
         fused_bias: MatMulNBits, where it is what multiplies, adds the bias itself
         """
-        kind = kind or self.precision
+        kind = kind or self.kind
         if isinstance(kind, Quantization) and CONTRIB in self.opsets and fused_bias:
             return self._quantized_product(x, name, weight, kind, bias)
         if isinstance(kind, Quantization):
             y = self._quantized_product(x, name, weight, kind)
+        elif kind == INT8_COLUMNS:
+            y = self._int8_product(x, name, weight)
         else:
             stored = self._external(
                 f"{name}.weight",
@@ -149,6 +160,31 @@ class Graph:
                 self.op("MatMul", self.convert(x, self.precision, kind), stored), kind, self.precision
             )
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+
+    def _int8_product(self, x: str, name: str, weight) -> str:
+        """x [.., K] float32: a row's codes are its values over its largest, so that no row's rounding depends
+        on another's."""
+        scales = []
+
+        def codes():
+            columns = quantize_columns(weight)
+            scales.append(columns.scales)
+            return [columns.codes]
+
+        magnitude = self.op("ReduceMax", self.op("Abs", x), self.const([-1]))
+        largest = self.op("Max", magnitude, self.const(SMALLEST_ROW, "float32"))
+        step = self.const(1 / ACTIVATION_TOP, "float32")
+        zero = self.const(ACTIVATION_ZERO, "uint8")
+        product = self.op(
+            "MatMulIntegerToFloat",
+            self.op("QuantizeLinear", self.op("Div", x, largest), step, zero),
+            self._external(f"{name}.codes", TensorProto.INT8, weight.shape[::-1], codes),
+            step,
+            self._external(f"{name}.scales", TensorProto.FLOAT, weight.shape[:1], lambda: scales),
+            zero,
+            domain=CONTRIB,
+        )
+        return self.op("Mul", product, largest)
 
     def _quantized_product(self, x: str, name: str, weight, q: Quantization, bias=None) -> str:
         """MatMulNBits where the flavour may use ONNX Runtime's own ops, else DequantizeLinear,

@@ -34,7 +34,7 @@ def merge_graph(
     position_ids [B, K] int64, key_bias [B, K] float32: made here, so that nothing passes through the host
     plugin: for TensorRT, whose parser would take the op's function body before the plugin of the op
     """
-    g = Graph("merge", OPSET, precision.encoder, weights, {DOMAIN: VERSION})
+    g = Graph("merge", OPSET, precision.encoder_activations, weights, {DOMAIN: VERSION})
     if not plugin:
         g.functions.append(ltbm_function())
     inputs = [
@@ -64,7 +64,7 @@ def projector_graph(
 
     sizes, anchors [B, K] int32: of the op's plan; the other inputs and the outputs as in `merge_graph`
     """
-    g = Graph("projector", OPSET, precision.encoder, weights)
+    g = Graph("projector", OPSET, precision.encoder_activations, weights)
     merged = g.input("merged_tokens", precision.audio_embeds, ["B", "K", spec.audio.encoder_width])
     g.input("sizes", "int32", ["B", "K"])
     g.input("anchors", "int32", ["B", "K"])
@@ -98,9 +98,9 @@ def _decoder_inputs(
 
 def _project(g: Graph, spec: ModelSpec, checkpoint: Checkpoint, precision: Precision, merged: str) -> None:
     """The merged tokens at the LLM's width, in the type that it takes."""
-    merged = g.convert(merged, precision.audio_embeds, precision.encoder)
+    merged = g.convert(merged, precision.audio_embeds, precision.encoder_activations)
     projected = _projector(g, spec, checkpoint, merged)
-    embeds = g.convert(projected, precision.encoder, precision.inputs_embeds)
+    embeds = g.convert(projected, precision.encoder_activations, precision.inputs_embeds)
     g.output(embeds, "merged_embeds", precision.inputs_embeds, ["B", "K", spec.decoder.hidden_size])
 
 

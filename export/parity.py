@@ -190,20 +190,20 @@ class _Chain:
     def encoder(self) -> None:
         """Valid tokens only, against the tower run on clips padded to the whole segment."""
         self.encoded = [self.pipeline.encode(audio) for audio in self.audios]
+        self._encoder("encoder", TOLERANCE[self.precision.encoder])
+        if self.precision.encoder == "int8":
+            self.reference.round_encoder()
+            self._encoder("encoder rounded", ROUNDED_ACTIVATIONS)
+
+    def _encoder(self, stage: str, share: float) -> None:
         want = self.reference.audio_embeds(
             self.torch_features, self.frame_lengths, np.array(self.segment_index)
         )
         got: list[np.ndarray] = []
         for groups in self.encoded:
             got += segment_tokens(groups)
-        self.compare(
-            "encoder",
-            "",
-            "",
-            np.concatenate(got),
-            np.concatenate([w[: len(g)] for g, w in zip(got, want)]),
-            TOLERANCE[self.precision.encoder],
-        )
+        valid = [w[: len(g)] for g, w in zip(got, want)]
+        self.compare(stage, "", "", np.concatenate(got), np.concatenate(valid), share)
 
     def level(self, unsettled: Level | Budget) -> None:
         layout = self.pipeline.lay_out(self.turns, self.audios, unsettled, self.max_new_tokens)
@@ -219,7 +219,7 @@ class _Chain:
             truth.append(replace(audio, merged_embeds=projected))
         got = np.concatenate([np.asarray(audio.merged_embeds) for audio in merged])
         want = np.concatenate([audio.merged_embeds for audio in truth])
-        self.compare("projector", level.name, "", got, want, TOLERANCE[self.precision.encoder])
+        self.compare("projector", level.name, "", got, want, TOLERANCE[self.precision.encoder_activations])
         if self.flavours:
             self.cases.append(self._case(layout, truth))
 

@@ -10,6 +10,7 @@ INT8_ACCURACY_LEVEL = 4
 out in float32 at every product, 60 times as slow for one token (1024 x 8192, ONNX Runtime 1.32, AVX2)."""
 FLOATS = ("float32", "float16", "bfloat16")
 PRECISIONS = (*FLOATS, *BITS)
+ENCODER_PRECISIONS = (*FLOATS, "int8")
 TARGETS = ("onnxruntime", "tensorrt")
 
 
@@ -29,7 +30,7 @@ def choose_precision(
     weights: of the LLM's matrices; table: the type of the checkpoint's embedding table
     target: what quantised weights are packed for; bundles of float types run everywhere
     activations: left out, the weights' type where it is float, else float32 (float16 for TensorRT)
-    encoder_precision: left out, the activations'
+    encoder_precision: left out, the activations'; int8 is of its linear layers, for CPUs
     lm_head_precision: left out, the weights', but int8 under int4 at accuracy level 4
         (the activations' type for TensorRT)
     """
@@ -40,6 +41,7 @@ def choose_precision(
     _check_known("block size", block_size, BLOCK_SIZES)
     _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
     _check_combination(weights, activations, lm_head, target, symmetric)
+    _check_int8_encoder(encoder, activations, target)
     _check_int8_products(weights, lm_head, accuracy_level)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
@@ -73,7 +75,7 @@ def _check_types(weights: str, target: str, activations: str, encoder: str, lm_h
     _check_known("precision", weights, PRECISIONS)
     _check_known("target", target, TARGETS)
     _check_known("activations", activations, FLOATS)
-    _check_known("encoder precision", encoder, FLOATS)
+    _check_known("encoder precision", encoder, ENCODER_PRECISIONS)
     _check_known("lm_head precision", lm_head, PRECISIONS)
 
 
@@ -91,6 +93,16 @@ def _check_combination(weights: str, activations: str, lm_head: str, target: str
     if target == "tensorrt" and ("int8" in (weights, lm_head) or not symmetric):
         raise ValueError(
             "TensorRT takes no blocks of int8 and no zero points: give int4 or a float type, symmetric"
+        )
+
+
+def _check_int8_encoder(encoder: str, activations: str, target: str) -> None:
+    """It has ONNX Runtime's products and attention for CPUs, where the LLM must run too."""
+    if encoder == "int8" and (target == "tensorrt" or activations == "bfloat16"):
+        wanted = "target tensorrt" if target == "tensorrt" else "activations bfloat16"
+        raise ValueError(
+            f"encoder precision int8 with {wanted}: an int8 encoder runs on CPUs only; "
+            f"give one of {', '.join(FLOATS)}"
         )
 
 

@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint
 from .decoder import weight_kind
 from .layouts import EMBEDDINGS, LM_HEAD
 from .quantize import Quantization, rounded
+from .reference_int8 import round_linear_layers
 from .reference_layouts import is_nested, nested_model
 from .reference_towers import TOWERS, extracted, projector
 from .specification import model_spec
@@ -50,6 +51,10 @@ class TorchReference:
             self.model.lm_head.weight = torch.nn.Parameter(
                 _rounded(self.model.lm_head.weight, head, precision.activations)
             )
+
+    def round_encoder(self) -> None:
+        """Give the encoder's layers the rounding of an int8 encoder, from here on."""
+        round_linear_layers(self.core.audio_tower.layers)
 
     def features(self, audios: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """input_features [B, n_mels, frames of a whole segment] and frame lengths [B] of each audio's

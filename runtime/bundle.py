@@ -161,7 +161,7 @@ class PromptSpec:
 class Precision:
     """The types of a bundle's weights and values: floats, or matrices quantised in blocks to int4 or int8."""
 
-    encoder: str  # weights and matrix products of the encoder and merge stages
+    encoder: str  # weights and matrix products of the encoder and merge stages; int8: of the encoder's layers
     activations: str  # inputs of the LLM's matrix products, and its KV cache
     weights: str  # the LLM's matrices
     lm_head: str
@@ -177,13 +177,23 @@ class Precision:
         return "float16" if self.activations == "float16" else "float32"
 
     @property
+    def encoder_activations(self) -> str:
+        """Everything of the encoder and merge stages but the encoder's linear layers."""
+        return "float32" if self.encoder == "int8" else self.encoder
+
+    @property
     def audio_embeds(self) -> str:
         return "float16" if self.encoder == "float16" else "float32"
 
     @property
     def for_onnxruntime(self) -> bool:
-        """Quantised as ONNX Runtime's own product reads it."""
+        """The LLM is quantised as ONNX Runtime's own product reads it."""
         return self.block_size > 0 and not self.signed
+
+    @property
+    def onnxruntime_only(self) -> bool:
+        """Whether a graph holds ONNX Runtime's own products."""
+        return self.for_onnxruntime or self.encoder == "int8"
 
     @property
     def kv_itemsize(self) -> int:
@@ -193,6 +203,8 @@ class Precision:
     @property
     def runs_on(self) -> str:
         """Where such a bundle runs, in words."""
+        if self.encoder == "int8":
+            return "ONNX Runtime; CPUs only, for its int8 encoder"
         if self.signed:
             backends = "TensorRT"
         elif self.block_size:
@@ -204,7 +216,7 @@ class Precision:
     def obstacle(self, device: str) -> str:
         """Why no bundle of this precision runs on `device`; empty where one does."""
         if device != "cpu":
-            return ""
+            return "its int8 encoder is for CPUs" if self.encoder == "int8" else ""
         if self._on_gpus_only:
             return "ONNX Runtime computes no bfloat16 on the CPU"
         return "its codes are for TensorRT" if self.signed else ""

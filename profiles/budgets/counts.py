@@ -12,7 +12,9 @@ SCORE_COPIES = 3  # scores, masked scores and their softmax, where attention is 
 HIDDEN_COPIES = 6  # values of the layer's width that live at once: residual, normed, projections, attended
 MLP_COPIES = 3  # gate, up and their product
 # How often the exported graphs' ops read or write each kind of value in a layer, one op after the other.
+# In an int8 encoder products round and scale values in ops of their own, and attention is one fused op.
 ENCODER_HIDDEN_PASSES, ENCODER_MLP_PASSES, SCORE_PASSES = 42, 6, 6
+INT8_HIDDEN_PASSES, INT8_MLP_PASSES = 75, 14
 HIDDEN_PASSES, MLP_PASSES = 27, 11
 
 
@@ -49,15 +51,18 @@ def encoder_work(model: Model, lengths: Sequence[int]) -> Work:
     block = rule.positions(rule.block) if rule.block else max(positions)
     convolutions = front_end(e, rule)
     layer = 4 * e.width**2 + 2 * e.width * e.ffn
-    value = VALUE_BYTES[model.precision.encoder]
+    value = VALUE_BYTES[model.precision.encoder_activations]
     longest = max(positions)
     squares = sum(count * min(count, block) for count in positions)
-    scores = SCORE_COPIES * e.heads * longest * min(longest, block)
-    blocks = scores + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn)
+    hidden_passes, mlp_passes = ENCODER_HIDDEN_PASSES, ENCODER_MLP_PASSES
+    scores = e.heads * longest * min(longest, block)
+    moved_scores = SCORE_PASSES * e.heads * squares
+    if model.precision.encoder == "int8":
+        hidden_passes, mlp_passes = INT8_HIDDEN_PASSES, INT8_MLP_PASSES
+        scores = moved_scores = 0
+    blocks = SCORE_COPIES * scores + longest * (HIDDEN_COPIES * e.width + 2 * e.ffn)
     live = value * max(blocks, longest * convolutions.live_values)
-    moved = SCORE_PASSES * e.heads * squares + sum(positions) * (
-        ENCODER_HIDDEN_PASSES * e.width + ENCODER_MLP_PASSES * e.ffn
-    )
+    moved = moved_scores + sum(positions) * (hidden_passes * e.width + mlp_passes * e.ffn)
     return Work(
         weight_bytes=model.weights.encoder,
         linear=2 * sum(positions) * (convolutions.products + e.layers * layer),

@@ -10,6 +10,7 @@ from .front_end import front_end
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5}
+ENCODER_WEIGHT_BYTES = VALUE_BYTES | {"int8": 1}  # a scale a column is less than a thousandth
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def model_of_bundle(bundle: Bundle) -> Model:
         audio=manifest.audio,
         encoder=manifest.encoder,
         decoder=manifest.decoder,
-        projector=int(weights.merge // VALUE_BYTES[manifest.precision.encoder]),
+        projector=int(weights.merge // VALUE_BYTES[manifest.precision.encoder_activations]),
         precision=manifest.precision,
         weights=weights,
     )
@@ -112,12 +113,13 @@ def counted_bytes(model: Model) -> StageBytes:
     e = model.encoder
     d = model.decoder
     p = model.precision
-    encoder = e.layers * (4 * e.width**2 + 2 * e.width * e.ffn) + front_end(e, model.audio.rule).weights
+    encoder_layers = e.layers * (4 * e.width**2 + 2 * e.width * e.ffn)
+    value = VALUE_BYTES[p.encoder_activations]
     layers = d.layers * (model.attention_in + model.layer_rest)
     rotary = d.max_positions * d.head_dim * model.value_bytes
     return StageBytes(
-        encoder * VALUE_BYTES[p.encoder],
-        model.projector * VALUE_BYTES[p.encoder],
+        encoder_layers * ENCODER_WEIGHT_BYTES[p.encoder] + front_end(e, model.audio.rule).weights * value,
+        model.projector * value,
         layers * weight_bytes(p, p.weights) + model.head_bytes + rotary,
     )
 

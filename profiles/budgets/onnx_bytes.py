@@ -9,7 +9,7 @@ GRAPH_NODES, GRAPH_NAME, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_OUTPUTS = 1, 2,
 NODE_INPUTS, NODE_OUTPUTS, NODE_TYPE, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_KIND, KIND_INT = 1, 3, 20, 2
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION, EXTERNAL = 1, 2, 8, 13, 14, 1
-FLOAT, UINT8, FLOAT16 = 1, 2, 10
+FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 IR_VERSION, OPSET = 10, 20
 
 
@@ -27,7 +27,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """y = x @ W: MatMul over one initializer, or MatMulNBits (com.microsoft)
+    """y = x @ W: MatMul over one initializer, or MatMulNBits or DynamicQuantizeMatMul (com.microsoft)
     over codes and scales with its attributes."""
 
     op: str
@@ -65,7 +65,7 @@ def _node(product: Product, x: str, y: str) -> bytes:
     attributes = b"".join(
         _field(NODE_ATTRIBUTES, _attribute(name, value)) for name, value in product.attributes.items()
     )
-    domain = b"com.microsoft" if product.op == "MatMulNBits" else b""
+    domain = b"" if product.op == "MatMul" else b"com.microsoft"
     return (
         inputs
         + _field(NODE_OUTPUTS, y.encode())

@@ -121,6 +121,10 @@ def _rates(model: Model, device: str, threads: int | None) -> tuple[Rates, str, 
                 f"one token at a time, {rates.llm / 1e9:.0f} GFLOP/s many at once"
             ),
         )
+    if obstacle := model.precision.obstacle("cuda"):
+        raise ValueError(
+            f"{model.name} ({model.precision}) runs on no GPU: {obstacle}; plan it for --device cpu"
+        )
     found = load_device(device)
     tflops = found.fp32_tflops if model.precision.activations == "float32" else found.fp16_tflops_dense
     return (

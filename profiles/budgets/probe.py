@@ -13,7 +13,7 @@ import numpy as np
 
 from ..latency.jobs import last_words
 from ..measure import process_memory
-from .onnx_bytes import FLOAT, FLOAT16, UINT8, Product, Stored, chain_model
+from .onnx_bytes import FLOAT, FLOAT16, INT8, UINT8, Product, Stored, chain_model
 
 PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
 MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
@@ -22,6 +22,13 @@ REPEATS = {1: 9, PROBE_TOKENS: 5}
 WARMUP = 1
 PROCESSES = 3  # where a process's memory lands alone takes up to half of its bandwidth
 BITS = {"int4": 4, "int8": 8}
+WEIGHT_TOP = 63  # largest code of int8 with a scale a column, as `ltbm export` writes it
+DATA_TYPES = {
+    np.dtype(np.float32): FLOAT,
+    np.dtype(np.float16): FLOAT16,
+    np.dtype(np.uint8): UINT8,
+    np.dtype(np.int8): INT8,
+}
 FLOAT_TYPES = {"float32": (FLOAT, np.float32), "float16": (FLOAT16, np.float16)}
 
 
@@ -41,13 +48,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are stored: a float type, or int8 or int4 in blocks;
-    `activations` is what they are multiplied with."""
+    """How weights are stored: a float type, int8 or int4 in blocks, or int8 with a scale a column (no block
+    size); `activations` is what they are multiplied with."""
 
     weights: str
     activations: str
     block_size: int = 0
     accuracy_level: int = 0
+
+    @property
+    def in_columns(self) -> bool:
+        return self.weights == "int8" and not self.block_size
 
 
 def measure_products(width: int, ffn: int, storage: Storage, threads: int | None = None) -> Measured:
@@ -129,6 +140,9 @@ def _matrix(k: int, n: int, storage: Storage) -> list[np.ndarray]:
         return [
             (rng.standard_normal((k, n), np.float32) / np.sqrt(k)).astype(FLOAT_TYPES[storage.weights][1])
         ]
+    if storage.in_columns:
+        codes = rng.integers(-WEIGHT_TOP, WEIGHT_TOP + 1, (k, n), np.int8)
+        return [codes, np.full(n, 1 / (WEIGHT_TOP * np.sqrt(k)), np.float32)]
     bits = BITS[storage.weights]
     blocks = k // storage.block_size
     codes = rng.integers(0, 256, (n, blocks, storage.block_size * bits // 8), np.uint8)
@@ -155,6 +169,8 @@ def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: 
         stream.write(array.data)
     if storage.weights in FLOAT_TYPES:
         return Product("MatMul", tuple(stored), {})
+    if storage.in_columns:
+        return Product("DynamicQuantizeMatMul", tuple(stored), {})
     attributes = {
         "K": shape[0],
         "N": shape[1],
@@ -166,9 +182,7 @@ def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: 
 
 
 def _data_type(array: np.ndarray) -> int:
-    return {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16, np.dtype(np.uint8): UINT8}[
-        array.dtype
-    ]
+    return DATA_TYPES[array.dtype]
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ def measured_rates(model: Model, threads: int | None = None) -> Rates:
         raise ValueError(
             "ONNX Runtime has no bfloat16 products for CPUs; plan this precision for a GPU (--device)"
         )
-    encoder = measure_products(
-        model.encoder.width, model.encoder.ffn, Storage(precision.encoder, precision.encoder), threads
-    )
+    values = Storage(precision.encoder_activations, precision.encoder_activations)
+    between = measure_products(model.encoder.width, model.encoder.ffn, values, threads)
+    encoder = between
+    if precision.encoder == "int8":
+        layers = Storage("int8", precision.encoder_activations)
+        encoder = measure_products(model.encoder.width, model.encoder.ffn, layers, threads)
     llm = measure_products(
         model.decoder.hidden_size,
         model.decoder.ffn,
@@ -54,8 +57,8 @@ def measured_rates(model: Model, threads: int | None = None) -> Rates:
         bandwidth=llm.bandwidth,
         encoder=encoder.rate,
         llm=llm.rate,
-        attention=encoder.rate,
-        move_seconds=1 / encoder.bandwidth,
+        attention=between.rate,
+        move_seconds=1 / between.bandwidth,
         usable=_available_memory(),
         runtime=RUNTIME_BYTES,
         encoder_resident=encoder.resident,

@@ -56,6 +56,12 @@ def add_whisper(evaluations) -> None:
     parser.add_argument(
         "--pool", choices=("pairs", "none"), default="pairs", help="pairs: 25 tokens a second, as Qwen2-Audio"
     )
+    parser.add_argument(
+        "--encoder-precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="int8: the rounding of `ltbm export --encoder-precision int8`",
+    )
     parser.add_argument("--limit", type=whole(), metavar="N", help="only the manifest's first N items")
     add_answer_length_flag(parser, 200)
     add_threads_flag(parser, "of PyTorch (default: its own choice)")
@@ -96,7 +102,7 @@ def run_whisper(args) -> None:
         torch.set_num_threads(args.threads)
     items = read_items(args.manifest, "whisper")
     with begin(args.out, _settings(args, items), items) as log:
-        whisper = Whisper(args.checkpoint, args.pool)
+        whisper = Whisper(args.checkpoint, args.pool, args.encoder_precision)
         progress = progress_printer("clips")
         transcribe_items(whisper, items[: args.limit], chosen, log, args.max_new_tokens, progress)
     print(f"score them with: ltbm eval score {args.out}", file=sys.stderr)
@@ -106,10 +112,11 @@ def _settings(args, items: list):
     from .predict import Settings, items_hash
     from .whisper import checkpoint_hash
 
+    encoder = "" if args.encoder_precision == "float32" else f", encoder {args.encoder_precision}"
     try:
         return Settings(
             benchmark="whisper",
-            prompt=f"pool {args.pool}",
+            prompt=f"pool {args.pool}{encoder}",
             max_new_tokens=args.max_new_tokens,
             long_audio="error",
             backend="transformers",

@@ -21,8 +21,11 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import eager_mask
 from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
+from ...export.reference_int8 import round_linear_layers
+
 CROSS_BIAS = "ltbm_cross_bias"  # the attention function's name in transformers' registry
 POOLS = {"pairs": 2, "none": 1}  # encoder states averaged into one token
+ENCODER_PRECISIONS = ("float32", "int8")
 ENGLISH_VOCABULARY = 51864  # tokens of the .en checkpoints; the others have at least one more
 NO_KEY = float("-inf")  # bias of a key that only fills up a batch
 HOP_SECONDS = 0.01  # one log-mel frame
@@ -64,11 +67,18 @@ class DecoderInput:
 
 
 class Whisper:
-    """A Whisper checkpoint (folder or hub id) on the CPU in float32."""
+    """A Whisper checkpoint (folder or hub id) on the CPU in float32.
 
-    def __init__(self, checkpoint: str, pool: str = "pairs"):
+    encoder_precision: int8 rounds the encoder's linear layers as `ltbm export --encoder-precision int8` does
+    """
+
+    def __init__(self, checkpoint: str, pool: str = "pairs", encoder_precision: str = "float32"):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {', '.join(POOLS)}")
+        if encoder_precision not in ENCODER_PRECISIONS:
+            raise ValueError(
+                f"encoder precision {encoder_precision!r} is none of {', '.join(ENCODER_PRECISIONS)}"
+            )
         self.stride = POOLS[pool]
         kind = AutoConfig.from_pretrained(checkpoint).model_type
         if kind != "whisper":
@@ -80,6 +90,8 @@ class Whisper:
         self.end_ids = torch.as_tensor(self.model.config.eos_token_id)
         self.model.eval().set_attn_implementation(CROSS_BIAS)
         encoder = self.model.model.encoder
+        if encoder_precision == "int8":
+            round_linear_layers(encoder.layers)
         self.last_norm = encoder.layer_norm
         encoder.register_module("layer_norm", torch.nn.Identity())  # Qwen2-Audio pools before the norm
 

@@ -34,9 +34,9 @@ def encode(engine: Engine, segments: list[Segment]) -> list[EncodedRows]:
 
 
 def batches(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Consecutive segments of equal size, at most MAX_BATCH at once."""
+    """Consecutive segments of equal length, at most MAX_BATCH at once."""
     with_tokens = [segment for segment in segments if segment.tokens]
-    for _, equal in groupby(with_tokens, key=lambda segment: (segment.frames, segment.tokens)):
+    for _, equal in groupby(with_tokens, key=lambda segment: (segment.frames, segment.frame_length)):
         rows = list(equal)
         for start in range(0, len(rows), MAX_BATCH):
             yield rows[start : start + MAX_BATCH]

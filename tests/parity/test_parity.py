@@ -105,19 +105,48 @@ def test_quantised(make_bundle, family, name):
             assert near.difference < BOUND and far.difference > 100 * BOUND, f"{near}\n{far}"
 
 
+INT8_ENCODER = dict(encoder_precision="int8")
+
+
+@pytest.mark.parametrize("family", ["qwen2_audio", "audioflamingo3", "voxtral", "qwen2_5_omni", "qwen3_asr"])
+def test_int8_encoder(make_bundle, family):
+    """The rounding is a figure; that the engine computes with it is held tightly."""
+    lines = lines_of(make_bundle(family, export=INT8_ENCODER), [parse_level("full"), parse_level("keep25")])
+    assert all(line.passed for line in lines), "\n".join(map(str, lines))
+    far, near = (line for line in lines if line.stage.startswith("encoder"))
+    assert near.stage == "encoder rounded"
+    assert near.difference < far.difference / 3, f"{near}\n{far}"  # a tie of two codes may turn
+
+
+def test_codes_of_the_encoder_in_a_wrong_order_are_found(make_bundle, tmp_path):
+    checkpoint, bundle = make_bundle("qwen2_audio", export=INT8_ENCODER)
+    broken = shutil.copytree(bundle, tmp_path / "bundle")
+    part = weight_bytes(broken, "encoder", "layers.1.fc1.codes").reshape(-1, 2)
+    part[:] = part[:, ::-1].copy()
+    lines = check_parity(
+        Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2
+    )
+    assert not all(line.passed for line in lines if line.stage == "encoder rounded")
+
+
+def weight_bytes(bundle, stage: str, name: str) -> np.memmap:
+    """The bytes of one tensor of a bundle's stage, to write to."""
+    graph = next(bundle.glob(f"{stage}*.onnx"))
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    (tensor,) = [tensor for tensor in tensors if tensor.name == name]
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    offset = int(place["offset"])
+    return np.memmap(bundle / place["location"], np.uint8, "r+")[offset : offset + int(place["length"])]
+
+
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_codes_in_a_wrong_order_are_found(make_bundle, tmp_path, precision):
     """Neighbours swapped in every byte or pair of one matrix: within the bound of int4,
     but not what was given."""
     checkpoint, bundle = make_bundle("qwen2_audio", precision)
     broken = shutil.copytree(bundle, tmp_path / "bundle")
-    graph = onnx.load(broken / "decoder.gqa.onnx", load_external_data=False).graph
-    (codes,) = [tensor for tensor in graph.initializer if tensor.name == "layers.1.self_attn.o_proj.codes"]
-    offset, length = (int(entry.value) for entry in codes.external_data if entry.key in ("offset", "length"))
-    weights = np.memmap(broken / "decoder.weights", np.uint8, "r+")
-    part = weights[offset : offset + length]
+    part = weight_bytes(broken, "decoder", "layers.1.self_attn.o_proj.codes")
     part[:] = part << 4 | part >> 4 if precision == "int4" else part.reshape(-1, 2)[:, ::-1].ravel()
-    weights.flush()
     lines = check_parity(
         Checkpoint.open(checkpoint), Bundle.open(broken), [parse_level("full")], max_new_tokens=2
     )
@@ -167,13 +196,29 @@ def test_a_clip_pays_for_its_own_length(make_bundle, family, make_clip):
         assert [mel.shape for mel in pipeline.features(audio)] == [(128, 504)]
 
 
-def test_rows_in_one_batch_equal_rows_alone(make_bundle, family, make_clip):
-    with Pipeline.open(make_bundle(family)[1]) as pipeline:
-        clips = [make_clip(seconds, seed) for seed, seconds in enumerate((2.0, 1.99, 2.02))]
+@pytest.mark.parametrize("export", [{}, INT8_ENCODER], ids=["float32", "int8"])
+def test_rows_in_one_batch_equal_rows_alone(make_bundle, family, make_clip, export):
+    with Pipeline.open(make_bundle(family, export=export)[1]) as pipeline:
+        clips = [make_clip(1.99, seed) for seed in range(3)]
         segments = [segment for (segment,) in pipeline.segments(clips)]
-        together = pipeline.encode(segments)
+        (together,) = pipeline.encode(segments)
         alone = [pipeline.encode([segment])[0] for segment in segments]
-    assert len(together) == 1
     for row, single in enumerate(alone):
         length = single.tokens
-        assert np.abs(together[0].audio_embeds[row, :length] - single.audio_embeds[0, :length]).max() < 1e-5
+        assert np.abs(together.audio_embeds[row, :length] - single.audio_embeds[0, :length]).max() < 1e-5
+
+
+def test_rows_of_other_lengths_are_run_apart_and_masked_where_they_are_not(make_bundle, family, make_clip):
+    """Equal frames and tokens, but not equal lengths: an int8 encoder would take the first's for all."""
+    with Pipeline.open(make_bundle(family)[1]) as pipeline:
+        clips = [make_clip(seconds, seed) for seed, seconds in enumerate((2.0, 1.99))]
+        segments = [segment for (segment,) in pipeline.segments(clips)]
+        alone = pipeline.encode(segments)
+        features = np.stack([segment.input_features for segment in segments])
+        lengths = np.array([segment.frame_length for segment in segments], np.int32)
+        engine = pipeline.engines.get("encoder")
+        together = engine.run({"input_features": features, "frame_lengths": lengths})["audio_embeds"]
+    assert [group.rows for group in alone] == [1, 1]
+    for row, single in enumerate(alone):
+        length = single.tokens
+        assert np.abs(together[row, :length] - single.audio_embeds[0, :length]).max() < 1e-5

@@ -22,21 +22,20 @@ FULL, KEEP25 = Level("full", NAMED_RATIOS["full"]), Level("keep25", NAMED_RATIOS
 RATES = Rates(bandwidth=1e9, encoder=1e12, llm=2e12, attention=4e12, usable=2**40, runtime=1000.0)
 
 
-@pytest.fixture(scope="module", params=["float32", "int4"])
+@pytest.fixture(scope="module", params=["float32", "int4", "float32, int8 encoder"])
 def exported(request, make_bundle, family):
-    checkpoint, path = make_bundle(family, request.param)
+    precision, _, int8_encoder = request.param.partition(", ")
+    export = dict(encoder_precision="int8") if int8_encoder else None
+    checkpoint, path = make_bundle(family, precision, export)
     return checkpoint, Bundle.open(path)
 
 
 def weights_of(bundle: Bundle, name: str) -> tuple[int, int]:
-    """(weights multiplied by MatMul, MatMulNBits and Conv, their bytes) in a graph, without its data."""
+    """(weights that products and convolutions multiply, their bytes) in a graph, without its data."""
     graph = onnx.load(bundle.file(name), load_external_data=False).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    products = [
-        node
-        for node in graph.node
-        if node.op_type in ("MatMul", "MatMulNBits", "Conv") and node.input[1] in tensors
-    ]
+    multiplying = ("MatMul", "MatMulNBits", "MatMulIntegerToFloat", "Conv")
+    products = [node for node in graph.node if node.op_type in multiplying and node.input[1] in tensors]
     values = size = 0
     for node in products:
         stored = [

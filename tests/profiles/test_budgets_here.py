@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from ltbm.export.int8_products import WEIGHT_TOP
 from ltbm.export.quantize import Quantization
 from ltbm.profiles.budgets import probe, rates
 from ltbm.profiles.budgets.estimate import Rates
+from ltbm.profiles.budgets.model import model_of_bundle
 from ltbm.profiles.budgets.onnx_bytes import FLOAT, chain_model
 from ltbm.profiles.budgets.probe import Measured, Storage, _matrix, _product
 from ltbm.runtime.backends.opening import open_engine
@@ -37,6 +39,21 @@ def test_the_chain_is_a_valid_model_of_its_products(tmp_path, weights, bits):
     np.testing.assert_allclose(
         open_engine(path, device="cpu").run({"x": x})["y"], x @ up @ down, rtol=1e-4, atol=1e-5
     )
+
+
+def test_int8_columns_are_multiplied_by_the_op_of_an_int8_encoder(tmp_path):
+    storage = Storage("int8", "float32")
+    matrix = _matrix(WIDTH, FFN, storage)
+    with open(tmp_path / "weights", "wb") as stream:
+        product = _product(stream, matrix, (WIDTH, FFN), storage)
+    path = tmp_path / "chain.onnx"
+    path.write_bytes(chain_model([product], FLOAT, WIDTH))
+    x = np.random.default_rng(2).uniform(-1, 1, (5, WIDTH)).astype(np.float32)
+    codes, scales = matrix
+    assert np.abs(codes.astype(int)).max() <= WEIGHT_TOP == probe.WEIGHT_TOP
+    want = x @ (codes * scales)
+    got = open_engine(path, device="cpu").run({"x": x})["y"]
+    assert np.abs(got - want).max() < 0.02 * np.abs(want).max()  # activations are rounded to int8
 
 
 def _dense(matrix: list[np.ndarray], bits: int) -> np.ndarray:
@@ -72,8 +89,6 @@ def test_measuring_gives_rates_of_the_bytes_that_were_written(monkeypatch):
 
 
 def test_rates_of_this_machine_take_the_models_own_types(monkeypatch, make_bundle):
-    from ltbm.profiles.budgets.model import model_of_bundle
-
     asked = []
 
     def measure(width, ffn, storage, threads):
@@ -90,6 +105,26 @@ def test_rates_of_this_machine_take_the_models_own_types(monkeypatch, make_bundl
         2,
         model.head_bytes,
     ) and found.usable > 2**20
+
+
+def test_an_int8_encoder_is_measured_beside_what_it_leaves_in_float32(monkeypatch, make_bundle):
+    """Attention and values are float32's, only products with weights are int8's."""
+
+    def measure(width, ffn, storage, threads):
+        count = {"float32": 1, "int8": 2, "int4": 3}[storage.weights]
+        return Measured(bandwidth=count * 1e9, rate=count * 1e12, resident=count)
+
+    monkeypatch.setattr(probe, "measure_products", measure)
+    bundle = Bundle.open(make_bundle("qwen2_audio", "int4", dict(encoder_precision="int8"))[1])
+    found = rates.measured_rates(model_of_bundle(bundle), 3)
+    assert (found.encoder, found.encoder_resident) == (2e12, 2)
+    assert (found.attention, found.move_seconds) == (1e12, 1e-9)
+
+
+def test_an_int8_encoder_is_planned_for_no_gpu(make_bundle, capsys):
+    _, bundle = make_bundle("qwen2_audio", "int4", dict(encoder_precision="int8"))
+    assert main(["plan", str(bundle), "--device", "thor"]) == 1
+    assert "runs on no GPU: its int8 encoder is for CPUs" in capsys.readouterr().err
 
 
 def test_plan_prints_a_table_and_one_object(qwen, capsys):

@@ -34,9 +34,8 @@ def test_distance_from_the_floor_memory_and_fidelity_are_said(made_profile):
         "times the floor." in said
     )
     assert (
-        "Peak memory at full is 1000 MiB, 80 % of it weights (1 MiB mapped from files); keep25 holds 3.00 MiB "
-        "of KV cache in place of "
-        "12.0" in said
+        "Peak memory at full is 1000 MiB, 80 % of it weights (1 MiB mapped from files); "
+        "keep25 holds 3.00 MiB of KV cache in place of 12.0" in said
     )
     assert "At keep25, LTBM's tokens miss 20 % of the encoder tokens' variance (pool 50 %)." in said
 

@@ -98,6 +98,17 @@ def test_unpooled_and_unmerged_it_transcribes_as_transformers_does(checkpoint, m
     assert len(ids) > 1 and ids == [token for token in expected[4:] if token]
 
 
+def test_an_int8_encoder_rounds_the_encoder_alone(checkpoint, whisper, window, make_clip):
+    rounded = Whisper(str(checkpoint), encoder_precision="int8")
+    tokens = rounded.encode(make_clip(3, 0)).tokens
+    difference = np.linalg.norm(tokens - window.tokens) / np.linalg.norm(window.tokens)
+    assert 0.001 < difference < 0.1
+    inputs = [compress_window(window, variant("full")).decoder_input]
+    assert rounded.transcribe(inputs, 10) == whisper.transcribe(inputs, 10)
+    with pytest.raises(ValueError, match="encoder precision 'int4' is none of float32, int8"):
+        Whisper(str(checkpoint), encoder_precision="int4")
+
+
 def test_a_batch_answers_as_each_alone(whisper, window):
     inputs = [compress_window(window, variant(level)).decoder_input for level in ("full", "keep25", "keep12")]
     assert whisper.transcribe(inputs, 10) == [whisper.transcribe([one], 10)[0] for one in inputs]
