@@ -284,7 +284,9 @@ def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, 
     tower = "thinker.audio_tower." if omni else "audio_tower."
     for name, inputs in (("conv1", N_MELS), ("conv2", width)):
         yield from _linear(tower + name, (width, inputs, 3))
-    if not omni:
+    if omni:
+        yield tower + "audio_bos_eos_token.weight", (2, hidden)
+    else:
         yield tower + "embed_positions.weight", (POSITIONS, width)
     for layer in range(encoder["layers"]):
         block = f"{tower}layers.{layer}."
