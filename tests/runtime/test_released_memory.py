@@ -10,8 +10,8 @@ from ltbm.demo.bundle import demo_bundle
 from ltbm.runtime.backends import ort
 from ltbm.runtime.backends.opening import open_engine
 
-FRAMES = 3000  # 30 s: attention scores alone are 36 MB
-FEATURES = 128
+FRAMES = 3000  # 30 s: attention scores alone are 54 MB
+FEATURES = 80
 
 
 def anonymous_bytes() -> int:
