@@ -66,11 +66,8 @@ def clip_scenes() -> list[Scene]:
 
 
 def _second_scene(pool: Pool) -> Scene:
-    for number in count(CLIPS):
-        scene = held_out_scene(pool, number)
-        if len(scene.waveform) == SECOND_SAMPLES:
-            return scene
-    raise AssertionError("count() does not end")
+    scenes = (held_out_scene(pool, number) for number in count(CLIPS))
+    return next(scene for scene in scenes if len(scene.waveform) == SECOND_SAMPLES)
 
 
 def quantised(waveform: np.ndarray) -> np.ndarray:
@@ -107,7 +104,7 @@ def _event_record(event: Event) -> dict:
 
 def _recording_record(path: Path) -> dict:
     inside = path.relative_to(SHIPPED)
-    (package, licence) = next(origin for folder, origin in ORIGINS.items() if inside.is_relative_to(folder))
+    package, licence = next(origin for folder, origin in ORIGINS.items() if inside.is_relative_to(folder))
     return {"file": inside.name, "package": package, "licence": licence}
 
 
