@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MODEL = Path(__file__).parent / "model"
+from .packing import MODEL, unpack_checkpoint
 
 
 @contextmanager
@@ -16,4 +16,5 @@ def demo_bundle(
     from ltbm.export.writer import export_bundle
 
     with tempfile.TemporaryDirectory(prefix="ltbm-demo-") as folder:
-        yield export_bundle(MODEL, Path(folder) / "bundle", precision, progress=progress)
+        checkpoint = unpack_checkpoint(MODEL, Path(folder) / "model")
+        yield export_bundle(checkpoint, Path(folder) / "bundle", precision, progress=progress)

@@ -1,8 +1,8 @@
-"""Training examples: scenes as cached log-mels, and batches that pack several dialogues behind one clip."""
+"""Training examples: scenes as encoder tokens, and batches that pack several dialogues behind one clip."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,24 +11,12 @@ import torch
 from tokenizers import Tokenizer
 
 from . import language
-from .model import (
-    FRAMES_PER_POSITION,
-    FRAMES_PER_SECOND,
-    HOP,
-    POSITIONS_PER_TOKEN,
-    feature_extractor,
-    token_count,
-)
-from .scenes import MAX_SCENE_S, SAMPLE_RATE, Scene
+from .encoder import AudioEncoder
+from .scenes import SECONDS, Scene
+from .sounds import DIGITS, DURATIONS, MAX_COUNT, SOUNDS, Event
 
-MAX_FRAMES = int(MAX_SCENE_S * FRAMES_PER_SECOND)
-BUCKET_FRAMES = FRAMES_PER_SECOND  # clips of one batch differ by less than this
-TAIL_FRAMES = 4  # of silence after the segment, so that the end of the longest clip is not mirrored
-FRAMES_PER_TOKEN = FRAMES_PER_POSITION * POSITIONS_PER_TOKEN
-EXTRACTOR = feature_extractor()
-
-CLAUSES = tuple(language.CLAUSES)  # the frame classifier's classes: every event that can be described
-BACKGROUND = len(CLAUSES)  # its class for "no sound"
+TOKENS_PER_SECOND = 25
+BUCKET_TOKENS = TOKENS_PER_SECOND  # clips of one batch differ by less than this
 IGNORE = -100  # target of what carries no loss
 
 PREFIX = "<|im_start|>user\nAudio 1: <|audio_bos|>"
@@ -37,23 +25,37 @@ SHARED = 0  # dialogue number of the prefix and the audio, which every dialogue 
 PADDING = -1  # dialogue number of what nothing sees
 
 
+def _labels() -> tuple[str, ...]:
+    """What a token can be in: a digit, a counted sound's k-th stroke, a sound that has lasted so long."""
+    labels = list(DIGITS)
+    for sound in SOUNDS.values():
+        extents = range(1, MAX_COUNT + 1) if sound.counted else DURATIONS
+        labels += [f"{sound.name} {extent}" for extent in extents]
+    return tuple(labels)
+
+
+LABELS = _labels()  # the token classifier's classes
+BACKGROUND = len(LABELS)  # its class for "no sound"
+LONG_AFTER_S = (SECONDS["brief"][1] + SECONDS["long"][0]) / 2
+
+
 @dataclass(frozen=True)
 class Example:
     """One scene ready for training."""
 
-    scene: Scene  # without its waveform, so that ten thousand fit into memory
-    features: np.ndarray  # [MELS, F] float16 log-mels, F frames of the bucket
-    frames: int  # valid mel frames
-    labels: np.ndarray  # [T] int64, the clause of each audio token
+    seed: int
+    events: tuple[Event, ...]
+    audio: np.ndarray  # [T, D] float16, the encoder's tokens
+    labels: np.ndarray  # [T] int64, of LABELS or BACKGROUND
 
 
 @dataclass(frozen=True)
 class Batch:
     """One step's tensors; S counts prefix, audio and all packed dialogues."""
 
-    features: torch.Tensor  # [B, MELS, F] float32
-    frames: torch.Tensor  # [B] int64, valid mel frames
-    labels: torch.Tensor  # [B, T] int64, BACKGROUND where nothing sounds, IGNORE after the clip
+    audio: torch.Tensor  # [B, T, D] float32, zeros after each clip
+    audio_start: int  # where it stands in S
+    labels: torch.Tensor  # [B, T] int64, IGNORE after the clip
     tokens: torch.Tensor  # [B, S] int64, the audio token wherever audio stands
     positions: torch.Tensor  # [B, S] int64, every dialogue goes on where the clip ends
     dialogues: torch.Tensor  # [B, S] int64, SHARED, PADDING or the dialogue's number from 1 on
@@ -84,40 +86,33 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return index
 
 
-def log_mels(waveform: np.ndarray, frames: int) -> np.ndarray:
-    """Whisper's log-mels float32 [MELS, frames], the clip padded with its floor as in a full segment."""
-    samples = (MAX_FRAMES + TAIL_FRAMES) * HOP
-    features = EXTRACTOR(waveform, sampling_rate=SAMPLE_RATE, max_length=samples)
-    return features["input_features"][0][:, :frames]
+def make_example(scene: Scene, encoder: AudioEncoder) -> Example:
+    audio = encoder.tokens(scene.waveform)
+    labels = token_labels(scene.events, len(audio))
+    return Example(scene.seed, scene.events, audio.astype(np.float16), labels)
 
 
-def make_example(scene: Scene) -> Example:
-    frames = len(scene.waveform) // HOP
-    bucket = min(MAX_FRAMES, math.ceil(frames / BUCKET_FRAMES) * BUCKET_FRAMES)
-    return Example(
-        scene=replace(scene, waveform=scene.waveform[:0].copy()),
-        features=log_mels(scene.waveform, bucket).astype(np.float16),
-        frames=frames,
-        labels=token_labels(scene, bucket),
-    )
+def token_labels(events: Sequence[Event], tokens: int) -> np.ndarray:
+    """What each token is in [T] int64, as far as it can be known by then; else BACKGROUND.
 
-
-def token_labels(scene: Scene, frames: int) -> np.ndarray:
-    """The clause of the event that each audio token lies in [T] int64, its pauses included; else BACKGROUND.
-
-    A token that knows its whole event (sound, count, pitch, duration) can stand for its neighbours when they
-    merge.
+    A token that knows how often a sound has been heard can stand for its neighbours when they merge.
     """
-    tokens = frames // FRAMES_PER_TOKEN
-    step_s = FRAMES_PER_TOKEN / FRAMES_PER_SECOND
-    middles_s = (np.arange(tokens) + 0.5) * step_s
+    middles_s = (np.arange(tokens) + 0.5) / TOKENS_PER_SECOND
     labels = np.full(tokens, BACKGROUND)
-    for event in scene.events:
-        assert event.start_s is not None and event.end_s is not None, "events of a scene have their times"
-        inside = (middles_s >= event.start_s) & (middles_s < event.end_s)
-        labels[inside] = CLAUSES.index(language.describe(event))
-    labels[token_count(len(scene.waveform) // HOP) :] = IGNORE
+    for event in events:
+        for start_s, label in _changes(event):
+            labels[(middles_s >= start_s) & (middles_s < event.end_s)] = LABELS.index(label)
     return labels
+
+
+def _changes(event: Event) -> list[tuple[float, str]]:
+    """(second, label) from where on each label holds."""
+    starts = [start_s for start_s, _ in event.strokes]
+    if event.digits is not None:
+        return list(zip(starts, event.digits))
+    if event.count is not None:
+        return [(start_s, f"{event.sound} {k}") for k, start_s in enumerate(starts, start=1)]
+    return [(starts[0], f"{event.sound} brief"), (starts[0] + LONG_AFTER_S, f"{event.sound} long")]
 
 
 def batches(
@@ -133,23 +128,25 @@ def batches(
 
 def _shuffled(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Every example once, in batches of one bucket, in random order; incomplete batches are left out."""
-    widths = np.array([example.features.shape[1] for example in examples])
+    buckets = np.array([math.ceil(len(example.audio) / BUCKET_TOKENS) for example in examples])
     groups = []
-    for width in np.unique(widths):
-        members = rng.permutation(np.flatnonzero(widths == width))
+    for bucket in np.unique(buckets):
+        members = rng.permutation(np.flatnonzero(buckets == bucket))
         for first in range(0, len(members) - size + 1, size):
             groups.append(members[first : first + size])
     return [groups[k] for k in rng.permutation(len(groups))]
 
 
 def make_batch(examples: Sequence[Example], tokenizer: Tokenizer, draw: int) -> Batch:
-    rows = [_pack(example, tokenizer, draw) for example in examples]
-    features = np.stack([example.features for example in examples])
-    labels = np.stack([example.labels for example in examples])
+    longest = max(len(example.audio) for example in examples)
+    rows = [_pack(example, longest, tokenizer, draw) for example in examples]
+    audio = np.zeros((len(examples), longest, examples[0].audio.shape[1]), dtype=np.float32)
+    for k, example in enumerate(examples):
+        audio[k, : len(example.audio)] = example.audio
     return Batch(
-        features=torch.from_numpy(features).float(),
-        frames=torch.tensor([example.frames for example in examples]),
-        labels=torch.from_numpy(labels),
+        audio=torch.from_numpy(audio),
+        audio_start=len(tokenizer.encode(PREFIX).ids),
+        labels=_padded([example.labels for example in examples], IGNORE),
         tokens=_padded([row.tokens for row in rows], 0),
         positions=_padded([row.positions for row in rows], 0),
         dialogues=_padded([row.dialogues for row in rows], PADDING),
@@ -157,13 +154,13 @@ def make_batch(examples: Sequence[Example], tokenizer: Tokenizer, draw: int) -> 
     )
 
 
-def _pack(example: Example, tokenizer: Tokenizer, draw: int) -> PackedTokens:
+def _pack(example: Example, audio_tokens: int, tokenizer: Tokenizer, draw: int) -> PackedTokens:
     """One clip's row: prefix and audio, then its caption and questions."""
     prefix = tokenizer.encode(PREFIX).ids
-    audio = [token_id(tokenizer, language.AUDIO_TOKEN)] * (example.features.shape[1] // FRAMES_PER_TOKEN)
-    audio_end = len(prefix) + token_count(example.frames)
+    audio = [token_id(tokenizer, language.AUDIO_TOKEN)] * audio_tokens
+    audio_end = len(prefix) + len(example.audio)
     parts = [_part(prefix + audio, 0, SHARED)]
-    for number, (prompt, answer) in enumerate(dialogues(example.scene, draw), start=1):
+    for number, (prompt, answer) in enumerate(dialogues(example.events, example.seed, draw), start=1):
         prompt_ids = tokenizer.encode(DIALOGUE.format(prompt=prompt)).ids
         answer_ids = tokenizer.encode(answer + language.TURN_END).ids
         targets = [IGNORE] * (len(prompt_ids) - 1) + answer_ids
@@ -191,10 +188,10 @@ def _part(
     )
 
 
-def dialogues(scene: Scene, draw: int) -> list[tuple[str, str]]:
-    """(prompt, answer) of the caption and of three questions."""
-    pairs = [(language.CAPTION_PROMPT, language.caption(scene.events))]
-    for question in language.questions(scene, draw=draw):
+def dialogues(events: Sequence[Event], seed: int, draw: int) -> list[tuple[str, str]]:
+    """(prompt, answer) of the caption and of the questions."""
+    pairs = [(language.CAPTION_PROMPT, language.caption(events))]
+    for question in language.questions(events, seed, draw=draw):
         pairs.append((question.text, question.answer))
     return pairs
 

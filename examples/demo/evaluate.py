@@ -1,6 +1,8 @@
-"""Scores a checkpoint in PyTorch, at any level: `python -m ltbm.demo.evaluate DIR --scenes 400`.
+"""Scores a checkpoint in PyTorch, at any level: `python -m ltbm.demo.evaluate DIR --recordings DIR`.
 
-Needs a checkout of ltbm, like training (`train.py`); `ltbm eval demo` scores the exported engines anywhere.
+Every recording that is heard belongs to the split that training leaves out. `--against DIR` says how many
+scenes have the same caption and answers in a folder that `ltbm eval demo` wrote. Needs a checkout of ltbm, as
+training does.
 """
 
 import argparse
@@ -10,39 +12,42 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import DynamicCache, Qwen2AudioForConditionalGeneration
 
 from ltbm.plugins.merge import apply_plan, plan_merge
+from ltbm.profiles.quality.demo import scene_id
+from ltbm.profiles.quality.predict import ANSWERS, read_answers
+from ltbm.profiles.quality.variants import DEFAULT_MODE, Variant
 from ltbm.runtime.levels import NAMED_RATIOS, Level, parse_level
 from ltbm.runtime.stages.layout import TokenCounts, lay_out
 from ltbm.runtime.stages.merge import MergedAudio
 from ltbm.runtime.stages.splice import Prefix, splice
 
 from . import data, language, metrics
-from .model import encode_audio, token_count
-from .scenes import SPLITS, Scene, held_out_scene, make_scene, split_seeds
+from .encoder import AudioEncoder
+from .model import load_model
+from .recordings import SHIPPED, read_pool
+from .scenes import held_out_scene
 
 MAX_NEW_TOKENS = 48
 CLIPS_PER_BATCH = 25
 NO_COMPRESSION = parse_level("full")
 
 
-def load_model(folder: Path) -> Qwen2AudioForConditionalGeneration:
-    """A saved checkpoint, its float16 weights computed in float32."""
-    return Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-
-
 @torch.inference_mode()
-def answer_scenes(
-    model: Qwen2AudioForConditionalGeneration, scenes: Sequence[Scene], level: Level = NO_COMPRESSION
+def answer_examples(
+    model: Qwen2AudioForConditionalGeneration,
+    examples: Sequence[data.Example],
+    level: Level = NO_COMPRESSION,
 ) -> list[list[str]]:
     """For each scene its caption, then the answers to its questions; greedy, with audio merged to `level`."""
     answerer = Answerer(model, data.make_tokenizer(), level)
     texts = []
-    for first in range(0, len(scenes), CLIPS_PER_BATCH):
-        texts += answerer.answer_batch(scenes[first : first + CLIPS_PER_BATCH])
+    for first in range(0, len(examples), CLIPS_PER_BATCH):
+        texts += answerer.answer_batch(examples[first : first + CLIPS_PER_BATCH])
     return texts
 
 
@@ -54,26 +59,23 @@ class Answerer:
     tokenizer: Tokenizer
     level: Level
 
-    def answer_batch(self, scenes: Sequence[Scene]) -> list[list[str]]:
+    def answer_batch(self, examples: Sequence[data.Example]) -> list[list[str]]:
         """For each scene the answers to its prompts, all decoded together."""
         counts = []
         prefixes = []
-        for scene in scenes:
-            audio = self.merged_audio(data.make_example(scene))
-            prompts = [prompt for prompt, _ in data.dialogues(scene, draw=0)]
+        for example in examples:
+            audio = self.merged_audio(example.audio.astype(np.float32))
+            prompts = [prompt for prompt, _ in data.dialogues(example.events, example.seed, draw=0)]
             counts.append(len(prompts))
             prefixes += [self.prefix(prompt, audio) for prompt in prompts]
         token_ids = greedy(self.model, prefixes, data.token_id(self.tokenizer, language.TURN_END))
         texts = iter([self.tokenizer.decode(ids) for ids in token_ids])
         return [list(islice(texts, count)) for count in counts]
 
-    def merged_audio(self, example: data.Example) -> MergedAudio:
-        """One clip through the stock encoder, the merge and the stock projector."""
-        features = torch.from_numpy(example.features).float()[None]
-        tokens = encode_audio(self.model, features, torch.tensor([example.frames]))
-        valid = tokens[0, : token_count(example.frames)].numpy()
-        plan = plan_merge(valid, self.level.target(len(valid)), self.level.merge_window)
-        merged = self.model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, valid)))
+    def merged_audio(self, tokens: np.ndarray) -> MergedAudio:
+        """One clip's tokens [T, D] through the merge and the stock projector."""
+        plan = plan_merge(tokens, self.level.target(len(tokens)), self.level.merge_window)
+        merged = self.model.model.multi_modal_projector(torch.from_numpy(apply_plan(plan, tokens)))
         return MergedAudio.of_plans(merged.numpy(), [plan])
 
     def prefix(self, prompt: str, audio: MergedAudio) -> Prefix:
@@ -136,31 +138,52 @@ def _left_padded_mask(pads: torch.Tensor, length: int) -> torch.Tensor:
     return data.additive(visible)[:, None]
 
 
-def score(scenes: Sequence[Scene], texts: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Every metric over scenes and what `answer_scenes` gave for them."""
+def score(examples: Sequence[data.Example], texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Every metric over scenes and what `answer_examples` gave for them."""
     clips = []
-    for scene, (caption, *answers) in zip(scenes, texts, strict=True):
-        clips.append(metrics.score_clip(scene.events, caption, language.questions(scene), answers))
+    for example, (caption, *answers) in zip(examples, texts, strict=True):
+        right = [question.answer for question in language.questions(example.events, example.seed)]
+        clips.append(metrics.score_clip(example.events, caption, right, answers))
     return metrics.summarise(clips)
+
+
+def same_share(out: Path, level: str, numbers: Sequence[int], texts: Sequence[Sequence[str]]) -> float:
+    """Share of the scenes that the engines' answers in `out` say the same about, in the default mode."""
+    answers, _ = read_answers(out / ANSWERS)
+    variant = Variant(level, "ltbm", *DEFAULT_MODE)
+    same = 0
+    for number, said in zip(numbers, texts, strict=True):
+        same += answers[scene_id(number), variant]["text"].split("\n") == list(said)
+    return same / len(numbers)
 
 
 def main() -> None:
     options = _parse_options()
     torch.set_num_threads(options.threads)
-    draw = held_out_scene if options.split == "test" else make_scene
-    scenes = [draw(seed) for seed in split_seeds(options.split, options.scenes)]
-    texts = answer_scenes(load_model(options.checkpoint), scenes, parse_level(options.level))
-    figures = {name: round(value, 4) for name, value in score(scenes, texts).items()}
-    print(json.dumps({"scenes": len(scenes), **figures}, indent=2))
+    model = load_model(options.checkpoint)
+    encoder = AudioEncoder(model.model.audio_tower)
+    pool = read_pool(options.recordings, "test")
+    numbers = range(options.seed, options.seed + options.scenes)
+    examples = [data.make_example(held_out_scene(pool, number), encoder) for number in numbers]
+    texts = answer_examples(model, examples, parse_level(options.level))
+    figures = {name: round(value, 4) for name, value in score(examples, texts).items()}
+    if options.against:
+        figures["same_as_engines"] = same_share(options.against, options.level, numbers, texts)
+    print(json.dumps({"scenes": len(numbers), **figures}, indent=2))
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Score a checkpoint of the demo model in PyTorch.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("checkpoint", type=Path, help="folder that the trainer wrote")
     parser.add_argument(
-        "--split", choices=sorted(SPLITS), default="test", help="test: every second scene recurs"
+        "--recordings",
+        type=Path,
+        default=SHIPPED,
+        help="folder with esc10/, fsdd/ or debian/",
     )
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="the first scene")
+    parser.add_argument("--against", type=Path, help="folder of `ltbm eval demo` about the same scenes")
     parser.add_argument("--level", choices=tuple(NAMED_RATIOS), default="full")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -1,11 +1,10 @@
-"""The demo model's language: captions, questions, and its vocabulary.
+"""The model's language: captions, questions, and its vocabulary.
 
 A caption is a pure function of a scene's events and `parse_caption` is its inverse, so an answer can be
 scored event by event. Every text is words and punctuation between blanks, as the word-level tokenizer needs
 it.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,30 +14,29 @@ from typing import TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from .scenes import DURATIONS, MAX_COUNT, PITCHES, SOUNDS, Event, Scene
+from .sounds import DIGITS, DURATIONS, MAX_COUNT, SOUNDS, SPOKEN, Event
 
 CAPTION_PROMPT = "what do you hear ?"
-QUESTIONS_PER_SCENE = 3
+QUESTIONS_PER_SCENE = 2
 OPTIONS = 3  # of a question with more than two possible answers
 QUESTION_STREAM = 7  # keeps the draws of questions apart from those of sounds
 
-PHRASES = {  # sound -> (noun phrase, verb); {pitch} stands where the class has one
-    "beep": ("a {pitch} beep", "sounds"),
-    "bell": ("a {pitch} bell", "rings"),
-    "horn": ("a {pitch} horn", "honks"),
-    "knock": ("someone", "knocks"),
-    "drum": ("a {pitch} drum", "beats"),
-    "click": ("a switch", "clicks"),
-    "clap": ("someone", "claps"),
-    "rising whistle": ("a {pitch} whistle", "rises"),
-    "falling whistle": ("a {pitch} whistle", "falls"),
-    "bird": ("a bird", "chirps"),
-    "siren": ("a siren", "wails"),
-    "alarm": ("an alarm", "blares"),
-    "static": ("static", "crackles"),
-    "rain": ("rain", "patters"),
-    "engine": ("a {pitch} engine", "runs"),
-    "voice": ("a {pitch} voice", "speaks"),
+PHRASES = {  # sound -> (noun phrase, verb)
+    "dog": ("a dog", "barks"),
+    "rooster": ("a rooster", "crows"),
+    "sneeze": ("someone", "sneezes"),
+    "baby": ("a baby", "cries"),
+    "chainsaw": ("a chainsaw", "runs"),
+    "clock": ("a clock", "ticks"),
+    "fire": ("a fire", "crackles"),
+    "helicopter": ("a helicopter", "flies"),
+    "rain": ("rain", "falls"),
+    "sea": ("the sea", "rolls"),
+    "drum": ("a drum", "beats"),
+    "cymbal": ("a cymbal", "crashes"),
+    "bell": ("a bell", "rings"),
+    "music": ("music", "plays"),
+    SPOKEN: ("someone", "says"),
 }
 COUNT_WORDS = ("once", "twice", "three times")
 DURATION_WORDS = {"brief": "briefly", "long": "for long"}
@@ -71,75 +69,82 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )  # Qwen2-Audio's, without the system turn
 
-Attribute = TypeVar("Attribute", int, str)
+Attribute = TypeVar("Attribute", int, str, tuple[str, ...])
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its options in the text, and the right one."""
+    """A question with its options in the text, and the right one; none for digits, which are spelt out."""
 
-    kind: str  # order, after, count, pitch, duration or number
+    kind: str  # order, after, count, duration, number or digits
     text: str
     options: tuple[str, ...]
     answer: str
 
 
 def caption(events: Sequence[Event]) -> str:
-    """ "a low bell rings twice , then a siren wails briefly ." """
+    """ "a dog barks twice , then someone says seven two , then rain falls briefly ." """
     return JOIN.join(describe(event) for event in events) + END
 
 
 def describe(event: Event) -> str:
-    """The clause of one event: "a low bell rings twice"."""
+    """The clause of one event: "a dog barks twice"."""
     noun, verb = PHRASES[event.sound]
-    return f"{noun.format(pitch=event.pitch)} {verb} {_extent(event)}"
+    return f"{noun} {verb} {_extent(event)}"
 
 
 def _extent(event: Event) -> str:
-    """How often a counted sound is repeated, or how long a sustained one lasts."""
+    """How often a counted sound is repeated, how long a sustained one lasts, or the digits that are said."""
     if event.count is not None:
         return COUNT_WORDS[event.count - 1]
     if event.duration is not None:
         return DURATION_WORDS[event.duration]
-    raise ValueError(f"{event} has neither a count nor a duration; every sound has one of them")
+    if event.digits is not None:
+        return " ".join(event.digits)
+    raise ValueError(f"{event} has no count, duration or digits; every sound has one of them")
 
 
 def parse_caption(text: str) -> list[Event]:
     """The events that a caption names, in order; clauses that no event could have given are left out."""
     clauses = re.split(r",\s*then\b", text.strip().removesuffix(END.strip()))
-    events = [CLAUSES.get(_normal(clause)) for clause in clauses]
+    events = [_parse_clause(clause.split()) for clause in clauses]
     return [event for event in events if event is not None]
 
 
-def _normal(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
+def _parse_clause(words: list[str]) -> Event | None:
+    said = words[len(SAYS) :]
+    if words[: len(SAYS)] == SAYS and said and set(said) <= set(DIGITS):
+        return Event(SPOKEN, digits=tuple(said))
+    return CLAUSES.get(" ".join(words))
 
 
 def _every_event() -> list[Event]:
-    """One event of every class with every attribute."""
+    """One event of every class with every count or duration."""
     events = []
     for name, sound in SOUNDS.items():
-        counts = range(1, MAX_COUNT + 1) if sound.counted else [None]
-        pitches = PITCHES if sound.pitched else [None]
-        durations = [None] if sound.counted else DURATIONS
-        for count, pitch, duration in itertools.product(counts, pitches, durations):
-            events.append(Event(name, count, pitch, duration))
+        if sound.counted:
+            events += [Event(name, count=count) for count in range(1, MAX_COUNT + 1)]
+        else:
+            events += [Event(name, duration=duration) for duration in DURATIONS]
     return events
 
 
+SAYS = " ".join(PHRASES[SPOKEN]).split()
 CLAUSES = {describe(event): event for event in _every_event()}
 
 
-def questions(scene: Scene, number: int = QUESTIONS_PER_SCENE, draw: int = 0) -> list[Question]:
+def questions(
+    events: Sequence[Event], seed: int, number: int = QUESTIONS_PER_SCENE, draw: int = 0
+) -> list[Question]:
     """`number` questions on a scene; the same seed and `draw` give the same ones."""
-    rng = np.random.default_rng([scene.seed, QUESTION_STREAM, draw])
-    indices = _indices_by_kind(scene.events)
+    rng = np.random.default_rng([seed, QUESTION_STREAM, draw])
+    indices = _indices_by_kind(events)
     kinds = rng.permutation(sorted(indices))
     drawn = []
     for k in range(number):
         kind = str(kinds[k % len(kinds)])
         index = int(rng.choice(indices[kind]))
-        drawn.append(QUESTION_KINDS[kind](rng, scene.events, index))
+        drawn.append(QUESTION_KINDS[kind](rng, events, index))
     return drawn
 
 
@@ -150,9 +155,9 @@ def _indices_by_kind(events: Sequence[Event]) -> dict[str, list[int]]:
         "order": every,
         "after": every[:-1],
         "count": [k for k in every if events[k].count is not None],
-        "pitch": [k for k in every if events[k].pitch is not None],
         "duration": [k for k in every if events[k].duration is not None],
         "number": [0],
+        "digits": [k for k in every if events[k].digits is not None],
     }
     return {kind: able for kind, able in indices.items() if able}
 
@@ -184,9 +189,11 @@ def _number_question(rng: Generator, events: Sequence[Event], index: int) -> Que
     return _words_question("number", "how many sounds are there", rng, NUMBERS, len(events) - 1)
 
 
-def _pitch_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
-    pitch = _required(events[index].pitch)
-    return Question("pitch", f"is {_name(events, index)} low or high ?", PITCHES, pitch)
+def _digits_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
+    said = [k for k, event in enumerate(events) if event.digits is not None]
+    which = f" {ORDINALS[said.index(index)]}" if len(said) > 1 else ""
+    digits = _required(events[index].digits)
+    return Question("digits", f"which digits are said{which} ?", (), " ".join(digits))
 
 
 def _duration_question(rng: Generator, events: Sequence[Event], index: int) -> Question:
@@ -198,9 +205,9 @@ QUESTION_KINDS: dict[str, Callable[[Generator, Sequence[Event], int], Question]]
     "order": _order_question,
     "after": _after_question,
     "count": _count_question,
-    "pitch": _pitch_question,
     "duration": _duration_question,
     "number": _number_question,
+    "digits": _digits_question,
 }
 
 
@@ -214,7 +221,7 @@ def _sound_question(kind: str, stem: str, rng: Generator, events: Sequence[Event
     """Which sound event `index` is, among wrong ones: those of the scene before any other."""
     right = events[index].sound
     present = sorted({event.sound for event in events} - {right})
-    absent = sorted(set(SOUNDS) - {right} - set(present))
+    absent = sorted(set(PHRASES) - {right} - set(present))
     options = [right, *rng.permutation(present), *rng.permutation(absent)][:OPTIONS]
     shuffled = [str(option) for option in rng.permutation(options)]
     return Question(kind, _with_options(stem, shuffled), tuple(shuffled), right)
@@ -240,16 +247,18 @@ def vocabulary() -> list[str]:
         "Audio 1 2 3 4 :",
         JOIN + END,
         *CLAUSES,
-        *SOUNDS,
+        *PHRASES,
+        *SAYS,
+        *DIGITS,
         *ORDINALS,
         *NUMBERS,
         *COUNT_WORDS,
         *DURATIONS,
-        *PITCHES,
         "which sound comes after the first or last : , ?",
         "how often does the sound",
         "how many sounds are there",
-        "is the low or high brief or long",
+        "is the brief or long",
+        "which digits are said",
     ]
     return [*SPECIAL_TOKENS, *sorted(set(" ".join(texts).split()))]
 

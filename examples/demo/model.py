@@ -1,9 +1,11 @@
-"""The demo model in torch: a stock Qwen2-Audio of under two million parameters, and how it is saved.
+"""The demo model in torch: a stock Qwen2-Audio with tiny.en's encoder and a small language model of its own.
 
 For training and evaluation, from a checkout of ltbm (`train.py`); what ships is the folder `model`.
 """
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import (
@@ -11,59 +13,29 @@ from transformers import (
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
-    WhisperFeatureExtractor,
 )
 
 from . import language
-from .scenes import MAX_SCENE_S, SAMPLE_RATE
+from .encoder import ENCODER, AudioEncoder, feature_extractor
+from .packing import PACKED, STOCK, pack, unpack_checkpoint
+from .tensors import read_tensors, write_tensors
 
-MELS = 128
-HOP = 160  # samples of one mel frame
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP
-FRAMES_PER_POSITION = 2  # conv2's stride
-POSITIONS_PER_TOKEN = 2  # the pooling after the encoder's layers: 25 tokens a second
-SEGMENT_S = 30  # seconds that the saved encoder takes, as Qwen2-Audio's does
-TRAINING_SEGMENT_S = int(MAX_SCENE_S)  # seconds that it takes in training
-SINUSOID_BASE = 10_000.0  # longest wavelength, in positions over 2 pi
-
-WIDTH = 128  # of the encoder and the language model
+WIDTH = 128  # of the language model
 HEADS = 4
-ENCODER_LAYERS = 4
-ENCODER_FFN = 512
 TEXT_LAYERS = 4
 TEXT_FFN = 320
 MAX_POSITIONS = 8192  # as Qwen2-Audio's
 
 
-def source_positions(seconds: int) -> int:
-    return seconds * FRAMES_PER_SECOND // FRAMES_PER_POSITION
-
-
-def token_count(frames: int) -> int:
-    """Audio tokens of `frames` valid mel frames: Qwen2-Audio's rule."""
-    return ((frames - 1) // FRAMES_PER_POSITION + 1 - 2) // POSITIONS_PER_TOKEN + 1
-
-
-def make_config(segment_s: int = SEGMENT_S) -> Qwen2AudioConfig:
+def make_config() -> Qwen2AudioConfig:
     ids = {token: index for index, token in enumerate(language.vocabulary())}
     config = Qwen2AudioConfig(
-        audio_config=_audio_config(segment_s),
+        audio_config=dict(ENCODER),
         text_config=_text_config(ids),
         audio_token_index=ids[language.AUDIO_TOKEN],
     )
     config.tie_word_embeddings = False
     return config
-
-
-def _audio_config(segment_s: int) -> dict:
-    return {
-        "num_mel_bins": MELS,
-        "d_model": WIDTH,
-        "encoder_layers": ENCODER_LAYERS,
-        "encoder_attention_heads": HEADS,
-        "encoder_ffn_dim": ENCODER_FFN,
-        "max_source_positions": source_positions(segment_s),
-    }
 
 
 def _text_config(ids: dict[str, int]) -> dict:
@@ -83,81 +55,35 @@ def _text_config(ids: dict[str, int]) -> dict:
     }
 
 
-def make_model(segment_s: int = TRAINING_SEGMENT_S) -> Qwen2AudioForConditionalGeneration:
-    """A freshly initialised model in float32; seed torch before for the same weights."""
-    model = Qwen2AudioForConditionalGeneration(make_config(segment_s))
-    _fill_sinusoids(model)
+def make_model(encoder: AudioEncoder) -> Qwen2AudioForConditionalGeneration:
+    """The encoder, frozen, under a fresh language model; seed torch before for the same weights."""
+    model = Qwen2AudioForConditionalGeneration(make_config())
+    model.model.audio_tower.load_state_dict(encoder.tower.state_dict())
+    model.model.audio_tower.requires_grad_(False)
     return model
 
 
-def with_segment(
-    model: Qwen2AudioForConditionalGeneration, segment_s: int
-) -> Qwen2AudioForConditionalGeneration:
-    """The same weights under a position table for `segment_s` seconds; same outputs for what fits both."""
-    wider = make_model(segment_s)
-    table = "audio_tower.embed_positions.weight"
-    weights = {name: value for name, value in model.state_dict().items() if not name.endswith(table)}
-    missing, unexpected = wider.load_state_dict(weights, strict=False)
-    assert not unexpected and all(name.endswith(table) for name in missing)
-    return wider.eval()
-
-
-def sinusoids(positions: int, width: int) -> torch.Tensor:
-    """Whisper's position table [positions, width]: sines, then cosines, their wavelengths geometric."""
-    rates = SINUSOID_BASE ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2 - 1))
-    angles = torch.arange(positions, dtype=torch.float64)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
-
-
-def _fill_sinusoids(model: Qwen2AudioForConditionalGeneration) -> None:
-    """The stock encoder's table is random and frozen: put the sinusoids where Whisper has them."""
-    table = model.model.audio_tower.embed_positions.weight
-    with torch.no_grad():
-        table.copy_(sinusoids(*table.shape))
-
-
-def feature_extractor() -> WhisperFeatureExtractor:
-    return WhisperFeatureExtractor(feature_size=MELS, chunk_length=SEGMENT_S, return_attention_mask=True)
-
-
-def encode_audio(
-    model: Qwen2AudioForConditionalGeneration, features: torch.Tensor, frames: torch.Tensor
-) -> torch.Tensor:
-    """Audio tokens [B, T, D] before the projector, for mel frames [B, MELS, F] padded with each clip's floor.
-
-    frames: [B] int64, the valid ones
-    The stock forward takes whole segments only; this runs its modules on any F that is a multiple of four,
-    and gives the same valid tokens.
-    """
-    tower = model.model.audio_tower
-    x = torch.nn.functional.gelu(tower.conv1(features))
-    x = torch.nn.functional.gelu(tower.conv2(x)).transpose(1, 2)  # [B, F/2, D]
-    x = x + tower.embed_positions.weight[: x.shape[1]]
-    mask = _encoder_mask(frames, x.shape[1], x.dtype)
-    for layer in tower.layers:
-        x = layer(x, mask)
-    return tower.layer_norm(tower.avg_pooler(x.transpose(1, 2)).transpose(1, 2))
-
-
-def _encoder_mask(frames: torch.Tensor, positions: int, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [B, 1, positions, positions] that hides the positions after each clip's end."""
-    valid_positions = (frames - 1) // FRAMES_PER_POSITION + 1
-    valid = torch.arange(positions)[None] < valid_positions[:, None]
-    mask = torch.zeros(valid.shape).masked_fill(~valid, torch.finfo(dtype).min)[:, None, None]
-    return mask.expand(-1, 1, positions, -1).to(dtype)
-
-
 def save_model(model: Qwen2AudioForConditionalGeneration, folder: Path) -> None:
-    """Writes the checkpoint in float16 with everything that the stock processor and `generate` read."""
+    """Writes the packed checkpoint with everything that the stock processor and `generate` read."""
     folder.mkdir(parents=True, exist_ok=True)
-    shipped = with_segment(model, SEGMENT_S).half()
-    _set_generation(shipped)
-    shipped.save_pretrained(folder)
+    _set_generation(model)
+    with TemporaryDirectory() as stock:
+        model.save_pretrained(stock)
+        write_tensors(folder / PACKED, pack(read_tensors(Path(stock, STOCK))))
+        for file in Path(stock).glob("*.json"):
+            shutil.copy(file, folder / file.name)
     language.write_tokenizer(folder / "tokenizer.json")
     extractor = feature_extractor()
     tokenizer = _processor_tokenizer(folder / "tokenizer.json")
     Qwen2AudioProcessor(extractor, tokenizer, chat_template=language.CHAT_TEMPLATE).save_pretrained(folder)
     extractor.save_pretrained(folder)
+
+
+def load_model(folder: Path) -> Qwen2AudioForConditionalGeneration:
+    """A packed checkpoint, computed in float32."""
+    with TemporaryDirectory() as stock:
+        unpack_checkpoint(folder, Path(stock))
+        return Qwen2AudioForConditionalGeneration.from_pretrained(stock, dtype=torch.float32).eval()
 
 
 def _set_generation(model: Qwen2AudioForConditionalGeneration) -> None:

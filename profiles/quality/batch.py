@@ -29,13 +29,13 @@ def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level:
     return MergedAudio.of_plans(pipeline.merge(kept, UNMERGED).merged_embeds, plans)
 
 
-def answer_all(pipeline: Pipeline, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
-    """The greedy answer to every prefix, in order; those of similar length run together."""
+def greedy_all(pipeline: Pipeline, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[list[int]]:
+    """The greedy tokens after every prefix, in order; those of similar length run together."""
     by_length = sorted(range(len(prefixes)), key=lambda index: len(prefixes[index]))
-    answers = [""] * len(prefixes)
+    answers: list[list[int]] = [[] for _ in prefixes]
     for start in range(0, len(by_length), BATCH_ROWS):
         batch = by_length[start : start + BATCH_ROWS]
         token_ids = pipeline.greedy([prefixes[index] for index in batch], max_new_tokens)
         for index, ids in zip(batch, token_ids):
-            answers[index] = pipeline.prompter.decode(ids)
+            answers[index] = ids
     return answers

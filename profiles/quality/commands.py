@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-import time
 
 from ...runtime.arguments import UsageError
-from .flags import BENCHMARKS, add_benchmark, add_demo, add_import, add_score, check_names, chosen_variants
+from .demo_commands import add_demo
+from .flags import BENCHMARKS, add_benchmark, add_import, add_score, check_names, chosen_variants
 from .progress import progress_printer
 from .whisper_commands import add_join, add_whisper
 
@@ -20,7 +20,7 @@ def add_commands(commands) -> None:
         description=(
             "Measure what each compression level, method and mode does to answers, through the exported "
             "engines.\n"
-            "`demo` uses the shipped model and synthetic scenes. Your own model and a published benchmark "
+            "`demo` uses the shipped model and recordings. Your own model and a published benchmark "
             "take three steps:\n\n"
             "  ltbm eval import audiocaps test.csv --audio-dir ./clips > audiocaps.jsonl\n"
             "  ltbm eval caption ./bundle --manifest audiocaps.jsonl --out ./audiocaps\n"
@@ -30,44 +30,13 @@ def add_commands(commands) -> None:
     evaluations = parser.add_subparsers(
         title="evaluations", dest="evaluation", required=True, metavar="EVALUATION"
     )
-    add_demo(evaluations, run_demo)
+    add_demo(evaluations)
     for benchmark in BENCHMARKS:
         add_benchmark(evaluations, benchmark, run_benchmark)
     add_whisper(evaluations)
     add_score(evaluations, run_score)
     add_import(evaluations, run_import)
     add_join(evaluations)
-
-
-def run_demo(args) -> None:
-    chosen = chosen_variants(args)
-    try:
-        import scipy.signal  # noqa: F401  the scenes are made with it
-
-        from ltbm.demo.bundle import demo_bundle
-
-        from .demo import comparisons, evaluate, rows_of
-    except ImportError as error:
-        raise ImportError(
-            f"the benchmark makes its scenes with scipy: pip install 'ltbm[export,report]' ({error})"
-        ) from None
-    from .report import markdown, write_results
-
-    begun = time.perf_counter()
-    with demo_bundle(args.precision) as bundle:
-        counts = evaluate(bundle, args.scenes, args.seed, chosen, args.processes, progress_printer("scenes"))
-    results = {
-        "benchmark": "demo",
-        "scenes": args.scenes,
-        "first_seed": args.seed,
-        "precision": args.precision,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "rows": rows_of(counts),
-        "comparisons": comparisons(counts),
-    }
-    write_results(args.out, results)
-    print(markdown(results), end="")
-    print(f"written to {args.out}", file=sys.stderr)
 
 
 def run_benchmark(args) -> None:

@@ -1,116 +1,211 @@
-"""The quality benchmark on synthetic scenes: every level, method and mode through the exported engines.
+"""The shipped model on scenes mixed from recordings, at every level, method and mode, through the engines.
 
-A benchmark of mechanism and regression: a small model and synthetic sound, no evidence about a 7B model.
+A scene is one item. It is asked for its caption and then its questions; its answer has a line for each.
 """
 
-import math
+import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 
-from ltbm.demo.language import CAPTION_PROMPT, questions
-from ltbm.demo.metrics import bootstrap_difference, score_clip, summarise
-from ltbm.demo.scenes import Scene, held_out_scene, split_seeds
+from ltbm.demo.language import CAPTION_PROMPT, Question, caption, questions
+from ltbm.demo.recordings import Pool, read_pool
+from ltbm.demo.scenes import Scene, held_out_scene
 
+from ...runtime.files import read_text
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.prompt import Turn
 from ...runtime.stages.merge import MergedAudio
 from ...runtime.stages.segments import Audio
 from ...runtime.stages.splice import Prefix
-from .batch import answer_all, compress
+from .batch import compress, greedy_all
+from .items import Item, item_line
+from .predict import ITEMS, AnswerLog, write_text
 from .variants import Variant, same_prefix
 
-COMPARED = ("event_f1", "exact_match", "question_accuracy")
 CAPTION_TOKENS, ANSWER_TOKENS = 48, 8  # longest caption and longest answer to a question
-SCENES_PER_TASK = 50
+SCENES_PER_TASK = 25
+ID_PREFIX = "scene "  # of items, before the scene's number
+
+
+@dataclass(frozen=True)
+class SceneAnswer:
+    """What the model said to a scene's prompts, its caption first.
+
+    finish_reason: "length" if one of the texts was cut off
+    tokens_in, tokens_out: audio tokens before and after merging
+    """
+
+    texts: tuple[str, ...]
+    finish_reason: str
+    tokens_in: int
+    tokens_out: int
+
+    def record(self, number: int, variant: Variant) -> dict:
+        """Its line in the file of answers."""
+        own = {name: value for name, value in vars(self).items() if name != "texts"}
+        return {"item": scene_id(number)} | asdict(variant) | {"text": "\n".join(self.texts)} | own
+
+
+@dataclass(frozen=True)
+class Task:
+    """Scenes for one process, by their numbers in the test split, and the variants to answer them with."""
+
+    bundle: str
+    recordings: str
+    numbers: tuple[int, ...]
+    chosen: tuple[Variant, ...]
+
+
+def scene_id(number: int) -> str:
+    return f"{ID_PREFIX}{number}"
+
+
+def scene_number(item_id: str) -> int:
+    return int(item_id.removeprefix(ID_PREFIX))
+
+
+def scene_item(number: int, scene: Scene) -> Item:
+    """What is right about a scene: its caption, then the answers to its questions."""
+    asked = _questions(scene)
+    return Item(
+        id=scene_id(number),
+        audio=" ".join(path.name for path in scene.sources),
+        references=(caption(scene.events), *(question.answer for question in asked)),
+        question="\n".join(question.text for question in asked),
+    )
+
+
+def recordings_hash(pool: Pool, first: int) -> str:
+    """sha256 of what decides every scene: the recordings, and the number of the first scene."""
+    digest = hashlib.sha256(f"scenes from {first}".encode())
+    for name, recordings in pool.items():
+        for recording in recordings:
+            digest.update(f"{name} {recording.path.name}".encode())
+            digest.update(recording.path.read_bytes())
+    return digest.hexdigest()
+
+
+def extend_items(out: Path, items: Sequence[Item]) -> None:
+    """Items of a folder that holds the first of them already; ValueError if those are other scenes."""
+    lines = [item_line(item) for item in items]
+    former = read_text(out / ITEMS).strip().split("\n")
+    shared = min(len(lines), len(former))
+    if former[:shared] != lines[:shared]:
+        raise ValueError(f"{out} holds answers about other scenes; give another --out, or delete it")
+    if len(lines) > len(former):
+        write_text(out / ITEMS, "\n".join(lines) + "\n")
 
 
 def evaluate(
-    bundle,
-    scenes: int,
-    first_seed: int,
-    chosen: list[Variant],
+    bundle: Path,
+    recordings: Path,
+    numbers: Sequence[int],
+    chosen: Sequence[Variant],
+    log: AnswerLog,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[Variant, list[dict]]:
-    """Counts (ltbm.demo.metrics) of every scene, per variant, through the engines of `bundle`.
-
-    scenes: held-out scenes from `first_seed` of the test split on; every second one has recurring sounds
-    """
-    seeds = list(split_seeds("test", scenes, first_seed))
-    tasks = [
-        (str(bundle), seeds[start : start + SCENES_PER_TASK], chosen)
-        for start in range(0, scenes, SCENES_PER_TASK)
-    ]
-    counts: dict[Variant, list[dict]] = {variant: [] for variant in chosen}
-    for done, part in enumerate(_run(tasks, processes or os.cpu_count() or 1), start=1):
-        for variant, clips in part.items():
-            counts[variant] += clips
-        progress(min(done * SCENES_PER_TASK, scenes), scenes)
-    return counts
+) -> None:
+    """Answer what the log lacks; `numbers` are of scenes of the test split."""
+    tasks = _tasks(bundle, recordings, numbers, chosen, log)
+    total = sum(len(task.numbers) for task in tasks)
+    done = 0
+    for task, records in zip(tasks, _run(tasks, processes or os.cpu_count() or 1)):
+        for record in records:
+            log.append(record)
+        done += len(task.numbers)
+        progress(done, total)
 
 
-def _run(tasks: list, processes: int) -> Iterator[dict]:
-    if processes == 1 or len(tasks) == 1:
-        yield from map(_evaluate_task, tasks)
+def _tasks(
+    bundle: Path, recordings: Path, numbers: Sequence[int], chosen: Sequence[Variant], log: AnswerLog
+) -> list[Task]:
+    """Tasks of up to SCENES_PER_TASK scenes that lack the same variants."""
+    lacking: dict[tuple[Variant, ...], list[int]] = {}
+    for number in numbers:
+        missing = [variant for variant in chosen if (scene_id(number), variant) not in log.answers]
+        if missing:
+            lacking.setdefault(tuple(missing), []).append(number)
+    tasks = []
+    for missing, group in lacking.items():
+        for first in range(0, len(group), SCENES_PER_TASK):
+            part = tuple(group[first : first + SCENES_PER_TASK])
+            tasks.append(Task(str(bundle), str(recordings), part, missing))
+    return tasks
+
+
+def _run(tasks: list[Task], processes: int) -> Iterator[list[dict]]:
+    if processes == 1 or len(tasks) < 2:
+        yield from map(_answer_task, tasks)
         return
     with multiprocessing.get_context("spawn").Pool(min(processes, len(tasks))) as pool:
-        yield from pool.imap(_evaluate_task, tasks)
+        yield from pool.imap(_answer_task, tasks)
 
 
-def _evaluate_task(task: tuple) -> dict[Variant, list[dict]]:
-    bundle, seeds, chosen = task
-    with Pipeline.open(bundle, threads=1) as pipeline:
-        return evaluate_scenes(pipeline, [held_out_scene(seed) for seed in seeds], chosen)
+def _answer_task(task: Task) -> list[dict]:
+    pool = read_pool(Path(task.recordings), "test")
+    scenes = [held_out_scene(pool, number) for number in task.numbers]
+    with Pipeline.open(task.bundle, threads=1) as pipeline:
+        answers = answer_scenes(pipeline, scenes, task.chosen)
+    records = []
+    for variant, given in answers.items():
+        for number, answer in zip(task.numbers, given):
+            records.append(answer.record(number, variant))
+    return records
 
 
-def evaluate_scenes(
-    pipeline: Pipeline, scenes: list[Scene], chosen: list[Variant]
-) -> dict[Variant, list[dict]]:
-    """Counts of each scene per variant; what several variants share (encoder, merge, equal prefixes)
-    runs once."""
+def answer_scenes(
+    pipeline: Pipeline, scenes: Sequence[Scene], chosen: Sequence[Variant]
+) -> dict[Variant, list[SceneAnswer]]:
+    """The answer to every scene for each variant; what variants share (encoder, merge, equal prefixes) runs
+    once."""
     audios = [pipeline.segments(scene.waveform) for scene in scenes]
     encoded = [pipeline.encode(audio) for (audio,) in audios]
-    merged_as, merged = None, []  # of the last level and method only
-    counts: dict[Variant, list[dict]] = {}
+    merged_as = None  # (level, method) that `merged` is of
+    merged: list[MergedAudio] = []
+    answers: dict[Variant, list[SceneAnswer]] = {}
     for variant in chosen:
         level = parse_level(variant.level, positions=variant.positions, attention=variant.attention)
         if (variant.level, variant.method) != merged_as:
             merged_as = (variant.level, variant.method)
             merged = [compress(pipeline, rows, variant.method, level) for rows in encoded]
-        if same_prefix(variant) not in counts:
-            answers = answer_scenes(pipeline, scenes, audios, merged, level)
-            counts[same_prefix(variant)] = _count(scenes, answers, merged)
-    return {variant: counts[same_prefix(variant)] for variant in chosen}
+        if same_prefix(variant) not in answers:
+            answers[same_prefix(variant)] = _answer_all(pipeline, scenes, audios, merged, level)
+    return {variant: answers[same_prefix(variant)] for variant in chosen}
 
 
-def prompts(scene: Scene) -> list[str]:
-    """What a scene's caption and then its questions are asked with."""
-    return [CAPTION_PROMPT] + [question.text for question in questions(scene)]
-
-
-def answer_scenes(
+def _answer_all(
     pipeline: Pipeline,
-    scenes: list[Scene],
+    scenes: Sequence[Scene],
     audios: list[list[Audio]],
     merged: list[MergedAudio],
     level: Level,
-) -> list[list[str]]:
-    """For each scene the answers to its prompts; captions and questions run in batches of their own."""
+) -> list[SceneAnswer]:
+    """Captions and answers to questions run in batches of their own."""
     captions = []
-    answers = []
+    others = []
     for scene, audio, tokens in zip(scenes, audios, merged):
-        caption, *others = prompts(scene)
-        captions.append(_prefix(pipeline, caption, audio, tokens, level, CAPTION_TOKENS))
-        answers += [_prefix(pipeline, prompt, audio, tokens, level, ANSWER_TOKENS) for prompt in others]
-    caption_texts = answer_all(pipeline, captions, CAPTION_TOKENS)
-    answer_texts = iter(answer_all(pipeline, answers, ANSWER_TOKENS))
-    return [
-        [caption, *islice(answer_texts, len(questions(scene)))]
-        for scene, caption in zip(scenes, caption_texts)
-    ]
+        captions.append(_prefix(pipeline, CAPTION_PROMPT, audio, tokens, level, CAPTION_TOKENS))
+        for question in _questions(scene):
+            others.append(_prefix(pipeline, question.text, audio, tokens, level, ANSWER_TOKENS))
+    caption_ids = greedy_all(pipeline, captions, CAPTION_TOKENS)
+    other_ids = iter(greedy_all(pipeline, others, ANSWER_TOKENS))
+    answers = []
+    for scene, ids, audio in zip(scenes, caption_ids, merged):
+        given = list(islice(other_ids, len(_questions(scene))))
+        is_cut = len(ids) == CAPTION_TOKENS or any(len(one) == ANSWER_TOKENS for one in given)
+        texts = tuple(pipeline.prompter.decode(one) for one in (ids, *given))
+        finish_reason = "length" if is_cut else "stop"
+        answers.append(SceneAnswer(texts, finish_reason, audio.tokens_in, audio.tokens_out))
+    return answers
+
+
+def _questions(scene: Scene) -> list[Question]:
+    return questions(scene.events, scene.seed)
 
 
 def _prefix(
@@ -123,40 +218,3 @@ def _prefix(
 ) -> Prefix:
     layout = pipeline.lay_out([Turn("user", prompt, 1)], audio, level, max_new_tokens)
     return pipeline.prefix(layout, [merged])
-
-
-def _count(scenes: list[Scene], answers: list[list[str]], merged: list[MergedAudio]) -> list[dict]:
-    counts = []
-    for scene, (caption, *texts), audio in zip(scenes, answers, merged):
-        tokens = {"tokens_in": audio.tokens_in, "tokens_out": audio.tokens_out}
-        counts.append(score_clip(scene.events, caption, questions(scene), texts) | tokens)
-    return counts
-
-
-def rows_of(counts: dict[Variant, list[dict]]) -> list[dict]:
-    """One row per variant: its names, token counts and every metric,
-    None where there was nothing to count."""
-    rows = []
-    for variant, clips in counts.items():
-        figures = {name: None if math.isnan(value) else value for name, value in summarise(clips).items()}
-        rows.append(
-            vars(variant)
-            | {name: sum(clip[name] for clip in clips) for name in ("tokens_in", "tokens_out")}
-            | figures
-        )
-    return rows
-
-
-def comparisons(counts: dict[Variant, list[dict]]) -> list[dict]:
-    """ltbm minus each other method, at equal level and mode: paired bootstrap over scenes, 95 % intervals."""
-    found = []
-    for variant, clips in counts.items():
-        mine = counts.get(Variant(variant.level, "ltbm", variant.positions, variant.attention))
-        if variant.method == "ltbm" or mine is None:
-            continue
-        for metric in COMPARED:
-            difference, low, high = bootstrap_difference(mine, clips, metric)
-            found.append(
-                vars(variant) | {"metric": metric, "difference": difference, "low": low, "high": high}
-            )
-    return found

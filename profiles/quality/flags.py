@@ -3,7 +3,6 @@
 from itertools import product
 from pathlib import Path
 
-from ...export.precision import PRECISIONS
 from ...runtime.arguments import (
     UsageError,
     add_answer_length_flag,
@@ -13,12 +12,10 @@ from ...runtime.arguments import (
     whole,
 )
 from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS, bias_strength
-from ...runtime.numbers import most_threads
 from .items import LAYOUTS
 from .transcripts import NORMALIZERS
 from .variants import METHODS, variants
 
-UNSEEN = 1000
 BENCHMARKS = {  # what is asked -> (help, default prompt, default longest answer)
     "caption": (
         "captions: CIDEr-D, CIDEr, and SPIDEr and FENSE where aac-metrics is installed",
@@ -38,58 +35,11 @@ KNOWN = {
     "positions": POSITIONS,
     "extra": ("spider", "fense"),
 }
-DEMO_DESCRIPTION = """\
-The shipped model on held-out synthetic scenes: a benchmark of mechanism and regression.
-
-  ltbm eval demo --scenes 200 --levels full,keep25 --methods ltbm,pool --out ./quality"""
-
 SCORE_DESCRIPTION = """\
 Score the answers in one or more folders, with bootstrap intervals: results.json and table.md go
 beside them, the table of all of them together to stdout.
 
   ltbm eval score ./audiocaps ./mmau ./librispeech > table.md"""
-
-
-def add_demo(evaluations, run) -> None:
-    parser = add_command(
-        evaluations,
-        "demo",
-        run,
-        "the shipped model on held-out synthetic scenes",
-        DEMO_DESCRIPTION,
-    )
-    parser.add_argument(
-        "--scenes",
-        type=whole(),
-        default=1000,
-        metavar="N",
-        help="held-out scenes, half with recurring sounds (default 1000)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole(0),
-        default=UNSEEN,
-        metavar="S",
-        help=f"the first scene of the held-out split (default {UNSEEN}: earlier ones were looked at when "
-        "the sounds were designed)",
-    )
-    _add_variant_flags(
-        parser, "full,keep50,keep25,keep12,keep6", ",".join(METHODS), ",".join(POSITIONS), ",".join(ATTENTION)
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
-    parser.add_argument(
-        "--processes",
-        type=whole(1, most_threads()),
-        metavar="N",
-        help="worker processes (default: all cores)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("quality"),
-        metavar="DIR",
-        help="results.json, table.md and quality.png (default ./quality)",
-    )
 
 
 def add_benchmark(evaluations, benchmark: str, run) -> None:
@@ -118,7 +68,7 @@ def add_benchmark(evaluations, benchmark: str, run) -> None:
         help="items, one JSON line each: `ltbm eval import` writes them",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the answers go")
-    _add_variant_flags(
+    add_variant_flags(
         parser, "full,keep50,keep25", "ltbm,global,pool,stride,prune", "original", "proportional"
     )
     parser.add_argument(
@@ -137,7 +87,7 @@ def add_benchmark(evaluations, benchmark: str, run) -> None:
     add_backend_flags(parser)
 
 
-def _add_variant_flags(parser, levels: str, methods: str, positions: str, attention: str) -> None:
+def add_variant_flags(parser, levels: str, methods: str, positions: str, attention: str) -> None:
     for name, default in (
         ("levels", levels),
         ("methods", methods),
@@ -165,7 +115,7 @@ def add_score(evaluations, run) -> None:
         evaluations,
         "score",
         run,
-        "score the answers of caption, mcq, asr and whisper",
+        "score the answers of caption, mcq, asr, whisper and demo",
         SCORE_DESCRIPTION,
     )
     parser.add_argument(
@@ -173,7 +123,7 @@ def add_score(evaluations, run) -> None:
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="what `ltbm eval caption`, `mcq`, `asr` or `whisper` wrote",
+        help="what `ltbm eval caption`, `mcq`, `asr`, `whisper` or `demo` wrote",
     )
     parser.add_argument(
         "--extra",

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...runtime.files import as_utf8, read_text
 
-BENCHMARKS = ("caption", "mcq", "asr", "whisper")
+BENCHMARKS = ("caption", "mcq", "asr", "whisper", "demo")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
 
 
@@ -24,8 +24,9 @@ AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
 class Item:
     """One clip and what is right about it.
 
-    audio: a path; in a manifest, from the manifest's folder
-    references: its captions (caption), the right choice (mcq) or the transcript (asr, whisper)
+    audio: a path; in a manifest, from the manifest's folder (demo: the recordings that were mixed)
+    references: its captions (caption), the right choice (mcq) or the transcript (asr, whisper);
+        for demo its caption, then the answer to each line of `question`
     group: for mcq, what accuracy is also given for, such as MMAU's sound, music and speech
     """
 

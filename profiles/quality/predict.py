@@ -91,7 +91,8 @@ def read_settings(out) -> Settings:
     path = Path(out) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq` or `asr` first"
+            f"{path.parent} holds no answers: no {SETTINGS}; run `ltbm eval caption`, `mcq`, `asr` or `demo` "
+            "first"
         )
     try:
         return Settings(**read_json_object(path))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ltbm.demo.language import parse_caption
+from ltbm.demo.metrics import RATIOS, score_clip
+
 from ...runtime.files import read_text
 from .captions import aac_scores, cider
 from .choices import matches
@@ -16,7 +19,13 @@ from .results import ScoreDifference, ScoredRow, ScoreResult
 from .transcripts import normalizer, word_errors
 from .variants import Variant
 
-MAIN_METRIC = {"caption": "cider_d", "mcq": "accuracy", "asr": "wer", "whisper": "wer"}
+MAIN_METRIC = {
+    "caption": "cider_d",
+    "mcq": "accuracy",
+    "asr": "wer",
+    "whisper": "wer",
+    "demo": "event_f1",
+}
 LOOP_WORDS = 1.5  # words given for each word spoken, above which a clip loops
 DRAWS = 2000  # of the bootstrap over items
 CONFIDENCE = 0.95
@@ -95,7 +104,14 @@ def tally(
     benchmark: str, items: Sequence[Item], texts: Sequence[str], options: Options = Options()
 ) -> dict[str, Tally]:
     """What each item's answer adds to every metric of the benchmark, the main metric first."""
-    count = {"caption": _captions, "mcq": _choices, "asr": _transcripts, "whisper": _decoded}[benchmark]
+    counters = {
+        "caption": _captions,
+        "mcq": _choices,
+        "asr": _transcripts,
+        "whisper": _decoded,
+        "demo": _scenes,
+    }
+    count = counters[benchmark]
     return {
         metric: np.array(columns, np.float64).T for metric, columns in count(items, texts, options).items()
     }
@@ -137,6 +153,20 @@ def _decoded(items: Sequence[Item], texts: Sequence[str], options: Options) -> d
     capped = np.minimum(errors, spoken)
     loops = np.array(given) > LOOP_WORDS * np.array(spoken)
     return {"wer": (errors, spoken), "wer_capped": (capped, spoken), "loops": (loops, np.ones(len(items)))}
+
+
+def _scenes(items: Sequence[Item], texts: Sequence[str], options: Options) -> dict:
+    """Of each scene what its caption and its answers count; a metric that no scene asks for is left out."""
+    counts = []
+    for item, text in zip(items, texts):
+        true_caption, *right = item.references
+        given_caption, *answers = text.split("\n")
+        counts.append(score_clip(parse_caption(true_caption), given_caption, right, answers))
+    tallies = {}
+    for metric, (above, below) in RATIOS.items():
+        if any(clip[below] for clip in counts):
+            tallies[metric] = ([clip[above] for clip in counts], [clip[below] for clip in counts])
+    return tallies
 
 
 def redraw(items: int, seed: int = 0) -> np.ndarray:

@@ -18,6 +18,13 @@ LABELS = {
     "wer": "WER",
     "wer_capped": "WER, clips capped at 100 %",
     "loops": "clips that loop",
+    "event_f1": "event F1",
+    "exact_match": "exact captions",
+    "question_accuracy": "questions",
+    "sequence_accuracy": "order",
+    "count_accuracy": "counts",
+    "duration_accuracy": "durations",
+    "digit_accuracy": "digits",
 }
 
 

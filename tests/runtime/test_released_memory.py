@@ -13,8 +13,8 @@ from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.pipeline import Pipeline
 from ltbm.runtime.stages.splice import Prefix
 
-FRAMES = 3000  # 30 s: attention scores alone are 36 MB
-FEATURES = 128
+FRAMES = 3000  # 30 s: attention scores alone are 54 MB
+FEATURES = 80
 TOKENS = 2048  # of a prompt: attention takes 16 MB a head
 
 

@@ -63,7 +63,7 @@ def test_windows_and_modes_reach_the_answer(session, make_clip):
         (dict(keep_ratio="0.3"), parse_level("0.3")),
         (dict(audio_tokens=20), Budget(20)),
         (dict(level="keep12", window="global"), parse_level("keep12", window="global")),
-        (dict(task="qa", positions="compact"), parse_level("keep25", positions="compact")),
+        (dict(task="transcribe", positions="compact"), parse_level("full", positions="compact")),
         (dict(attention="plain"), parse_level("keep50", attention="plain")),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_stream_of_bytes_ends_with_done(live, clips):
         ({"level": 0.3}, parse_level(0.3)),
         ({"keep_ratio": "3/10"}, parse_level("3/10")),
         ({"audio_tokens": 20}, Budget(20)),
-        ({"task": "qa"}, parse_level("keep25")),
+        ({"task": "transcribe"}, parse_level("full")),
         ({"level": "keep12", "window": "global"}, parse_level("keep12", window="global")),
         ({"level": "keep12", "positions": "compact"}, parse_level("keep12", positions="compact")),
         ({"level": "keep12", "attention": "plain"}, parse_level("keep12", attention="plain")),

@@ -31,7 +31,7 @@ def test_the_command_from_start_to_end(demo, clips):
     assert "\x1b" not in log and "a  [31mb is not a field" in log
     assert "without a key" in log and "Traceback" not in log
     line = re.search(r"id=[0-9a-f]{32} POST /v1/chat/completions 200 .*", log).group()
-    for figure in ("level=keep25", "audio_tokens=119->30", "prompt_tokens=45", "ttft_ms=", "total_ms="):
+    for figure in ("level=keep25", "audio_tokens=150->38", "prompt_tokens=53", "ttft_ms=", "total_ms="):
         assert figure in line
 
 
@@ -83,10 +83,10 @@ def test_the_key_comes_from_the_environment_too(monkeypatch):
     [
         ([], {}, parse_level("keep50")),
         (["--level", "keep12"], {}, parse_level("keep12")),
-        (["--task", "qa"], {}, parse_level("keep25")),
+        (["--task", "transcribe"], {}, parse_level("full")),
         (["--level", "keep12"], {"level": "keep75"}, parse_level("keep75")),
         (["--keep-ratio", "0.3"], {"level": "keep75"}, parse_level("keep75")),
-        (["--audio-tokens", "9"], {"task": "qa"}, parse_level("keep25")),
+        (["--audio-tokens", "9"], {"task": "transcribe"}, parse_level("full")),
         (["--window", "global"], {"level": "keep75"}, parse_level("keep75", window="global")),
         (["--window", "global"], {"window": 3}, parse_level("keep50", window=3)),
         (["--attention", "plain"], {}, parse_level("keep50", attention="plain")),
