@@ -13,10 +13,11 @@ from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.levels import NAMED_RATIOS, parse_level
 from ltbm.runtime.session import Session
 from ltbm.runtime.stages.encoder import segment_tokens
+from ltbm.runtime.stages.segments import Segment
 from tests.support.qwen3_asr_original import as_original
 
 BOUND = 1e-4  # largest absolute difference of encoder, projector and logits in float32
-LENGTHS = (0.1, 1, 2, 7.9, 8, 8.1, 29.99, 30.01, 61)  # seconds
+LENGTHS = (0.1, 1, 2, 7.9, 8, 8.085, 8.1, 29.99, 30.01, 61)  # seconds; 8.085 ends within a hop
 STEPS = 5
 
 
@@ -123,6 +124,15 @@ def test_blocks_alone_are_those_of_the_whole_clip(pair, reference, processor, an
     ours = np.concatenate(segment_tokens(answering.pipeline.encode(audio)))
     assert [segment.tokens for segment in audio] == [104, 104, 104, 79]
     assert ours.shape == whole.shape and np.abs(ours - whole.numpy()).max() < BOUND
+
+
+def test_a_segment_on_its_own_ends_in_zeros(answering, make_clip):
+    """As a listener makes it: what fills its last second is not the log-mel of silence."""
+    segment = Segment(make_clip(1.005), answering.manifest.audio)
+    assert (segment.frame_length, segment.frames, segment.tokens) == (100, 100, 13)
+    segment = Segment(make_clip(1.1), answering.manifest.audio)
+    assert (segment.frame_length, segment.frames, segment.tokens) == (110, 200, 15)
+    assert segment.input_features[:, :110].any() and not segment.input_features[:, 110:].any()
 
 
 def test_two_audios(reference, processor, answering, make_clip):
