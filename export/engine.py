@@ -72,7 +72,12 @@ def build_engines(
     target = _target(library, capabilities)
     stages = _check_stages(stages, target)
     precision = bundle.manifest.precision
-    if precision.onnxruntime_only:
+    if obstacle := precision.obstacle("cuda"):
+        raise ValueError(
+            f"{library.product} does not take {bundle.path} ({precision}): {obstacle}; "
+            "export with --encoder-precision float16"
+        )
+    if precision.for_onnxruntime:
         raise ValueError(
             f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
         )

@@ -191,11 +191,6 @@ class Precision:
         return self.block_size > 0 and not self.signed
 
     @property
-    def onnxruntime_only(self) -> bool:
-        """Whether a graph holds ONNX Runtime's own products."""
-        return self.for_onnxruntime or self.encoder == "int8"
-
-    @property
     def kv_itemsize(self) -> int:
         """Bytes of a value in the KV cache."""
         return 4 if self.activations == "float32" else 2

@@ -98,7 +98,6 @@ def test_where_a_bundle_runs(weights, options, where):
 def test_an_int8_encoder_leaves_the_stages_beside_it_in_float32():
     precision = choose_precision("float16", "float16", encoder_precision="int8")
     assert (precision.encoder_activations, precision.audio_embeds) == ("float32", "float32")
-    assert precision.onnxruntime_only and not precision.for_onnxruntime
     assert precision.obstacle("cuda") == "its int8 encoder is for CPUs" and not precision.obstacle("cpu")
     float16 = choose_precision("float16", "float16")
-    assert float16.encoder_activations == "float16" and not float16.onnxruntime_only
+    assert float16.encoder_activations == "float16" and not float16.obstacle("cuda")

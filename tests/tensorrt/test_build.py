@@ -176,6 +176,17 @@ def test_quantised_weights_that_tensorrt_cannot_take_are_refused(device, bundle_
     )
 
 
+def test_an_int8_encoder_is_refused(device, bundle_of):
+    from dataclasses import replace
+
+    from ltbm.export.engine import build_engines
+
+    bundle = Bundle.open(bundle_of())
+    precision = replace(bundle.manifest.precision, encoder="int8")
+    with pytest.raises(ValueError, match="for CPUs; export with --encoder-precision float16"):
+        build_engines(replace(bundle, manifest=replace(bundle.manifest, precision=precision)))
+
+
 def test_limits_are_checked_and_rounded(bundle_of):
     manifest = Bundle.open(bundle_of("audioflamingo3")).manifest
     assert Limits.of(manifest) == Limits(4, 4032)  # 4 windows of 750 and 1024, in buckets of 64
