@@ -26,10 +26,10 @@ SECONDS = 3.0
 
 @pytest.fixture
 def copy(make_bundle, tmp_path):
-    """(precision) -> the folder of a bundle of its own."""
+    """(precision, options of the export) -> the folder of a bundle of its own."""
 
-    def copy_bundle(precision: str = "float32") -> Path:
-        return shutil.copytree(make_bundle("qwen2_audio", precision)[1], tmp_path / "bundle")
+    def copy_bundle(precision: str = "float32", **export) -> Path:
+        return shutil.copytree(make_bundle("qwen2_audio", precision, export)[1], tmp_path / "bundle")
 
     return copy_bundle
 
@@ -59,9 +59,12 @@ def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> No
         assert value.tobytes() == other[name].tobytes(), name
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int4"])
-def test_values_are_those_of_the_unpacked_bit_for_bit(copy, make_clip, precision):
-    path = copy(precision)
+@pytest.mark.parametrize(
+    "precision, export",
+    [("float32", {}), ("float16", {}), ("int4", {}), ("int4", {"encoder_precision": "int8"})],
+)
+def test_values_are_those_of_the_unpacked_bit_for_bit(copy, make_clip, precision, export):
+    path = copy(precision, **export)
     pack(path)
     clip = make_clip(SECONDS)
     with Pipeline.open(path, threads=1) as packed, Pipeline.open(path, threads=1, packed=False) as plain:
