@@ -139,6 +139,17 @@ def test_the_largest_products_fit(build, sign):
             check(x[None], [length], [target], target, -1, path=build)
 
 
+@pytest.mark.parametrize("period", [64, 128, 256, 512])
+def test_products_of_rows_with_loud_stretches(build, period):
+    """A 32-bit lane holds the products of a part of such a row, but not those of the whole."""
+    rng = np.random.default_rng(period)
+    for share in (2, 3, 4):
+        loud = np.arange(2560) % period < period // share
+        x = np.where(loud, rng.uniform(0.9, 1, (20, 2560)), 0.01).astype(np.float32)
+        for target in (3, 10):
+            check(x[None], [20], [target], target, 8, path=build)
+
+
 def test_groups_of_more_than_16384_tokens(build):
     """Squares of the high halves of such a group: a few vectors of them fill an int32 lane."""
     x, plan = long_group()
