@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .messages import truncated, unreadable, warn_audio
+from .messages import convert_line, truncated, unreadable, warn_audio
 from .part import Part
 
 BITRATES = {  # kbit/s by (MPEG-1 or not, layer); 0 is "free", which is not read
@@ -31,6 +31,7 @@ FRAME_SAMPLES = {
 DECODER_SLACK = 3  # frames that decoding may drop at a start without the bits before it, or at a damage
 TAG_OFFSETS = {(True, False): 36, (True, True): 21, (False, False): 21, (False, True): 13}  # (MPEG-1, mono)
 MOST_RESYNC = 1 << 20  # bytes searched for the next frame
+MOST_OTHERS = 10  # frames of another rate or layer in a row: fewer are bytes that look like frames
 METADATA = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # how bytes begin that are no frames and no damage
 
 
@@ -106,7 +107,7 @@ def is_mp3(data: bytes) -> bool:
 
 def mp3_parts(file: BinaryIO, start: int, end: int, name: str) -> list[Part]:
     """The frames in the bytes [start, end); ValueError where there is none or the tag counts more."""
-    frames = count_frames(file, start, end)
+    frames = count_frames(file, start, end, name)
     if frames is None:
         raise unreadable(name, "there is no MP3 frame in it")
     if frames.damaged:
@@ -124,21 +125,32 @@ def mp3_parts(file: BinaryIO, start: int, end: int, name: str) -> list[Part]:
     return [Part(frames.start, frames.end, max(count * samples - tag.trimmed, 0), slack)]
 
 
-def count_frames(file: BinaryIO, start: int, end: int) -> Frames | None:
-    """Walk from frame to frame; None where there is none."""
+def count_frames(file: BinaryIO, start: int, end: int, name: str) -> Frames | None:
+    """Walk from frame to frame; None where there is none, ValueError for joined streams of two kinds."""
     first = None
     first_at = last_end = start
-    count = damaged = 0
+    count = damaged = others = 0
     for offset, header in _frames(file, start, end):
         if first is None:
             first, first_at = header, offset
         elif not header.same_stream(first):
+            others += 1
+            if others == MOST_OTHERS:
+                raise _joined(first, header, name)
             continue
         elif offset > last_end and not _is_metadata(file, last_end):
             damaged += offset - last_end
         count += 1
+        others = 0
         last_end = offset + header.size
     return None if first is None else Frames(first, count, first_at, last_end, damaged)
+
+
+def _joined(first: FrameHeader, other: FrameHeader, name: str) -> ValueError:
+    return ValueError(
+        f"{name} is joined of MP3 streams of two kinds ({first.rate} Hz, layer {first.layer}; "
+        f"{other.rate} Hz, layer {other.layer}): convert them to one rate first, {convert_line(name)}"
+    )
 
 
 def _is_metadata(file: BinaryIO, offset: int) -> bool:

@@ -12,7 +12,12 @@ SLACK = 1024  # bytes by which a header may be off, its own size for instance
 MP3_TAG = 0x55  # MP3 frames in a WAV
 PCM_TAGS = (1, 3, 0xFFFE)  # integers, floats, either with a channel mask
 CHUNK_HEADER = 8  # bytes: four letters and a size
-KNOWN_LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
+LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
+METADATA = frozenset(  # chunks that programs write after the samples, not always well-formed
+    b"LIST|id3 |ID3 |bext|iXML|axml|cue |smpl|inst|fact|JUNK|junk|PAD |FLLR|PEAK|_PMX|cart|chna|DISP|acid|"
+    b"afsp|plst|umid|levl".split(b"|")
+)
+BLOCK = 1 << 16  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,17 @@ def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
         warn_audio(f"{name} is {missing} bytes shorter than its header says; what is there was read")
         return wave.held
     padding = wave.declared % 2  # chunks begin at even offsets
-    if -missing <= padding or _are_chunks(file, wave.start + wave.declared + padding, order):
+    after = wave.start + wave.declared
+    starts = range(after, after + padding + 1)  # not every program writes the byte between
+    if -missing <= padding or any(_are_chunks(file, start, order) for start in starts):
         return wave.declared
     if wave.declared == 0:
         return wave.held
     if -missing <= SLACK:
         warn_audio(f"{name} has {-missing} bytes after its samples that are no part of a WAV file: left out")
+        return wave.declared
+    if _are_zeros(file, after):
+        warn_audio(f"{name} has {-missing} zeros after its samples that are no part of a WAV file: left out")
         return wave.declared
     raise ValueError(
         f"{name} holds {-missing} bytes after the {wave.declared} bytes of sound that its header counts: "
@@ -103,17 +113,29 @@ def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
 
 
 def _are_chunks(file: BinaryIO, offset: int, order) -> bool:
-    """Whether well-formed chunks, at least one, fill the file from `offset` to its end."""
+    """Whether what stands from `offset` to the file's end is no sound: a chunk that is known, or well-formed
+    ones that fill it."""
     size = file.seek(0, 2)
     count = 0
     while offset + CHUNK_HEADER <= size:
         header = _at(file, offset, CHUNK_HEADER)
-        if not KNOWN_LETTERS.issuperset(header[:4]) or header[:4] in (b"RIFF", b"RIFX", b"RF64"):
+        if header[:4] in METADATA:
+            return True
+        if not LETTERS.issuperset(header[:4]) or header[:4] in (b"RIFF", b"RIFX", b"RF64"):
             return False
         length = int.from_bytes(header[4:], order)
         offset += CHUNK_HEADER + length + length % 2
         count += 1
     return count > 0 and offset - 1 <= size <= offset
+
+
+def _are_zeros(file: BinaryIO, offset: int) -> bool:
+    """Whether there is nothing but zeros from `offset` on, with which some recorders fill a block."""
+    file.seek(offset)
+    while data := file.read(BLOCK):
+        if data.count(0) < len(data):
+            return False
+    return True
 
 
 def _at(file: BinaryIO, offset: int, count: int) -> bytes:

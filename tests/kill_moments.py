@@ -1,0 +1,66 @@
+"""Kill export, build (over the fake TensorRT), calibrate, profile and eval at random moments, by hand.
+
+    python tests/kill_moments.py --moments 10 --seed 1
+
+After each the files are looked at and the command is run again: what is left is whole or absent, no process
+goes on, and the command succeeds. Every second time its work had been done once before.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, for tests.support
+
+from tests.support.damaged_folders import make_whole
+from tests.support.killed_commands import COMMANDS, prepare
+from tests.support.kills import kill_once, run_through
+
+DONE_ONCE = ("eval",)  # has nothing to do a second time
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--moments", type=int, default=10, metavar="N", help="of each command (default 10)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    args = parser.parse_args()
+    failures = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        make_whole(Path(scratch))
+        prepared = Path(scratch) / "prepared"
+        prepared.mkdir()
+        prepare(prepared, Path(scratch) / "checkpoint", Path(scratch) / "bundle")
+        for name in args.commands:
+            failures += kill_often(name, prepared, args.moments, random.Random(f"{args.seed} {name}"))
+    print(f"{args.moments * len(args.commands)} moments, {failures} failures")
+    return 1 if failures else 0
+
+
+def kill_often(name: str, prepared: Path, moments: int, chance: random.Random) -> int:
+    """How many moments were failures."""
+    command = COMMANDS[name]
+    done = shutil.copytree(prepared, prepared.with_name(name))
+    states = [(prepared, run_through(command, done))]
+    if name not in DONE_ONCE:
+        states.append((done, run_through(command, done)))
+    failures = 0
+    for moment in range(moments):
+        folder, course = states[moment % len(states)]
+        by_change = moment // len(states) % 2 == 0
+        try:
+            print(f"{name}: killed {kill_once(command, folder, course, chance, by_change)}", flush=True)
+        except Exception:
+            failures += 1
+            print(f"{name}: FAILED\n{traceback.format_exc()}", flush=True)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
