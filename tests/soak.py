@@ -3,9 +3,9 @@
     python tests/soak.py --requests 2000 --seed 1
 
 Requests over changing clips, levels, questions, chats, streams left early and errors, on the demo model.
-Every hundredth answer is asked of a fresh session too: the tokens must be equal. Resident memory is read after
-every request; the first quarter of them warms up. The medians of BLOCKS equal blocks of the others are fitted
-with a line: memory is flat if the slope is within twice its standard error of zero, or below LEAST_SLOPE.
+Every hundredth answer is asked of a fresh session too: the tokens must be equal. Resident memory is read
+after every request; the first quarter of them warms up. The medians of BLOCKS equal blocks of the others are
+fitted with a line: memory is flat if the slope is within twice its standard error of zero, or below LEAST_SLOPE.
 """
 
 import argparse

@@ -85,7 +85,7 @@ def kill_once(command: Killed, prepared: Path, course: Course, chance: random.Ra
 
 
 def _start(command: Killed, folder: Path, last: int = 0) -> tuple[subprocess.Popen, Path]:
-    """The process, and the file with its count of changes; it ends before the change `last` unless that is 0."""
+    """The process, and the file with its count of changes; it ends before the change `last`, 0 for none."""
     report = folder.with_name(folder.name + ".changes")
     report.write_bytes(b"")
     arguments = [argument.format(folder) for argument in command.arguments]
