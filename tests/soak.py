@@ -5,7 +5,7 @@
 Requests over changing clips, levels, questions, chats, streams left early and errors, on the demo model.
 Every hundredth answer is asked of a fresh session too: the tokens must be equal. Resident memory is read
 after every request; the first quarter of them warms up. The medians of BLOCKS equal blocks of the others are
-fitted with a line: memory is flat if the slope is within twice its standard error of zero, or below LEAST_SLOPE.
+fitted with a line: memory is flat if its slope is below twice its standard error, or below LEAST_SLOPE.
 """
 
 import argparse

@@ -25,7 +25,7 @@ class Wave:
     """What a WAV's header says.
 
     tag: how samples are coded; block: bytes of one sample of all channels
-    start: offset of the samples; size_at: offset of the four bytes with their size
+    start: offset of the samples; size_at, size_bytes: where their size is written, and in how many bytes
     declared: that size, in bytes; held: bytes from `start` to the file's end
     """
 
@@ -33,6 +33,7 @@ class Wave:
     block: int
     start: int
     size_at: int
+    size_bytes: int
     declared: int
     held: int
 
@@ -47,13 +48,14 @@ def wav_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
     promised = length // wave.block if wave.tag in PCM_TAGS and wave.block else None
     patches = {}
     if wave.declared == 0 and length:
-        patches[wave.size_at] = min(length, 0xFFFF_FFFF).to_bytes(4, order)
+        most = 256**wave.size_bytes - 1
+        patches[wave.size_at] = min(length, most).to_bytes(wave.size_bytes, order)
     return [Part(0, size, promised, patches=patches)]
 
 
 def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
     tag = block = 0
-    data_size = None  # of RF64, whose sizes have 64 bits
+    long_size_at = None  # of RF64, whose sizes have 64 bits
     offset = 12
     while len(header := _at(file, offset, CHUNK_HEADER)) == CHUNK_HEADER:
         letters, declared = header[:4], int.from_bytes(header[4:], order)
@@ -63,11 +65,12 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
             tag = int.from_bytes(fields[:2], order)
             block = _block_size(fields, order)
         elif letters == b"ds64":
-            data_size = int.from_bytes(_at(file, offset + 8, 8), order)
+            long_size_at = offset + 8
         elif letters == b"data":
-            if data_size is not None and declared == 0xFFFF_FFFF:
-                declared = data_size
-            return Wave(tag, block, offset, offset - 4, declared, size - offset)
+            if long_size_at is None or declared != 0xFFFF_FFFF:
+                return Wave(tag, block, offset, offset - 4, 4, declared, size - offset)
+            declared = int.from_bytes(_at(file, long_size_at, 8), order)
+            return Wave(tag, block, offset, long_size_at, 8, declared, size - offset)
         offset += declared + declared % 2
     raise unreadable(name, "its WAV header has no chunk of samples")
 
