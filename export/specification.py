@@ -131,7 +131,7 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
     }
     rule = TOKEN_RULES[family.tower.token_rule]
     if family.tower.stacked > 1:
-        stacked = family.tower.stacked * audio["hidden_size"]
+        stacked = family.tower.stacked * check_whole("config.json: hidden_size", audio["hidden_size"])
         wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
     if rule.chunk or rule.block:
         wanted["n_window"] = (audio["n_window"], (rule.chunk or rule.block) // 2)
@@ -161,13 +161,14 @@ def _encoder_spec(family: Family, audio: Mapping[str, Any]) -> EncoderSpec:
 def _llm_spec(text: Mapping[str, Any], model: Mapping[str, Any]) -> LLMSpec:
     rope = rope_parameters(text)
     _refuse_llms(text, rope)
-    heads = text["num_attention_heads"]
+    heads = check_whole("config.json: num_attention_heads", text["num_attention_heads"])
+    hidden_size = check_whole("config.json: hidden_size", text["hidden_size"])
     decoder = DecoderSpec(
         layers=text["num_hidden_layers"],
-        hidden_size=text["hidden_size"],
+        hidden_size=hidden_size,
         heads=heads,
         kv_heads=text["num_key_value_heads"] or heads,
-        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+        head_dim=text.get("head_dim") or hidden_size // heads,
         vocab_size=text["vocab_size"],
         max_positions=text["max_position_embeddings"],
         ffn=text["intermediate_size"],

@@ -105,6 +105,14 @@ def test_a_family_that_is_not_supported(copy):
     "change,words",
     [
         (lambda raw: raw["text_config"].update(hidden_act="relu"), "activation 'relu'"),
+        (
+            lambda raw: raw["text_config"].update(num_attention_heads={"a": 1}),
+            "config.json: num_attention_heads {'a': 1} is not a whole number",
+        ),
+        (
+            lambda raw: raw["text_config"].update(hidden_size=[]),
+            r"config.json: hidden_size \[\] is not a whole number",
+        ),
         (lambda raw: raw["text_config"].update(use_sliding_window=True, sliding_window=64), "sliding window"),
         (
             lambda raw: raw["text_config"].update(
