@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, for tests.support
@@ -20,6 +21,7 @@ from tests.support.damaged_folders import make_whole
 from tests.support.killed_commands import COMMANDS, prepare
 from tests.support.kills import kill_once, run_through
 
+FAILED = "FAILED"
 DONE_ONCE = ("eval",)  # has nothing to do a second time
 
 
@@ -31,35 +33,37 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     args = parser.parse_args()
-    failures = 0
+    outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         make_whole(Path(scratch))
         prepared = Path(scratch) / "prepared"
         prepared.mkdir()
         prepare(prepared, Path(scratch) / "checkpoint", Path(scratch) / "bundle")
         for name in args.commands:
-            failures += kill_often(name, prepared, args.moments, random.Random(f"{args.seed} {name}"))
-    print(f"{args.moments * len(args.commands)} moments, {failures} failures")
-    return 1 if failures else 0
+            outcomes += kill_often(name, prepared, args.moments, random.Random(f"{args.seed} {name}"))
+    print(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    return 1 if outcomes[FAILED] else 0
 
 
-def kill_often(name: str, prepared: Path, moments: int, chance: random.Random) -> int:
-    """How many moments were failures."""
+def kill_often(name: str, prepared: Path, moments: int, chance: random.Random) -> Counter[str]:
+    """How the moments went."""
     command = COMMANDS[name]
     done = shutil.copytree(prepared, prepared.with_name(name))
     states = [(prepared, run_through(command, done))]
     if name not in DONE_ONCE:
         states.append((done, run_through(command, done)))
-    failures = 0
+    outcomes: Counter[str] = Counter()
     for moment in range(moments):
         folder, course = states[moment % len(states)]
         by_change = moment // len(states) % 2 == 0
         try:
-            print(f"{name}: killed {kill_once(command, folder, course, chance, by_change)}", flush=True)
+            when, was_killed = kill_once(command, folder, course, chance, by_change)
+            outcome = "killed" if was_killed else "ended before"
         except Exception:
-            failures += 1
-            print(f"{name}: FAILED\n{traceback.format_exc()}", flush=True)
-    return failures
+            when, outcome = traceback.format_exc(), FAILED
+        outcomes[outcome] += 1
+        print(f"{name}: {outcome} {when}", flush=True)
+    return outcomes
 
 
 if __name__ == "__main__":

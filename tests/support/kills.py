@@ -60,10 +60,13 @@ def run_through(command: Killed, folder: Path) -> Course:
     return Course(int(report.read_text()), seconds)
 
 
-def kill_once(command: Killed, prepared: Path, course: Course, chance: random.Random, by_change: bool) -> str:
+def kill_once(
+    command: Killed, prepared: Path, course: Course, chance: random.Random, by_change: bool
+) -> tuple[str, bool]:
     """Kill the command in a copy of the folder `prepared`, look at what it leaves, and run it again.
 
-    Returns when it was killed; AssertionError, or what reading it raises, for what is not whole.
+    Returns when that was, and whether it had not ended by then.
+    Raises AssertionError, or what reading raises, for what is not whole.
     """
     with _copy(prepared) as folder:
         if by_change:
@@ -81,7 +84,7 @@ def kill_once(command: Killed, prepared: Path, course: Course, chance: random.Ra
         _wait_for_its_processes(process.pid)
         command.check(folder)
         run_through(command, folder)
-    return moment if process.returncode == -signal.SIGKILL else "not at all: it had ended"
+    return moment, process.returncode == -signal.SIGKILL
 
 
 def _start(command: Killed, folder: Path, last: int = 0) -> tuple[subprocess.Popen, Path]:
