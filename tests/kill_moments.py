@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, for tests.support
 
 from tests.support.damaged_folders import make_whole
-from tests.support.killed_commands import COMMANDS, prepare
+from tests.support.killed_commands import COMMANDS, prepare, write_clip
 from tests.support.kills import kill_once, run_through
 
 FAILED = "FAILED"
@@ -51,6 +51,7 @@ def kill_often(name: str, prepared: Path, moments: int, chance: random.Random) -
     done = shutil.copytree(prepared, prepared.with_name(name))
     states = [(prepared, run_through(command, done))]
     if name not in DONE_ONCE:
+        write_clip(done, 5)  # what is written the next time differs
         states.append((done, run_through(command, done)))
     outcomes: Counter[str] = Counter()
     for moment in range(moments):

@@ -22,10 +22,15 @@ def prepare(folder: Path, checkpoint: Path, bundle: Path) -> Path:
     """`folder` with all that the commands need."""
     shutil.copytree(checkpoint, folder / "checkpoint")
     shutil.copytree(bundle, folder / "bundle")
-    soundfile.write(folder / "clip.wav", 0.3 * np.sin(np.arange(32_000) / 9), 16_000)
+    write_clip(folder, 9)
     items = [{"id": str(number), "audio": "clip.wav", "references": ["a dog"]} for number in range(ITEMS)]
     (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)) + "\n")
     return folder
+
+
+def write_clip(folder: Path, period: float) -> None:
+    """A clip of 2 s, other than that of another period (samples a radian)."""
+    soundfile.write(folder / "clip.wav", 0.3 * np.sin(np.arange(32_000) / period), 16_000)
 
 
 def _check_export(folder: Path) -> None:
