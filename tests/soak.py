@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, for tests
 import numpy as np
 import soundfile
 
-from ltbm.demo.bundle import MODEL, demo_bundle
+from ltbm.demo.bundle import demo_bundle
 from ltbm.runtime.sampling import Sampling
 from ltbm.runtime.session import Session
 
@@ -31,7 +31,7 @@ BLOCKS = 12
 LEAST_SLOPE = 20  # bytes a request: 40 KB in 2,000
 LEVELS = ("full", "keep75", "keep50", "keep25", "keep12", 0.3)
 QUESTIONS = ("What do you hear ?", "How often ?", "Is it loud ?", "What comes last ?")
-CLIPS = Path(MODEL).parent / "clips"
+CLIPS = Path(__file__).parents[1] / "examples/demo/clips"
 RATE = 16_000
 
 
