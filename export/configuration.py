@@ -65,6 +65,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_json_object(path) if path.is_file() else {}
 
 
+def section_of(raw: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The section of a configuration, None where it has none; ValueError for what is no section."""
+    section = raw.get(name)
+    if section is not None and not isinstance(section, Mapping):
+        raise ValueError(f"config.json: {name} is {str(section)[:80]!r}, not an object of settings")
+    return section
+
+
 def merged(defaults: Mapping[str, Any], raw: Mapping[str, Any] | None) -> dict[str, Any]:
     """`raw` under one name each, over the defaults."""
     values = dict(defaults)
@@ -85,14 +93,14 @@ def llm_section(raw: Mapping[str, Any] | None, default_type: str, whole: Mapping
     """
     section = dict(whole) if raw is None else dict(raw)
     kind = section.setdefault("model_type", default_type)
-    if kind not in LLM_DEFAULTS:
+    if str(kind) not in LLM_DEFAULTS:
         raise ValueError(f"LLM type {kind!r} is not supported; supported: {', '.join(LLM_DEFAULTS)}")
     return merged(LLM_DEFAULTS[kind], section)
 
 
 def rope_parameters(section: Mapping[str, Any]) -> dict[str, Any]:
     """rope_type and rope_theta of a section, under transformers 5's names or under the former ones."""
-    given = section.get("rope_scaling") or section.get("rope_parameters") or {}
+    given = section_of(section, "rope_scaling") or section_of(section, "rope_parameters") or {}
     kind = given.get("rope_type", given.get("type", "default"))
     defaults = {name: section.get(name) for name in ("rope_theta", "partial_rotary_factor")}
     return defaults | dict(given) | {"rope_type": kind}

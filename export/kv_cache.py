@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..runtime.backends.flavours import GQA_HEAD_MULTIPLE
 from ..runtime.backends.opening import decoder_flavour
-from ..runtime.bundle import MANIFEST_NAME, Bundle, FileRecord
+from ..runtime.bundle import MANIFEST_NAME, Bundle, FileRecord, Manifest
 from ..runtime.files import file_sha256, write_whole
 from ..runtime.levels import parse_level
 from ..runtime.pipeline import Pipeline
@@ -47,8 +47,10 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
     model = with_int8_cache(
         onnx.load(bundle.file(f"decoder.{SOURCE_FLAVOUR}.onnx"), load_external_data=False), ranges
     )
+    former = _without_int8_cache(bundle.manifest)
+    _write_manifest(bundle, former)  # so that a kill from here on leaves a bundle without such a decoder
     write_whole(out, model.SerializeToString())
-    _record(bundle, out)
+    _write_manifest(bundle, _with_int8_cache(former, out))
     return out
 
 
@@ -123,11 +125,22 @@ def with_int8_cache(model: onnx.ModelProto, ranges: dict[str, np.ndarray]) -> on
     return model
 
 
-def _record(bundle: Bundle, out: Path) -> None:
-    """Name the new file in the manifest; the bundle was whole before and is whole after."""
-    manifest = bundle.manifest
+def _without_int8_cache(manifest: Manifest) -> Manifest:
+    """The manifest as it was before `ltbm calibrate`."""
+    name = f"decoder.{FLAVOUR}"
+    files = {file: record for file, record in manifest.files.items() if file != f"{name}.onnx"}
+    opsets = {graph: opset for graph, opset in manifest.opsets.items() if graph != name}
+    flavours = tuple(flavour for flavour in manifest.flavours if flavour != FLAVOUR)
+    return replace(manifest, files=files, flavours=flavours, opsets=opsets)
+
+
+def _with_int8_cache(manifest: Manifest, out: Path) -> Manifest:
+    """The manifest that names the new file."""
     files = manifest.files | {out.name: FileRecord(file_sha256(out), out.stat().st_size)}
-    flavours = tuple(dict.fromkeys((*manifest.flavours, FLAVOUR)))
     opsets = manifest.opsets | {out.stem: manifest.opsets[f"decoder.{SOURCE_FLAVOUR}"]}
-    changed = replace(manifest, files=dict(sorted(files.items())), flavours=flavours, opsets=opsets)
-    write_whole(bundle.path / MANIFEST_NAME, changed.to_json().encode())
+    flavours = (*manifest.flavours, FLAVOUR)
+    return replace(manifest, files=dict(sorted(files.items())), flavours=flavours, opsets=opsets)
+
+
+def _write_manifest(bundle: Bundle, manifest: Manifest) -> None:
+    write_whole(bundle.path / MANIFEST_NAME, manifest.to_json().encode())

@@ -9,7 +9,7 @@ from ..runtime.bundle import AudioSpec, DecoderSpec, EncoderSpec
 from ..runtime.numbers import check_finite, check_whole
 from ..runtime.records import check_types
 from ..runtime.token_rules import CONVOLUTION_STRIDE, TOKEN_RULES
-from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters
+from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters, section_of
 from .families import FAMILIES, Family, family_of
 
 TIME_THETA = 1200.0  # seconds; what Music Flamingo's class assumes, and the share of the width that it turns
@@ -64,7 +64,7 @@ def model_spec(config: Mapping[str, Any], folder: Path) -> ModelSpec:
     if family is None:
         raise ValueError(f"model type {kind!r} is not supported; supported: {', '.join(FAMILIES)}")
     model = _model_section(family, config)
-    audio = merged(family.audio_defaults, model.get("audio_config"))
+    audio = merged(family.audio_defaults, section_of(model, "audio_config"))
     _refuse_towers(family, model, audio)
     text = _text_section(family, model)
     encoder = _encoder_spec(family, audio)
@@ -99,16 +99,16 @@ def _token_id(model: Mapping[str, Any], key: str, decoder: DecoderSpec) -> int:
 
 
 def _model_section(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    section = config.get(family.section, config)
+    section = section_of(config, family.section) if family.section else None
     defaults = {} if family.audio_token_id is None else {"audio_token_id": family.audio_token_id}
-    model = merged(defaults, section)
+    model = merged(defaults, config if section is None else section)
     if "audio_token_id" not in model:
         raise ValueError("config.json has no audio_token_id, which says what stands for audio")
     return model
 
 
 def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
-    given = model.get("text_config")
+    given = section_of(model, "text_config")
     if given is not None:
         given = {**family.text_defaults, **given, "model_type": _type_of(family, given, family.llm_types[0])}
     defaults = {**family.text_defaults, **family.whole_text_defaults}
@@ -118,7 +118,7 @@ def _text_section(family: Family, model: Mapping[str, Any]) -> dict[str, Any]:
 def _type_of(family: Family, section: Mapping[str, Any], default: str) -> str:
     """The model type of a part, under transformers' name."""
     given = section.get("model_type", default)
-    return family.type_names.get(given, given)
+    return family.type_names.get(str(given), given)
 
 
 def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ def _refuse_towers(family: Family, model: Mapping[str, Any], audio: Mapping[str,
     }
     rule = TOKEN_RULES[family.tower.token_rule]
     if family.tower.stacked > 1:
-        stacked = family.tower.stacked * audio["hidden_size"]
+        stacked = family.tower.stacked * check_whole("config.json: hidden_size", audio["hidden_size"])
         wanted["width that the projector takes"] = (audio["intermediate_size"], stacked)
     if rule.chunk or rule.block:
         wanted["n_window"] = (audio["n_window"], (rule.chunk or rule.block) // 2)
@@ -161,13 +161,14 @@ def _encoder_spec(family: Family, audio: Mapping[str, Any]) -> EncoderSpec:
 def _llm_spec(text: Mapping[str, Any], model: Mapping[str, Any]) -> LLMSpec:
     rope = rope_parameters(text)
     _refuse_llms(text, rope)
-    heads = text["num_attention_heads"]
+    heads = check_whole("config.json: num_attention_heads", text["num_attention_heads"])
+    hidden_size = check_whole("config.json: hidden_size", text["hidden_size"])
     decoder = DecoderSpec(
         layers=text["num_hidden_layers"],
-        hidden_size=text["hidden_size"],
+        hidden_size=hidden_size,
         heads=heads,
         kv_heads=text["num_key_value_heads"] or heads,
-        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+        head_dim=text.get("head_dim") or hidden_size // heads,
         vocab_size=text["vocab_size"],
         max_positions=text["max_position_embeddings"],
         ffn=text["intermediate_size"],
@@ -201,12 +202,12 @@ def _audio_spec(family: Family, encoder: EncoderSpec, decoder: DecoderSpec, fold
             f"{encoder.n_mels}"
         )
     sound = family.sound
-    hop = int(features["hop_length"])
+    hop = _whole_feature(features, "hop_length")
     frames = sound.segment_frames or encoder.positions * CONVOLUTION_STRIDE
     longest = _longest_samples(family, features, folder)
     return AudioSpec(
-        sampling_rate=int(features["sampling_rate"]),
-        n_fft=int(features["n_fft"]),
+        sampling_rate=_whole_feature(features, "sampling_rate"),
+        n_fft=_whole_feature(features, "n_fft"),
         hop_length=hop,
         n_mels=encoder.n_mels,
         segment_frames=frames,
@@ -222,15 +223,20 @@ def _audio_spec(family: Family, encoder: EncoderSpec, decoder: DecoderSpec, fold
     )
 
 
+def _whole_feature(features: Mapping[str, Any], name: str) -> int:
+    return int(check_finite(f"the feature extractor's {name}", features[name], 1))
+
+
 def _longest_samples(family: Family, features: Mapping[str, Any], folder: Path) -> int:
     """Samples of the longest audio that the processor takes; 0 where it names no bound."""
     seconds = 0.0
     if family.sound.longest:
         key, default = family.sound.longest
-        seconds = read_json(folder / "processor_config.json").get(key, default)
+        given = read_json(folder / "processor_config.json").get(key, default)
+        seconds = check_finite(f"processor_config.json: {key}", given)
     elif family.sound.chunk_is_longest:
-        seconds = features["chunk_length"]
-    return int(seconds * features["sampling_rate"])
+        seconds = check_finite("the feature extractor's chunk_length", features["chunk_length"])
+    return int(seconds * _whole_feature(features, "sampling_rate"))
 
 
 def _max_segments(family: Family, frames: int, longest_frames: int, max_positions: int) -> int:
@@ -253,7 +259,8 @@ def _whole_segments(longest_frames: int, frames: int) -> int:
 def _end_token_ids(family: Family, model: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, ...]:
     for given in (text.get("eos_token_id"), model.get("eos_token_id")):
         if given is not None:
-            return tuple(given) if isinstance(given, (list, tuple)) else (int(given),)
+            ids = given if isinstance(given, (list, tuple)) else [given]
+            return tuple(check_whole("config.json: eos_token_id", token, 0) for token in ids)
     return family.end_token_ids
 
 
@@ -262,7 +269,7 @@ def _rotary_time(model: Mapping[str, Any]) -> RotaryTime:
     if rope["rope_type"] != "default":
         raise ValueError(f"rope type {rope['rope_type']!r} of the time is not supported; supported: default")
     return RotaryTime(
-        theta=float(rope["rope_theta"]),
-        share=float(rope["partial_rotary_factor"]),
+        theta=check_finite("config.json: rope_theta", rope["rope_theta"], above=True),
+        share=check_finite("config.json: partial_rotary_factor", rope["partial_rotary_factor"]),
         token_seconds=float(model.get("audio_frame_step", FRAME_STEP)) * 4,
     )

@@ -51,7 +51,7 @@ def export_bundle(
 
     precision: of the LLM's matrices: float32, float16, bfloat16, int8 or int4
     options: those of `choose_precision`, and lm_head_chunks (`decoder_graph`)
-    Raises FileExistsError if `out` exists and not `overwrite`,
+    Raises FileExistsError if `out` exists and not `overwrite`, or another process is writing it,
     ValueError or KeyError for what is not supported, OSError where the disk has no room.
     """
     return Export(source, precision, **options).run(out, overwrite, progress)
@@ -107,6 +107,8 @@ class Export:
     def run(self, out, overwrite: bool = False, progress: Callable[[str], None] = to_stderr) -> Path:
         """Write the bundle `out`; `export_bundle` says what is raised."""
         out = Path(out)
+        if out.is_symlink():
+            out = out.resolve()  # what it leads to is replaced, not the link
         _refuse_foreign(out, overwrite)
         progress(
             f"export {self.spec.family.model_type} from {self.checkpoint.source}: {len(self.checkpoint)} "
@@ -120,6 +122,7 @@ class Export:
         progress(f"  {needs}")
         needs.require_room()
         with scratch_folder(out, progress) as scratch:
+            _refuse_foreign(out, overwrite)  # another export may have ended meanwhile
             try:
                 self._write(scratch, Progress(needs.disk, progress))
             except OSError as error:

@@ -1,15 +1,18 @@
 """Files: written whole or not at all, and hashed."""
 
+import fcntl
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 BLOCK_BYTES = 2**20  # read at once
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MOST_POINTER_BYTES = 1024  # as git-lfs has it
+BYTE_ORDER_MARK = "\ufeff"  # with which some editors begin a file
 
 
 def file_sha256(path: Path) -> str:
@@ -22,16 +25,41 @@ def file_sha256(path: Path) -> str:
 
 
 def write_whole(path: Path, data) -> None:
-    """Write bytes to a file whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    """Write bytes to a file whole or not at all; processes that write the same file take turns."""
+    scratch = path.with_name(f".{path.name}.part")  # what a killed process left under it is written anew
+    with _open_locked(scratch) as file:
+        try:
+            file.truncate()
             file.write(data)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+            file.flush()
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+
+
+@contextmanager
+def _open_locked(path: Path) -> Iterator[BinaryIO]:
+    """The file at `path`, made where there is none, open and locked until the block ends."""
+    file = _lock(path)
+    while not _is_at(file, path):  # who held the lock before has renamed or removed it
+        file.close()
+        file = _lock(path)
+    with file:
+        yield file
+
+
+def _lock(path: Path) -> BinaryIO:
+    file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def read_text(path: Path) -> str:
@@ -49,7 +77,7 @@ def read_text(path: Path) -> str:
 def read_json_object(path: Path) -> dict:
     """A file that holds one JSON object; ValueError that names it if it does not."""
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(read_text(path).removeprefix(BYTE_ORDER_MARK))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): copy or download it again") from None
     if not isinstance(value, dict):

@@ -35,7 +35,8 @@ class Session:
     """A pipeline, the audio it has encoded, and the KV cache of its last request.
 
     Open with `Session.open`; close it, or use it as a context manager.
-    Not for several threads at once: a request that begins ends the one before it.
+    Answers one request at a time: one that begins, in this thread or another, ends the one before it, whose
+    answer raises RuntimeError at its next token. Threads that ask at the same time take a session each.
     """
 
     def __init__(self, pipeline: Pipeline, reuse: bool = True):
@@ -47,6 +48,7 @@ class Session:
         self._context: Context | None = None
         self._listener: Listener | None = None
         self.owner_thread: int | None = None  # of a listener, which no other thread may disturb
+        self._engines_lock = threading.RLock()  # while they run, for a first token or the next
         self._request: Request | None = None
 
     @classmethod
@@ -94,8 +96,9 @@ class Session:
     def close(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        self._context = None
-        self.pipeline.close()
+        with self._engines_lock:
+            self._context = None
+            self.pipeline.close()
 
     def generate(self, audio, prompt: str, level: LevelChoice | None = None, **options) -> Answer:
         """Answer `prompt` about `audio`; see `stream` for the options."""
@@ -212,9 +215,23 @@ class Session:
             return self.pipeline.segments(audio, long_audio, sampling_rate)
 
     def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]:
-        """The answer's text, piece by piece; the generator returns the whole `Answer`."""
+        """The answer's text, piece by piece; the generator returns the whole `Answer`.
+
+        The engines run for one thread at a time: a request of another waits for the run that goes on.
+        """
         self._check_owner()
         self._request = request
+        pieces = self._respond(request, clock)
+        while True:
+            with self._engines_lock:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    return end.value
+            yield piece
+
+    def _respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]:
+        """The pieces of `respond`, for whoever holds the engines."""
         for stage in ("features", "encoder", "merge"):  # in order, though a cached clip passes none of them
             clock.timings.setdefault(stage, 0.0)
         with clock.stage("prompt"):
@@ -235,6 +252,10 @@ class Session:
         Returns the segments that the KV cache did not hold, merged, in order; always the last one.
         """
         self._request = None  # an answer that goes on ends here
+        with self._engines_lock:
+            return self._read(turns, audios, level)
+
+    def _read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
         layout = self.pipeline.lay_out(turns, audios, level, DEFAULT_MAX_NEW_TOKENS).without_question()
         reading = reading_of(layout, audios, by_content=True)
         keys = reading.token_keys()

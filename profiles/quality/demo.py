@@ -15,7 +15,7 @@ from ltbm.demo.language import CAPTION_PROMPT, Question, caption, questions
 from ltbm.demo.recordings import Pool, read_pool
 from ltbm.demo.scenes import Scene, held_out_scene
 
-from ...runtime.files import read_text
+from ...runtime.files import as_utf8, read_text, write_whole
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.prompt import Turn
@@ -24,7 +24,7 @@ from ...runtime.stages.segments import Audio
 from ...runtime.stages.splice import Prefix
 from .batch import compress, greedy_all
 from .items import Item, item_line
-from .predict import ITEMS, AnswerLog, write_text
+from .predict import ITEMS, AnswerLog
 from .variants import Variant, same_prefix
 
 CAPTION_TOKENS, ANSWER_TOKENS = 48, 8  # longest caption and longest answer to a question
@@ -98,7 +98,7 @@ def extend_items(out: Path, items: Sequence[Item]) -> None:
     if former[:shared] != lines[:shared]:
         raise ValueError(f"{out} holds answers about other scenes; give another --out, or delete it")
     if len(lines) > len(former):
-        write_text(out / ITEMS, "\n".join(lines) + "\n")
+        write_whole(out / ITEMS, as_utf8("\n".join(lines) + "\n"))
 
 
 def evaluate(

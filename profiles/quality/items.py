@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.files import as_utf8, read_text
+from ...runtime.files import BYTE_ORDER_MARK, as_utf8, read_text
 
 BENCHMARKS = ("caption", "mcq", "asr", "whisper", "demo")
 AUDIO_SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")
@@ -47,7 +47,8 @@ def read_items(path, benchmark: str) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"no manifest {path}; make one with `ltbm eval import`")
     items = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    lines = read_text(path).removeprefix(BYTE_ORDER_MARK).split("\n")
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 items.append(check_item(parse_item(line), benchmark))
@@ -244,7 +245,7 @@ LAYOUTS = {
 
 def _json_list(source: Path) -> list[dict]:
     try:
-        records = json.loads(read_text(source))
+        records = json.loads(read_text(source).removeprefix(BYTE_ORDER_MARK))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{source} is not JSON ({error})") from None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -255,7 +256,7 @@ def _json_list(source: Path) -> list[dict]:
 def _rows(source: Path, *columns: str) -> Iterator[dict]:
     if source.is_dir():
         raise IsADirectoryError(f"{source} is a folder; give the CSV file in it")
-    reader = csv.DictReader(io.StringIO(read_text(source).removeprefix("\ufeff"), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(source).removeprefix(BYTE_ORDER_MARK), newline=""))
     absent = [name for name in columns if name not in (reader.fieldnames or ())]
     if absent:
         raise ValueError(

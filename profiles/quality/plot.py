@@ -1,8 +1,10 @@
 """The demo's benchmark as a picture: quality over the share of tokens kept, one line a method."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...runtime.files import write_whole
 from .results import ScoredRow, ScoreResult
 from .tables import LABELS
 from .variants import DEFAULT_MODE, Variant
@@ -38,7 +40,9 @@ def plot(result: ScoreResult, path: Path) -> None:
     axes[0].legend(fontsize=7)
     figure.suptitle(f"The demo model on {result.items} scenes that were not trained on", fontsize=10)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    write_whole(path, picture.getvalue())
     pyplot.close(figure)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ...runtime.bundle import Bundle
-from ...runtime.files import as_utf8, read_json_object
+from ...runtime.files import as_utf8, read_json_object, write_whole
 from ...runtime.levels import parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.prompt import Turn
@@ -69,10 +69,9 @@ def begin(out, settings: Settings, items: Sequence[Item]) -> "AnswerLog":
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / SETTINGS).exists():
-        write_text(out / ITEMS, "\n".join(map(item_line, items)) + "\n")
-        write_text(
-            out / SETTINGS, json.dumps(asdict(settings), indent=1)
-        )  # last: it says that the folder is whole
+        write_whole(out / ITEMS, as_utf8("\n".join(map(item_line, items)) + "\n"))
+        described = json.dumps(asdict(settings), indent=1)
+        write_whole(out / SETTINGS, as_utf8(described))  # last: it says that the folder is whole
     former = read_settings(out)
     changed = [
         f"{field.name} was {getattr(former, field.name)!r}, now {getattr(settings, field.name)!r}"
@@ -100,13 +99,6 @@ def read_settings(out) -> Settings:
         raise ValueError(
             f"{path} is not what this ltbm writes ({error}); run the evaluation again into another folder"
         ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_bytes(as_utf8(text))
-    scratch.rename(path)
 
 
 class AnswerLog:

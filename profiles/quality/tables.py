@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...runtime.files import as_utf8, write_whole
 from ...runtime.levels import parse_level
-from .predict import write_text
 from .results import ScoreDifference, ScoredRow, ScoreResult
 from .variants import DEFAULT_MODE, Variant
 
@@ -30,8 +30,8 @@ LABELS = {
 
 def write_results(folder, result: ScoreResult) -> None:
     """results.json and table.md of one benchmark, beside its answers."""
-    write_text(Path(folder) / "results.json", json.dumps(result.to_json(), indent=1))
-    write_text(Path(folder) / "table.md", markdown([result]))
+    write_whole(Path(folder) / "results.json", as_utf8(json.dumps(result.to_json(), indent=1)))
+    write_whole(Path(folder) / "table.md", as_utf8(markdown([result])))
 
 
 def markdown(results: Sequence[ScoreResult]) -> str:

@@ -5,13 +5,14 @@ from typing import BinaryIO
 
 from .flac import flac_parts
 from .messages import UnreadError, truncated, unreadable
-from .mp3 import is_mp3, mp3_parts
+from .mp3 import has_frames, is_mp3, mp3_parts
 from .ogg import ogg_parts
 from .part import Part
+from .streamed import streamed_part
+from .tags import after_id3
 from .wav import SLACK, wav_parts
 
 HEAD_BYTES = 1 << 14  # that tell the kind
-ID3_HEADER = 10  # bytes
 LFS_POINTER = b"version https://git-lfs"
 RAW_SUFFIXES = (".raw", ".pcm", ".s16", ".s16le", ".f32", ".ul", ".al")
 GSM_SUFFIX = ".gsm"
@@ -24,6 +25,12 @@ OTHERS = {  # read by the decoder without a look into them, by the first bytes
     b"NIST_1A": "NIST",
     b"Creative Voice File": "VOC",
 }
+AFTER_ID3 = {  # other kinds that have such tags before them, by the first bytes
+    b"fLaC": "FLAC",
+    b"RIFF": "ID3-tagged WAV",
+    b"FORM": "ID3-tagged AIFF",
+    b"OggS": "ID3-tagged Ogg",
+}
 UNREAD = {  # known and not read, by the first bytes
     b"\x1a\x45\xdf\xa3": "WebM or Matroska",
     b"#!AMR": "AMR",
@@ -33,12 +40,14 @@ UNREAD = {  # known and not read, by the first bytes
     b"MAC ": "Monkey's Audio",
     b"DSD ": "DSD",
     b"FLV\x01": "FLV",
+    b"TTA1": "TTA",
+    b"\x0b\x77": "AC-3",
 }
 
 
 def file_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
     """What a decoder is to read of `file`; ValueError for no sound, or a kind that is not read."""
-    start = _after_id3(file)
+    start = after_id3(file)
     head = _at(file, start, HEAD_BYTES)
     kind = recognise(head, name) if start == 0 else _recognise_after_id3(head)
     if kind == "WAV":
@@ -52,6 +61,9 @@ def file_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
     if kind == "GSM":
         return [Part(0, size, raw_gsm=True)]
     if kind in OTHERS.values():
+        streamed = streamed_part(file, size, kind)
+        if streamed is not None:
+            return [streamed]
         _check_size(head, size, name)
         return [Part(0, size)]
     raise UnreadError(name, f"{kind} audio")
@@ -73,6 +85,8 @@ def recognise(head: bytes, name: str) -> str:
                 return kind
     if head[4:8] == b"ftyp":
         return "MP4 (m4a)"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "AVI"
     if _is_aac(head):
         return "AAC"
     return _recognise_by_name(head, name)
@@ -80,8 +94,9 @@ def recognise(head: bytes, name: str) -> str:
 
 def _recognise_after_id3(head: bytes) -> str:
     """MP3 unless it is another kind that has such tags: there may be padding before the first frame."""
-    if head.startswith(b"fLaC"):
-        return "FLAC"
+    for mark, kind in AFTER_ID3.items():
+        if head.startswith(mark):
+            return kind
     return "AAC" if _is_aac(head) else "MP3"
 
 
@@ -94,6 +109,8 @@ def _recognise_by_name(head: bytes, name: str) -> str:
     suffix = PurePath(name).suffix.lower()
     if suffix == GSM_SUFFIX and head and head[0] & 0xF0 == GSM_MARK:
         return "GSM"
+    if has_frames(head):  # after a cut, or zeros
+        return "MP3"
     if head.startswith(LFS_POINTER):
         raise ValueError(f"{name} is a git-lfs pointer, not the sound itself: run git lfs pull")
     if suffix in RAW_SUFFIXES:
@@ -102,18 +119,6 @@ def _recognise_by_name(head: bytes, name: str) -> str:
             f"ffmpeg -f s16le -ar 16000 -ac 1 -i {name} out.wav"
         )
     raise unreadable(name, f"it begins with {head[:12]!r}")
-
-
-def _after_id3(file: BinaryIO) -> int:
-    """Offset after the ID3v2 tags at the beginning."""
-    offset = 0
-    while (header := _at(file, offset, ID3_HEADER))[:3] == b"ID3" and len(header) == ID3_HEADER:
-        size = 0
-        for byte in header[6:]:
-            size = size << 7 | byte & 0x7F
-        has_footer = header[5] >> 4 & 1
-        offset += ID3_HEADER + size + has_footer * ID3_HEADER
-    return offset
 
 
 def _check_size(head: bytes, size: int, name: str) -> None:

@@ -4,6 +4,7 @@ from typing import BinaryIO
 
 from .messages import unreadable
 from .part import Part
+from .tags import before_tags
 
 STREAM_MARK = b"fLaC\x00\x00\x00\x22"  # and the header of its first block, 34 bytes
 LAST_BLOCK_MARK = b"fLaC\x80\x00\x00\x22"  # the same where that block is the only one
@@ -13,10 +14,11 @@ SEARCH = 1 << 20  # bytes searched at once
 
 def flac_parts(file: BinaryIO, start: int, size: int, name: str) -> list[Part]:
     """A part for each FLAC stream from `start` on: files joined by cat are several."""
-    starts = _stream_starts(file, start, size)
+    end = before_tags(file, size)
+    starts = _stream_starts(file, start, end)
     if not starts:
         raise unreadable(name, "its FLAC header is damaged")
-    return [_part(file, begin, end) for begin, end in zip(starts, [*starts[1:], size])]
+    return [_part(file, begin, end) for begin, end in zip(starts, [*starts[1:], end])]
 
 
 def _part(file: BinaryIO, start: int, end: int) -> Part:

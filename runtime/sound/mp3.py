@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .messages import truncated, unreadable, warn_audio
+from .messages import convert_line, truncated, unreadable, warn_audio
 from .part import Part
 
 BITRATES = {  # kbit/s by (MPEG-1 or not, layer); 0 is "free", which is not read
@@ -31,6 +31,8 @@ FRAME_SAMPLES = {
 DECODER_SLACK = 3  # frames that decoding may drop at a start without the bits before it, or at a damage
 TAG_OFFSETS = {(True, False): 36, (True, True): 21, (False, False): 21, (False, True): 13}  # (MPEG-1, mono)
 MOST_RESYNC = 1 << 20  # bytes searched for the next frame
+MOST_OTHERS = 10  # frames of another rate or layer in a row: fewer are bytes that look like frames
+FRAMES_TO_TRUST = 4  # in a row, where a file does not begin with one
 METADATA = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # how bytes begin that are no frames and no damage
 
 
@@ -48,8 +50,13 @@ class FrameHeader:
     def samples(self) -> int:
         return FRAME_SAMPLES[self.mpeg1, self.layer]
 
+    def __str__(self) -> str:
+        channels = "mono" if self.mono else "stereo"
+        return f"layer {self.layer}, {self.rate} Hz, {channels}"
+
     def same_stream(self, other: "FrameHeader") -> bool:
-        return (self.mpeg1, self.layer, self.rate) == (other.mpeg1, other.layer, other.rate)
+        mine = (self.mpeg1, self.layer, self.rate, self.mono)
+        return mine == (other.mpeg1, other.layer, other.rate, other.mono)
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,31 @@ def is_mp3(data: bytes) -> bool:
     return len(following) < 4 or parse_header(following) is not None
 
 
+def has_frames(data: bytes) -> bool:
+    """Whether FRAMES_TO_TRUST frames stand in a row somewhere in `data`, as in bytes of no other kind."""
+    index = data.find(b"\xff")
+    while index >= 0:
+        if _frames_in_a_row(data, index) >= FRAMES_TO_TRUST:
+            return True
+        index = data.find(b"\xff", index + 1)
+    return False
+
+
+def _frames_in_a_row(data: bytes, index: int) -> int:
+    count = 0
+    while count < FRAMES_TO_TRUST and (header := parse_header(data[index : index + 4])) is not None:
+        count += 1
+        index += header.size
+    return count
+
+
 def mp3_parts(file: BinaryIO, start: int, end: int, name: str) -> list[Part]:
     """The frames in the bytes [start, end); ValueError where there is none or the tag counts more."""
-    frames = count_frames(file, start, end)
+    frames = count_frames(file, start, end, name)
     if frames is None:
         raise unreadable(name, "there is no MP3 frame in it")
+    if _holds_data(file, start, frames.start):
+        warn_audio(f"{name} has {frames.start - start} bytes before its first MP3 frame: left out")
     if frames.damaged:
         warn_audio(f"{name} has {frames.damaged} bytes between its MP3 frames that are none: left out")
     tag = _read_tag(file, frames)
@@ -124,21 +151,39 @@ def mp3_parts(file: BinaryIO, start: int, end: int, name: str) -> list[Part]:
     return [Part(frames.start, frames.end, max(count * samples - tag.trimmed, 0), slack)]
 
 
-def count_frames(file: BinaryIO, start: int, end: int) -> Frames | None:
-    """Walk from frame to frame; None where there is none."""
+def count_frames(file: BinaryIO, start: int, end: int, name: str) -> Frames | None:
+    """Walk from frame to frame; None where there is none, ValueError for joined streams of two kinds."""
     first = None
     first_at = last_end = start
-    count = damaged = 0
+    count = damaged = others = 0
     for offset, header in _frames(file, start, end):
         if first is None:
             first, first_at = header, offset
         elif not header.same_stream(first):
+            others += 1
+            if others == MOST_OTHERS:
+                raise _joined(first, header, name)
             continue
         elif offset > last_end and not _is_metadata(file, last_end):
             damaged += offset - last_end
         count += 1
+        others = 0
         last_end = offset + header.size
     return None if first is None else Frames(first, count, first_at, last_end, damaged)
+
+
+def _joined(first: FrameHeader, other: FrameHeader, name: str) -> ValueError:
+    return ValueError(
+        f"{name} is joined of MP3 streams of two kinds ({first}; {other}): convert them to one rate and as "
+        f"many channels first, {convert_line(name)}"
+    )
+
+
+def _holds_data(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether there is more than zeros between two offsets, as far as a frame is searched for."""
+    file.seek(start)
+    data = file.read(min(end - start, MOST_RESYNC))
+    return data.count(0) < len(data)
 
 
 def _is_metadata(file: BinaryIO, offset: int) -> bool:

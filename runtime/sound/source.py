@@ -82,7 +82,7 @@ def _open(source, name: str, max_seconds: float | None) -> Source:
 def _open_path(path, name: str, max_seconds: float | None) -> Source:
     try:
         mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a zero byte in the name
         raise FileNotFoundError(f"no audio file {name}") from None
     if stat.S_ISDIR(mode):
         raise ValueError(f"{name} is a folder, not an audio file: name the files in it")

@@ -12,7 +12,12 @@ SLACK = 1024  # bytes by which a header may be off, its own size for instance
 MP3_TAG = 0x55  # MP3 frames in a WAV
 PCM_TAGS = (1, 3, 0xFFFE)  # integers, floats, either with a channel mask
 CHUNK_HEADER = 8  # bytes: four letters and a size
-KNOWN_LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
+LETTERS = frozenset(range(0x20, 0x7F))  # what chunk names are made of
+METADATA = frozenset(  # chunks that programs write after the samples, not always well-formed
+    b"LIST|id3 |ID3 |bext|iXML|axml|cue |smpl|inst|fact|JUNK|junk|PAD |FLLR|PEAK|_PMX|cart|chna|DISP|acid|"
+    b"afsp|plst|umid|levl".split(b"|")
+)
+BLOCK = 1 << 16  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Wave:
     """What a WAV's header says.
 
     tag: how samples are coded; block: bytes of one sample of all channels
-    start: offset of the samples; size_at: offset of the four bytes with their size
+    start: offset of the samples; size_at, size_bytes: where their size is written, and in how many bytes
     declared: that size, in bytes; held: bytes from `start` to the file's end
     """
 
@@ -28,6 +33,7 @@ class Wave:
     block: int
     start: int
     size_at: int
+    size_bytes: int
     declared: int
     held: int
 
@@ -42,13 +48,14 @@ def wav_parts(file: BinaryIO, size: int, name: str) -> list[Part]:
     promised = length // wave.block if wave.tag in PCM_TAGS and wave.block else None
     patches = {}
     if wave.declared == 0 and length:
-        patches[wave.size_at] = min(length, 0xFFFF_FFFF).to_bytes(4, order)
+        most = 256**wave.size_bytes - 1
+        patches[wave.size_at] = min(length, most).to_bytes(wave.size_bytes, order)
     return [Part(0, size, promised, patches=patches)]
 
 
 def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
     tag = block = 0
-    data_size = None  # of RF64, whose sizes have 64 bits
+    long_size_at = None  # of RF64, whose sizes have 64 bits
     offset = 12
     while len(header := _at(file, offset, CHUNK_HEADER)) == CHUNK_HEADER:
         letters, declared = header[:4], int.from_bytes(header[4:], order)
@@ -58,11 +65,12 @@ def _read_header(file: BinaryIO, size: int, order, name: str) -> Wave:
             tag = int.from_bytes(fields[:2], order)
             block = _block_size(fields, order)
         elif letters == b"ds64":
-            data_size = int.from_bytes(_at(file, offset + 8, 8), order)
+            long_size_at = offset + 8
         elif letters == b"data":
-            if data_size is not None and declared == 0xFFFF_FFFF:
-                declared = data_size
-            return Wave(tag, block, offset, offset - 4, declared, size - offset)
+            if long_size_at is None or declared != 0xFFFF_FFFF:
+                return Wave(tag, block, offset, offset - 4, 4, declared, size - offset)
+            declared = int.from_bytes(_at(file, long_size_at, 8), order)
+            return Wave(tag, block, offset, long_size_at, 8, declared, size - offset)
         offset += declared + declared % 2
     raise unreadable(name, "its WAV header has no chunk of samples")
 
@@ -88,12 +96,17 @@ def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
         warn_audio(f"{name} is {missing} bytes shorter than its header says; what is there was read")
         return wave.held
     padding = wave.declared % 2  # chunks begin at even offsets
-    if -missing <= padding or _are_chunks(file, wave.start + wave.declared + padding, order):
+    after = wave.start + wave.declared
+    starts = range(after, after + padding + 1)  # not every program writes the byte between
+    if -missing <= padding or any(_are_chunks(file, start, order) for start in starts):
         return wave.declared
     if wave.declared == 0:
         return wave.held
     if -missing <= SLACK:
         warn_audio(f"{name} has {-missing} bytes after its samples that are no part of a WAV file: left out")
+        return wave.declared
+    if _are_zeros(file, after):
+        warn_audio(f"{name} has {-missing} zeros after its samples that are no part of a WAV file: left out")
         return wave.declared
     raise ValueError(
         f"{name} holds {-missing} bytes after the {wave.declared} bytes of sound that its header counts: "
@@ -103,17 +116,29 @@ def _sound_length(file: BinaryIO, wave: Wave, order, name: str) -> int:
 
 
 def _are_chunks(file: BinaryIO, offset: int, order) -> bool:
-    """Whether well-formed chunks, at least one, fill the file from `offset` to its end."""
+    """Whether what stands from `offset` to the file's end is no sound: a chunk that is known, or well-formed
+    ones that fill it."""
     size = file.seek(0, 2)
     count = 0
     while offset + CHUNK_HEADER <= size:
         header = _at(file, offset, CHUNK_HEADER)
-        if not KNOWN_LETTERS.issuperset(header[:4]) or header[:4] in (b"RIFF", b"RIFX", b"RF64"):
+        if header[:4] in METADATA:
+            return True
+        if not LETTERS.issuperset(header[:4]) or header[:4] in (b"RIFF", b"RIFX", b"RF64"):
             return False
         length = int.from_bytes(header[4:], order)
         offset += CHUNK_HEADER + length + length % 2
         count += 1
     return count > 0 and offset - 1 <= size <= offset
+
+
+def _are_zeros(file: BinaryIO, offset: int) -> bool:
+    """Whether there is nothing but zeros from `offset` on, with which some recorders fill a block."""
+    file.seek(offset)
+    while data := file.read(BLOCK):
+        if data.count(0) < len(data):
+            return False
+    return True
 
 
 def _at(file: BinaryIO, offset: int, count: int) -> bytes:

@@ -105,6 +105,22 @@ def test_a_family_that_is_not_supported(copy):
     "change,words",
     [
         (lambda raw: raw["text_config"].update(hidden_act="relu"), "activation 'relu'"),
+        (
+            lambda raw: raw["text_config"].update(num_attention_heads={"a": 1}),
+            "config.json: num_attention_heads {'a': 1} is not a whole number",
+        ),
+        (
+            lambda raw: raw["text_config"].update(hidden_size=[]),
+            r"config.json: hidden_size \[\] is not a whole number",
+        ),
+        (
+            lambda raw: raw.update(text_config="x"),
+            "config.json: text_config is 'x', not an object of settings",
+        ),
+        (lambda raw: raw.update(audio_config=[1]), "config.json: audio_config is"),
+        (lambda raw: raw["text_config"].update(model_type=["qwen2"]), "LLM type .* is not supported"),
+        (lambda raw: raw["text_config"].update(rope_scaling=3), "config.json: rope_scaling is '3'"),
+        (lambda raw: raw["text_config"].update(eos_token_id={"a": 1}), "config.json: eos_token_id"),
         (lambda raw: raw["text_config"].update(use_sliding_window=True, sliding_window=64), "sliding window"),
         (
             lambda raw: raw["text_config"].update(

@@ -30,12 +30,14 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "new"
 
 
-def test_a_living_export_is_left_alone(tmp_path):
+def test_a_second_export_of_the_same_folder_is_refused(tmp_path):
     with scratch_folder(tmp_path / "bundle", print) as scratch:
         (scratch / "file").touch()
-        export(tmp_path / "bundle")
+        with pytest.raises(FileExistsError, match="another export is writing .*bundle"):
+            export(tmp_path / "bundle")
+        export(tmp_path / "other")
         assert scratch.exists()
-        assert len(names(tmp_path)) == 2
+    assert names(tmp_path) == ["bundle", "other"]
 
 
 def test_what_a_killed_export_left_goes(tmp_path):
@@ -71,3 +73,11 @@ def test_a_bundle_that_cannot_be_named_leaves_the_former_one(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path / "bundle", "newer")
     assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "new"
+
+
+def test_a_folder_that_appeared_meanwhile_is_kept(tmp_path):
+    with pytest.raises(FileExistsError, match="bundle appeared during the export and is kept"):
+        with scratch_folder(tmp_path / "bundle", print):
+            (tmp_path / "bundle").mkdir()
+            (tmp_path / "bundle" / "file").write_text("theirs")
+    assert names(tmp_path) == ["bundle"] and (tmp_path / "bundle/file").read_text() == "theirs"

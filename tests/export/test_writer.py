@@ -271,3 +271,15 @@ def test_a_failed_parity_is_a_failed_command(qwen, tmp_path, capsys):
         for line in lines
         if line["stage"] in ("features", "encoder", "merge plan", "projector")
     )
+
+
+def test_a_link_to_a_bundle_stays_one(qwen, tmp_path):
+    """The folder that it leads to is replaced, or made."""
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "bundle"
+    link.symlink_to(tmp_path / "large" / "bundle")
+    for overwrite in (False, True):
+        writer.export_bundle(qwen[0], link, overwrite=overwrite, progress=lambda line: None)
+        assert link.is_symlink() and Bundle.open(tmp_path / "large" / "bundle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "large"]
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["bundle"]
