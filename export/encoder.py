@@ -145,7 +145,8 @@ def _attention(g: Graph, spec: ModelSpec, take, prefix: str, x: str, keys: str |
     bias = Stacked([take(prefix + "q_proj.bias"), key_bias, take(prefix + "v_proj.bias")])
     qkv = g.linear(x, prefix + "qkv_proj", weight, bias)
     attend = _attend_fused if _is_fused(g, spec) else _attend
-    attended = attend(g, e, *g.split(qkv, [e.width] * 3), keys)
+    q, k, v = g.split(qkv, [e.width] * 3)
+    attended = attend(g, e, q, k, v, keys)
     return g.linear(
         attended, prefix + "out_proj", take(prefix + "out_proj.weight"), take(prefix + "out_proj.bias")
     )
