@@ -9,12 +9,10 @@ namespace ltbm {
 using Half = uint16_t;  // the bits of a float16
 
 constexpr size_t kLane = 128;  // the width of a grid row is a multiple of it: four 64-byte vectors of int16
-constexpr int32_t kTileA = 2,
-                  kTileB = 6;  // tokens on the sides of a tile of products: so many A, 1 to so many B
+constexpr int32_t kTileA = 2, kTileB = 6;  // tokens of a tile of products: two A, one to six B
 
 // A token's G is one row of int16, lo, while it fits. One that does not is split, G = hi * 2^14 + lo with lo
-// in
-// [-2^13, 2^13), so that every product below is one of int16 by int16.
+// in [-2^13, 2^13), so that every product below is one of int16 by int16.
 constexpr int kSplitBits = 14;
 constexpr int32_t kSplitLow = 1 << (kSplitBits - 1), kWidest = INT16_MAX;
 
