@@ -117,16 +117,16 @@ def test_the_log_and_the_figures_count_it(slow, clips):
 
 
 def test_the_encoder_is_left_in_the_middle(demo, clips, make_clip, tmp_path):
-    """Of four minutes of sound, most of a request is the encoder."""
+    """Of two minutes of sound, most of a request is the encoder."""
     path = tmp_path / "long.flac"
     long_request = {"model": "ltbm:keep6", "max_tokens": 1}
     settings = Settings(long_audio="segments", max_new_tokens=1, limits=Limits(audios=1))
     with serving(demo, settings) as server, server.client() as client:
-        soundfile.write(path, make_clip(240, seed=1), 16_000)
+        soundfile.write(path, make_clip(120, seed=1), 16_000)
         whole = client.chat.completions.create(**long_request, messages=question(path))
         encoder = whole.ltbm["timings"]["encoder"] * 1e-3
         assert encoder > 0.4
-        soundfile.write(path, make_clip(240, seed=2), 16_000)  # another sound: nothing is kept of it
+        soundfile.write(path, make_clip(120, seed=2), 16_000)  # another sound: nothing is kept of it
         connection = server.post_raw({**long_request, "messages": question(path)})
         server.wait_until(running=1, queued=0)
         time.sleep(encoder / 5)
