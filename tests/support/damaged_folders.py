@@ -1,7 +1,7 @@
 """What comes of a checkpoint or a bundle one of whose files is damaged: it works, or one clear line says why.
 
-Allowed is success, ValueError or OSError in one line; not another error, a crash, a hang, or memory beyond
-use. What safetensors itself refuses must be refused.
+Allowed is success, ValueError, OSError or KeyError in one line; not another error, a crash, a hang, or
+memory beyond use. What safetensors itself refuses must be refused.
 """
 
 import json
@@ -85,9 +85,10 @@ def _attempt(damaged: Path, kind: str, out: Path, shows: bool) -> str:
     try:
         with _alarm():
             run_bundle(damaged if kind == "bundle" else export_checkpoint(damaged, out))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError) as error:
         text = str(error).strip()
-        return "refused" if text and "\n" not in text else f"{FAILED}: not one line: {text!r}"
+        is_line = " " in text and "\n" not in text  # a bare key says nothing
+        return "refused" if is_line else f"{FAILED}: not one line: {text!r}"
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a panic of tokenizers is no Exception
