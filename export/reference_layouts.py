@@ -18,7 +18,7 @@ def is_nested(checkpoint: Checkpoint, family: Family) -> bool:
     return bool(family.own_extractor) and family.section in checkpoint.config
 
 
-def nested_model(checkpoint: Checkpoint, family: Family, **options) -> torch.nn.Module:
+def nested_model(checkpoint: Checkpoint, family: Family, **options) -> Any:
     """The family's class in transformers with the checkpoint's tensors, under its own names."""
     import transformers
 

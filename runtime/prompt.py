@@ -77,12 +77,12 @@ class Prompter:
             )
         return self._surrounded(ids)
 
-    def _text(self, turns: tuple[Turn, ...]) -> str:
+    def _text(self, turns: Sequence[Turn]) -> str:
         """The conversation up to where the answer goes on."""
         beginning = ""
         if turns[-1].role == "assistant":
-            *turns, last = turns
-            beginning = last.text
+            beginning = turns[-1].text
+            turns = turns[:-1]
         if self.spec.transcript:
             turns = _with_context(turns)
         return self.render([_message(turn) for turn in turns]) + beginning

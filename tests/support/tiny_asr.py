@@ -1,7 +1,7 @@
 """Tiny random Qwen3-ASR checkpoints, their tokenizer and processor; and one that says something."""
 
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -98,8 +98,8 @@ def make_transcriber(folder: Path) -> Path:
     embeddings = tensors["model.language_model.embed_tokens.weight"].zero_()
     head = tensors["lm_head.weight"].zero_()
     tensors["model.language_model.norm.weight"].fill_(1)
-    said = tokenizer().convert_tokens_to_ids(["\u010a", ENGLISH, MARK, "h", "i", "<|im_end|>"])
-    for place, (token, following) in enumerate(pairwise(said)):
-        embeddings[token, place] = head[following, place] = 1
+    said: Any = tokenizer().convert_tokens_to_ids(["\u010a", ENGLISH, MARK, "h", "i", "<|im_end|>"])
+    for place, following in enumerate(said[1:]):
+        embeddings[said[place], place] = head[following, place] = 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
