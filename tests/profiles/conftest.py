@@ -101,6 +101,7 @@ def make_profile():
             "threads": None,
             "low_memory": False,
             "kv_cache": None,
+            "packed": True,
             "prompt": "<b>What?</b>",
             "max_new_tokens": 16,
             "long_audio": "error",

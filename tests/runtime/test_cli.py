@@ -101,7 +101,7 @@ def test_chat_goes_on_from_stdin(qwen, clip_file, capsys, monkeypatch):
     )
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["tokens_in"] for answer in answers] == [125, 125, 250]
-    assert [answer["level"] for answer in answers] == ["keep25"] * 3
+    assert [answer["level"] for answer in answers] == ["keep50"] * 3
     assert [answer["reused_tokens"] > 32 for answer in answers] == [False, True, True]
 
 

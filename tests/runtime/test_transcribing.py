@@ -48,7 +48,7 @@ def test_an_answer_is_the_transcript_and_its_language(transcriber, make_clip, la
 
 def test_a_level_that_is_asked_for_counts(transcriber, make_clip):
     assert transcriber.generate(make_clip(2), "", "keep25").tokens_out == 7  # of 26
-    assert transcriber.generate(make_clip(2), "", task="qa").level == "keep25"
+    assert transcriber.generate(make_clip(2), "", task="qa").level == "keep50"
 
 
 def test_a_conversation_is_refused(transcriber, make_clip):
