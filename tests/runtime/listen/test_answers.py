@@ -47,6 +47,16 @@ def test_segments_of_30_s(listening, alone, make_clip, family):
     assert same(answer, expected)
 
 
+def test_a_tower_that_turns_tokens_by_their_time(listening, alone, make_clip):
+    """Music Flamingo: each segment by its place in the sound, which begins with the first push."""
+    _, listener = listening("musicflamingo", seconds=30)
+    clip = make_clip(65)
+    push_in_pieces(listener, clip, (160, 4_097, 40 * RATE))
+    answer = listener.ask(PROMPT, max_new_tokens=8).finish()
+    expected = alone("musicflamingo", 30).generate(clip, PROMPT, "keep25", max_new_tokens=8)
+    assert same(answer, expected)
+
+
 def test_several_questions_while_it_goes_on(listening, alone, make_clip, family):
     _, listener = listening(family)
     clip = make_clip(6.3)
