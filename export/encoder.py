@@ -28,7 +28,6 @@ def encoder_graph(
     In int8 attention is fused, and all rows have the first one's length.
     """
     e = spec.encoder
-    tower = spec.family.tower
     rule = spec.audio.rule
     g = _graph(precision, weights)
     take = _taker(checkpoint)
@@ -45,23 +44,32 @@ def encoder_graph(
     keys = choose_keys(g, hidden, _valid_positions(g, spec, lengths)) if lengths else None
     for layer in range(e.layers):
         hidden = _block(g, spec, take, f"layers.{layer}.", hidden, keys)
-    hidden = _average_pairs(g, hidden, e.width) if rule.pooled > tower.stacked else hidden
-    audio_embeds = _layer_norm(g, take, tower.norm, hidden)
-    if spec.rotary_time:
-        index = g.input("segment_index", "int32", ["B"])
-        audio_embeds = rotate_by_time(g, spec, spec.rotary_time, audio_embeds, index)
-    width = spec.audio.encoder_width
-    if rule.block:
-        audio_embeds = join_tokens(g, audio_embeds, features, width)
-    if tower.stacked > 1:
-        audio_embeds = g.op("Reshape", audio_embeds, g.const([0, -1, width]))
+    audio_embeds = _tokens(g, spec, take, hidden, features)
     g.output(
         g.convert(audio_embeds, "float32", precision.audio_embeds),
         "audio_embeds",
         precision.audio_embeds,
-        ["B", "T", width],
+        ["B", "T", spec.audio.encoder_width],
     )
     return g
+
+
+def _tokens(g: Graph, spec: ModelSpec, take, hidden: str, features: str) -> str:
+    """What the merge takes, [B, T, D] float32, of the last block's output."""
+    tower = spec.family.tower
+    rule = spec.audio.rule
+    width = spec.audio.encoder_width
+    if rule.pooled > tower.stacked:
+        hidden = _average_pairs(g, hidden, spec.encoder.width)
+    tokens = _layer_norm(g, take, tower.norm, hidden)
+    if spec.rotary_time:
+        index = g.input("segment_index", "int32", ["B"])
+        tokens = rotate_by_time(g, spec, spec.rotary_time, tokens, index)
+    if rule.block:
+        tokens = join_tokens(g, tokens, features, width)
+    if tower.stacked > 1:
+        tokens = g.op("Reshape", tokens, g.const([0, -1, width]))
+    return tokens
 
 
 def _graph(precision: Precision, weights: WeightFile) -> Graph:

@@ -25,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support, when run as a script
 
 from tests.support import full_size_qwen3_asr as qwen3_asr
+from tests.support.full_size_models import LLMS, SPECIAL_IDS
 
 SHARD_BYTES = 4 * 10**9
 BLOCK = 1 << 24  # random values made once and repeated in every tensor
@@ -34,68 +35,6 @@ SAMPLE_SECONDS = 0.02  # between two looks at a process's memory
 ENCODER = dict(layers=32, width=1280, heads=20, ffn=5120)
 POSITIONS, N_MELS = 1500, 128
 LONGEST = 300  # seconds that Qwen2.5-Omni's extractor takes
-LLMS = {
-    "qwen2_audio": dict(
-        model_type="qwen2",
-        num_hidden_layers=32,
-        hidden_size=4096,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        intermediate_size=11008,
-        vocab_size=156032,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-        rope_theta=1e4,
-    ),
-    "audioflamingo3": dict(
-        model_type="qwen2",
-        num_hidden_layers=28,
-        hidden_size=3584,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        intermediate_size=18944,
-        vocab_size=152064,
-        max_position_embeddings=32768,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-    ),
-    "qwen2_5_omni": dict(  # of the 3B; its talker, vocoder and pictures, which no graph takes, are left out
-        model_type="qwen2_5_omni_text",
-        num_hidden_layers=36,
-        hidden_size=2048,
-        num_attention_heads=16,
-        num_key_value_heads=2,
-        intermediate_size=11008,
-        vocab_size=151936,
-        max_position_embeddings=32768,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-    ),
-    **qwen3_asr.LLMS,
-}
-SPECIAL_IDS = {
-    "qwen2_audio": {
-        "<|AUDIO|>": 151646,
-        "<|endoftext|>": 151643,
-        "<|im_end|>": 151645,
-        "<|im_start|>": 151644,
-    },
-    "audioflamingo3": {
-        "<sound>": 151669,
-        "<|endoftext|>": 151643,
-        "<|im_end|>": 151645,
-        "<|im_start|>": 151644,
-    },
-    "qwen2_5_omni": {
-        "<|AUDIO|>": 151646,
-        "<|audio_bos|>": 151647,
-        "<|audio_eos|>": 151648,
-        "<|endoftext|>": 151643,
-        "<|im_end|>": 151645,
-        "<|im_start|>": 151644,
-    },
-    **dict.fromkeys(qwen3_asr.LLMS, qwen3_asr.SPECIAL_IDS),
-}
 
 
 def main() -> int:

@@ -1,0 +1,66 @@
+"""Published sizes of LLMs and the ids of their special tokens, for tests/full_size.py."""
+
+from tests.support import full_size_qwen3_asr as qwen3_asr
+
+LLMS = {
+    "qwen2_audio": dict(
+        model_type="qwen2",
+        num_hidden_layers=32,
+        hidden_size=4096,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        intermediate_size=11008,
+        vocab_size=156032,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        rope_theta=1e4,
+    ),
+    "audioflamingo3": dict(
+        model_type="qwen2",
+        num_hidden_layers=28,
+        hidden_size=3584,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+    ),
+    "qwen2_5_omni": dict(  # of the 3B; its talker, vocoder and pictures, which no graph takes, are left out
+        model_type="qwen2_5_omni_text",
+        num_hidden_layers=36,
+        hidden_size=2048,
+        num_attention_heads=16,
+        num_key_value_heads=2,
+        intermediate_size=11008,
+        vocab_size=151936,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+    ),
+    **qwen3_asr.LLMS,
+}
+SPECIAL_IDS = {
+    "qwen2_audio": {
+        "<|AUDIO|>": 151646,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    "audioflamingo3": {
+        "<sound>": 151669,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    "qwen2_5_omni": {
+        "<|AUDIO|>": 151646,
+        "<|audio_bos|>": 151647,
+        "<|audio_eos|>": 151648,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    **dict.fromkeys(qwen3_asr.LLMS, qwen3_asr.SPECIAL_IDS),
+}
