@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..runtime.bundle import Precision
+from ..runtime.precision import Precision
 from .checkpoint import TensorSource
 from .flavours import Flavour, opset_for
 from .graph import Graph

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..runtime.bundle import EncoderSpec, Precision
+from ..runtime.bundle import EncoderSpec
+from ..runtime.precision import Precision
 from .blocks import block_lengths, join_tokens, sinusoids, split_frames, valid_frames
 from .checkpoint import Checkpoint
 from .chunked_front_end import chunked_front_end, valid_positions

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.bundle import Precision
+from ..runtime.precision import Precision
 from .checkpoint import Checkpoint
 from .layouts import EMBEDDINGS
 from .weights import WeightFile

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..runtime.backends.flavours import GQA, takes_gqa
-from ..runtime.bundle import DecoderSpec, Precision
+from ..runtime.bundle import DecoderSpec
+from ..runtime.precision import Precision
 from .graph import CONTRIB, Graph
 
 BLOCKED_OPSET = 21  # the first with DequantizeLinear in blocks

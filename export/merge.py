@@ -2,7 +2,7 @@
 then the LLM's width; and the second part alone, for where the op is called outside of graphs."""
 
 from ..plugins.onnx_function import DOMAIN, OP, VERSION, ltbm_function
-from ..runtime.bundle import Precision
+from ..runtime.precision import Precision
 from .checkpoint import Checkpoint
 from .graph import Graph
 from .specification import ModelSpec

@@ -1,6 +1,6 @@
 """Which types a bundle is written in: the choices of `ltbm export`, made whole and checked."""
 
-from ..runtime.bundle import Precision
+from ..runtime.precision import Precision
 
 BITS = {"int4": 4, "int8": 8}
 BLOCK_SIZES = (16, 32, 64, 128, 256)  # weights

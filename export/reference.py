@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..runtime.bundle import Precision
+from ..runtime.precision import Precision
 from ..runtime.stages.splice import Prefix
 from .checkpoint import Checkpoint
 from .decoder import weight_kind

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.bundle import DecoderSpec, Precision
+from ...runtime.bundle import DecoderSpec
+from ...runtime.precision import Precision
 
 # Of the published config.json files; fewer positions, which only shortens the rotary tables.
 LLMS: dict[str, dict[str, Any]] = {

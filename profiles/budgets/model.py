@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from ...runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec, Precision
+from ...runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec
+from ...runtime.precision import Precision
 from .front_end import front_end
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

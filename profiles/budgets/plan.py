@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.bundle import MANIFEST_NAME, Bundle, Precision
+from ...runtime.bundle import MANIFEST_NAME, Bundle
 from ...runtime.levels import NAMED_RATIOS, Level
+from ...runtime.precision import Precision
 from .device import load_device
 from .estimate import Estimate, Request, choose, estimate
 from .model import Model, model_of_bundle, model_of_checkpoint

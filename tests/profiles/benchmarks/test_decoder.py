@@ -16,8 +16,8 @@ from ltbm.profiles.benchmarks.decoder import Setup, prompt_ids
 from ltbm.profiles.benchmarks.models import LLMS, make_models, operations, same_weights, weight_bytes
 from ltbm.profiles.benchmarks.report import markdown, summary
 from ltbm.profiles.benchmarks.runners import Remote, open_runner, request
-from ltbm.runtime.bundle import Precision
 from ltbm.runtime.cli import main
+from ltbm.runtime.precision import Precision
 
 pytestmark = pytest.mark.slow
 
