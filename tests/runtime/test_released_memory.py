@@ -15,7 +15,9 @@ from ltbm.runtime.stages.splice import Prefix
 
 FRAMES = 3000  # 30 s: attention scores alone are 54 MB
 FEATURES = 80
-TOKENS = 2048  # of a prompt: attention takes 16 MB a head
+TOKENS = 4000  # of a prompt: attention takes 64 MB a head
+BOUND = 64 * 2**20
+"""Between what stays and what goes: 131 and 19 MiB of the clip, 109 and 35 of the prompt (measured)."""
 
 
 def anonymous_bytes() -> int:
@@ -40,7 +42,7 @@ def test_what_a_long_clip_took(monkeypatch, threshold, kept):
         binding.run()
         grown = anonymous_bytes() - before
         assert audio_embeds.any()
-        assert (grown > 48 * 2**20) == kept, f"{grown / 2**20:.0f} MiB"
+        assert (grown > BOUND) == kept, f"{grown / 2**20:.0f} MiB"
         engine.close()
 
 
@@ -58,4 +60,4 @@ def test_what_a_long_prompt_took(monkeypatch, threshold, kept):
         logits = decoder.prefill([prefix])
         grown = anonymous_bytes() - before
         assert logits.any()
-        assert (grown > 32 * 2**20) == kept, f"{grown / 2**20:.0f} MiB"
+        assert (grown > BOUND) == kept, f"{grown / 2**20:.0f} MiB"
