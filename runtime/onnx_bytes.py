@@ -6,8 +6,13 @@ Machines that run, build engines or pack weights have no onnx package.
 from collections.abc import Callable, Iterator
 
 # Field numbers of onnx.proto.
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_OPSET = 7, 8
+OPSET_DOMAIN, OPSET_VERSION = 1, 2
+GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+NODE_INPUT, NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 4, 5, 7
+ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
+TENSOR_TYPE, TENSOR_NAME = 2, 8
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1
 
@@ -62,6 +67,20 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
         if at > len(message):
             raise ValueError("not an ONNX model: it ends within a field")
         yield key >> 3, content, message[begin:at]
+
+
+def texts(message: bytes, number: int) -> list[str]:
+    """Every text in the field `number`, in order."""
+    return [(content or b"").decode() for field, content, _ in fields(message) if field == number]
+
+
+def whole_number(message: bytes, number: int, otherwise: int = 0) -> int:
+    """The number in the field `number`, the last if there are several; `otherwise` if there is none."""
+    for field, content, raw in fields(message):
+        if field == number and content is None:
+            _, at = _read_varint(raw, 0)
+            otherwise, _ = _read_varint(raw, at)
+    return otherwise
 
 
 def bytes_field(number: int, content: bytes) -> bytes:

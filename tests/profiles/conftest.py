@@ -102,6 +102,7 @@ def make_profile():
             "low_memory": False,
             "kv_cache": None,
             "packed": True,
+            "native_products": True,
             "prompt": "<b>What?</b>",
             "max_new_tokens": 16,
             "long_audio": "error",
