@@ -1,9 +1,9 @@
 """Products of quantised weights by our native op in place of ONNX Runtime's own.
 
-`ai.ltbm::MatMulNBits` takes the inputs of `com.microsoft::MatMulNBits` and rounds activations as that does at
-accuracy level 4. It reads the codes where they lie, so opening packs nothing and the file that is mapped is the
-only copy of the weights; and it is faster (docs/evidence.md). A graph is changed as it is opened: bundles hold
-ONNX Runtime's op, which runs everywhere.
+`ai.ltbm::MatMulNBits` takes the inputs of `com.microsoft::MatMulNBits` and rounds activations as that does
+at accuracy level 4. It reads the codes where they lie: opening packs nothing, the file that is mapped is the
+only copy of the weights, and products are faster (docs/evidence.md). A graph is changed as it is opened:
+bundles hold ONNX Runtime's op, which runs everywhere.
 """
 
 from collections.abc import Collection

@@ -30,16 +30,17 @@ const InstructionSet* choose() {
 #if defined(LTBM_X86)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vnni");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   const Candidate candidates[] = {
-      // the fastest first
-      {&avx512, has_avx512},
+    // the fastest first
+    {&avx512, has_avx512},
 #if defined(LTBM_AVXVNNI)
-      {&avxvnni, has_avx2 && __builtin_cpu_supports("avxvnni")},
+    {&avxvnni, has_avx2 && __builtin_cpu_supports("avxvnni")},
 #endif
-      {&avx2, has_avx2}};
+    {&avx2, has_avx2}
+  };
 #elif defined(__aarch64__) && defined(__linux__)
   const Candidate candidates[] = {{&dotprod, (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0}};
 #else

@@ -16,10 +16,12 @@ namespace {
 constexpr float kTop = 127;  // the code of a block's largest value
 constexpr size_t kLongest = 256;  // codes of a block, at most
 
-// --- activations ---------------------------------------------------------------------------------------------
+// --- activations
+// ---------------------------------------------------------------------------------------------
 
 float largest_magnitude(const float* x, size_t n) {
-  int32_t largest = 0;  // of the bits without the sign, which are in the order of the magnitudes; NaN is above
+  int32_t largest =
+      0;  // of the bits without the sign, which are in the order of the magnitudes; NaN is above
   for (size_t i = 0; i < n; ++i) largest = std::max(largest, load<int32_t>(x + i) & INT32_MAX);
   return load<float>(&largest);
 }
@@ -98,7 +100,8 @@ void quantise_for_few(const Weights& w, const float* x, const Activations& row) 
   }
 }
 
-// --- many rows -----------------------------------------------------------------------------------------------
+// --- many rows
+// -----------------------------------------------------------------------------------------------
 
 template <int kBits>
 void unpack(const Weights&, const uint8_t* const* columns, size_t depth, uint8_t* unpacked) {
@@ -181,7 +184,8 @@ void tile_of_rows(size_t rows, size_t block, const Activations& tile, const uint
   if (rows == kRows)
     return tile_of<kBits, kRows, kZeroPoints>(block, tile, unpacked, scales, zero_points, blocks, out);
   if constexpr (kRows > 1)
-    tile_of_rows<kBits, kZeroPoints, kRows - 1>(rows, block, tile, unpacked, scales, zero_points, blocks, out);
+    tile_of_rows<kBits, kZeroPoints, kRows - 1>(rows, block, tile, unpacked, scales, zero_points, blocks,
+                                                out);
 }
 
 template <int kBits>
@@ -191,13 +195,15 @@ void tile(const Weights& w, const Activations& tile, size_t rows, const uint8_t*
   of_rows(rows, w.block, tile, unpacked, scales, zero_points, blocks, sums);
 }
 
-// --- few rows ------------------------------------------------------------------------------------------------
+// --- few rows
+// ------------------------------------------------------------------------------------------------
 
 // The block of each lane of a chunk, counted from that of its first lane.
 template <int kBits>
 Int32s block_of_lanes(size_t block) {
   Int32s index;
-  for (size_t lane = 0; lane < kLanes; ++lane) index[lane] = static_cast<int32_t>(lane * kInLane<kBits> / block);
+  for (size_t lane = 0; lane < kLanes; ++lane)
+    index[lane] = static_cast<int32_t>(lane * kInLane<kBits> / block);
   return index;
 }
 
@@ -248,8 +254,7 @@ void few_of(const Weights& w, const Activations& rows, const Columns& columns, f
 template <int kBits, bool kZeroPoints, size_t kColumns, size_t kRows = kFewRows>
 void few_of_rows(size_t count, const Weights& w, const Activations& rows, const Columns& columns, float* y) {
   if (count == kRows) return few_of<kBits, kZeroPoints, kColumns, kRows>(w, rows, columns, y);
-  if constexpr (kRows > 1)
-    few_of_rows<kBits, kZeroPoints, kColumns, kRows - 1>(count, w, rows, columns, y);
+  if constexpr (kRows > 1) few_of_rows<kBits, kZeroPoints, kColumns, kRows - 1>(count, w, rows, columns, y);
 }
 
 template <int kBits, bool kZeroPoints>
@@ -264,12 +269,20 @@ void few(const Weights& w, const Activations& rows, size_t count, const Columns&
   of_columns(count, w, rows, columns, y);
 }
 
-// --- both widths ---------------------------------------------------------------------------------------------
+// --- both widths
+// ---------------------------------------------------------------------------------------------
 
 template <int kBits>
 constexpr Kernels of_width = {
-    kTileRows,       kTileColumns<kBits>,      kBytes,        kBits == 8 ? kMoved : 0, quantise_in_tile<kBits>,
-    quantise_for_few<kBits>, unpack<kBits>, tile<kBits>, few<kBits>,
+    kTileRows,
+    kTileColumns<kBits>,
+    kBytes,
+    kBits == 8 ? kMoved : 0,
+    quantise_in_tile<kBits>,
+    quantise_for_few<kBits>,
+    unpack<kBits>,
+    tile<kBits>,
+    few<kBits>,
 };
 
 }  // namespace

@@ -11,19 +11,19 @@ constexpr size_t kFewRows = 4;  // up to so many rows are multiplied without unp
 constexpr size_t kColumnsAtOnce = 4;  // of them
 constexpr size_t kDepth = 4096;  // codes of a column that a tile is multiplied with at once, at most
 
-// Activations of some rows, rounded to int8. A few rows lie one after the other, each in chunks as `few` reads
-// the codes; more of them in tiles of `tile_rows`, whose rows take turns step by step and block by block.
-// Rows that fill the last tile are zero.
-// A sum is of the codes of a block (for a few rows, of those in a lane of a chunk). Where every zero point is
-// the middle code, it is the sum times minus that, from which a sum of products begins.
+// Activations of some rows, rounded to int8. A few rows lie one after the other, each in chunks as `few`
+// reads the codes; more of them in tiles of `tile_rows`, whose rows take turns step by step and block by
+// block. Rows that fill the last tile are zero. A sum is of the codes of a block (for a few rows, of those in
+// a lane of a chunk). Where every zero point is the middle code, it is the sum times minus that, from which a
+// sum of products begins.
 struct Activations {
   int8_t* codes;
   float* scales;  // of a block; for a few rows, of each lane of a chunk
   int32_t* sums;
 };
 
-// Some columns of W as `few` reads them. Up to a chunk behind the codes of each and a vector behind its scales
-// and zero points is read too, and not used.
+// Some columns of W as `few` reads them. Up to a chunk behind the codes of each and a vector behind its
+// scales and zero points is read too, and not used.
 struct Columns {
   size_t count;  // 1 or kColumnsAtOnce
   const uint8_t* codes;
@@ -63,7 +63,8 @@ struct InstructionSet {
   Kernels of_4_bits, of_8_bits;
 };
 
-// The fastest that this processor has, null if none. LTBM_CPU in the environment asks for one: plain for none.
+// The fastest that this processor has, null if none. LTBM_CPU in the environment asks for one: plain for
+// none.
 const InstructionSet* instruction_set();
 
 }  // namespace ltbm::nbits

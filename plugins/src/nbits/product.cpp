@@ -14,7 +14,8 @@ namespace {
 constexpr size_t kAlignment = 64;  // of a vector, at most
 constexpr size_t kMostColumns = 32;  // of a tile
 constexpr size_t kColumnsPerTask = 256;  // enough to outweigh handing a task over, few enough to share out
-constexpr size_t kPanelBytes = size_t{2} << 20;  // of activations that are multiplied with each column in turn
+constexpr size_t kPanelBytes = size_t{2}
+                               << 20;  // of activations that are multiplied with each column in turn
 constexpr size_t kFewestTiles = 16;  // of a panel, so that unpacking the codes stays a small part
 
 size_t divided_up(size_t a, size_t b) {
@@ -26,8 +27,8 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(size_t n)
-      : data_(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{kAlignment}))) {}
-  ~Buffer() { ::operator delete(data_, std::align_val_t{kAlignment}); }
+      : data_(static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{kAlignment}))) {}
+  ~Buffer() { ::operator delete (data_, std::align_val_t{kAlignment}); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   T* get() const { return data_; }
@@ -54,7 +55,8 @@ void read_zero_points(const Weights& w, const Kernels& kernels, size_t column, f
   }
 }
 
-// --- few rows ------------------------------------------------------------------------------------------------
+// --- few rows
+// ------------------------------------------------------------------------------------------------
 
 // Activations of a few rows, and what of a column is read with them.
 struct FewRows {
@@ -113,8 +115,10 @@ void multiply_few(const Weights& w, const float* x, size_t rows, float* y, const
       for (size_t i = 0; w.zero_points && i < count; ++i)
         read_zero_points(w, kernels, column + i, zero_points.data() + i * stride);
       const float* points = w.zero_points ? zero_points.data() : nullptr;
-      Columns columns = {count,       w.codes + column * w.row_bytes(), w.row_bytes(),
-                         w.scales + column * w.blocks(), w.blocks(),    points, stride};
+      Columns columns = {count,         w.codes + column * w.row_bytes(),
+                         w.row_bytes(), w.scales + column * w.blocks(),
+                         w.blocks(),    points,
+                         stride};
       if (activations.inside(w, column)) {
         kernels.few(w, activations.from(0), rows, columns, y + column);
       } else {
@@ -130,7 +134,8 @@ void multiply_few(const Weights& w, const float* x, size_t rows, float* y, const
   });
 }
 
-// --- many rows -----------------------------------------------------------------------------------------------
+// --- many rows
+// -----------------------------------------------------------------------------------------------
 
 // All activations, in tiles.
 struct Tiles {
@@ -244,7 +249,8 @@ void multiply_many(const Weights& w, const float* x, size_t rows, float* y, cons
 const char* obstacle(const Weights& w) {
   if (!instruction_set()) return "this processor has none of the instructions that the products need";
   if (w.bits != 4 && w.bits != 8) return "codes have 4 or 8 bits";
-  if (w.block < 16 || w.block > 256 || w.block & (w.block - 1)) return "a block has 16, 32, 64, 128 or 256 codes";
+  if (w.block < 16 || w.block > 256 || w.block & (w.block - 1))
+    return "a block has 16, 32, 64, 128 or 256 codes";
   if (w.width % kUnpacked || w.width % w.block || !w.width) return "K is a multiple of 32 and of the block";
   return nullptr;
 }

@@ -1,6 +1,6 @@
 // y = x @ W.T with W in blocks of 4 or 8 bits, as ONNX Runtime's MatMulNBits stores it and rounds at accuracy
-// level 4: activations are rounded to int8 with a scale a block. The codes are read where they lie: nothing is
-// packed or copied, so a file that is mapped stays the only copy of the weights.
+// level 4: activations are rounded to int8 with a scale a block. The codes are read where they lie: nothing
+// is packed or copied, so a file that is mapped stays the only copy of the weights.
 #pragma once
 
 #include <cstddef>

@@ -43,7 +43,7 @@ template <int kBits>
 constexpr size_t kTileVectors = 2;
 #endif
 template <int kBits>
-constexpr size_t kTileColumns = kTileVectors<kBits> * kLanes;
+constexpr size_t kTileColumns = kTileVectors<kBits>* kLanes;
 
 template <class Vector>
 Vector load(const void* p) {
@@ -61,7 +61,8 @@ Floats all(float value) {
   return Floats{} + value;
 }
 
-// --- products ------------------------------------------------------------------------------------------------
+// --- products
+// ------------------------------------------------------------------------------------------------
 
 // NEON multiplies signed bytes: codes of 8 bits are moved to the middle.
 #if defined(__aarch64__)
@@ -102,8 +103,8 @@ Int32s added(Int32s, Int32s sums) {
 
 #else
 
-// AVX2 adds pairs of products in int16, which may stay there for kUnpacked codes of 4 bits of a column: a lane
-// adds 16 products of up to 15 * 127. Codes of 8 bits are multiplied as two of 4.
+// AVX2 adds pairs of products in int16, which may stay there for kUnpacked codes of 4 bits of a column: a
+// lane adds 16 products of up to 15 * 127. Codes of 8 bits are multiplied as two of 4.
 struct Halves {
   Int16s low, high;
 };
@@ -163,7 +164,8 @@ float lane_sum(Floats v) {
 #endif
 }
 
-// --- order ---------------------------------------------------------------------------------------------------
+// --- order
+// ---------------------------------------------------------------------------------------------------
 
 // table[index[lane]] for indices below kLanes.
 Floats gathered(const float* table, Int32s index) {
@@ -176,7 +178,8 @@ Floats gathered(const float* table, Int32s index) {
 #endif
 }
 
-// 16 bytes of kLanes columns, `at` bytes from where they begin: lane c of out[i] is the i-th step of column c.
+// 16 bytes of kLanes columns, `at` bytes from where they begin: lane c of out[i] is the i-th step of column
+// c.
 void transposed(const uint8_t* const* columns, size_t at, Bytes out[4]) {
 #if defined(__AVX512VNNI__)
   const auto bytes = [=](size_t column) { return _mm_loadu_si128((const __m128i*)(columns[column] + at)); };

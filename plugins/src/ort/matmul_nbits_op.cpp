@@ -1,5 +1,5 @@
-// `ai.ltbm::MatMulNBits` version 1: ONNX Runtime's op of this name at accuracy level 4, in float32, over weights
-// that stay where they are. The inputs and attributes are the same; g_idx is refused.
+// `ai.ltbm::MatMulNBits` version 1: ONNX Runtime's op of this name at accuracy level 4, in float32, over
+// weights that stay where they are. The inputs and attributes are the same; g_idx is refused.
 #include "../nbits/product.h"
 #include "ops.h"
 
@@ -88,7 +88,9 @@ CustomOp make_op() {
   op.output_type = [](const CustomOp*, size_t) { return kFloat; };
   op.output_count = [](const CustomOp*) -> size_t { return 1; };
   op.destroy_kernel = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-  op.input_presence = [](const CustomOp*, size_t index) { return index < kZeroPoints ? kRequired : kOptional; };
+  op.input_presence = [](const CustomOp*, size_t index) {
+    return index < kZeroPoints ? kRequired : kOptional;
+  };
   op.output_presence = [](const CustomOp*, size_t) { return kRequired; };
   op.input_memory = [](const CustomOp*, size_t) { return kDefaultMemory; };
   op.create_kernel_v2 = create_kernel;
