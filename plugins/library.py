@@ -52,7 +52,7 @@ def product_instructions() -> str | None:
     path = native_library()
     if path is None:
         return None
-    function = ctypes.CDLL(str(path)).ltbm_matmul_nbits
+    function = ctypes.CDLL(str(path)).ltbm_product_instructions
     function.restype = ctypes.c_char_p
     name = function()
     return None if name is None else name.decode()

@@ -26,12 +26,10 @@ float largest_magnitude(const float* x, size_t n) {
   return load<float>(&largest);
 }
 
-// Rounds n values, half to even, and returns the scale.
-float quantise_block(const float* x, size_t n, int8_t* codes) {
-  const float scale = largest_magnitude(x, n) / kTop;
+// Rounds n values, half to even.
+void round_to_codes(const float* x, size_t n, float scale, int8_t* codes) {
   const float inverse = scale != 0 ? 1 / scale : 0;
   for (size_t i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(static_cast<int32_t>(rintf(x[i] * inverse)));
-  return scale;
 }
 
 int32_t code_sum(const int8_t* codes, size_t n) {
@@ -58,16 +56,23 @@ void ordered(const int8_t* codes, int8_t out[2 * kStep]) {
 template <int kBits>
 void quantise_in_tile(const Weights& w, const float* x, size_t row, const Activations& tile) {
   int8_t codes[kLongest], pair[2 * kStep];
+  const size_t part = std::min(w.block, kUnpacked);
   for (size_t block = 0; block < w.blocks(); ++block) {
-    const size_t place = block * kTileRows + row;
-    tile.scales[place] = quantise_block(x + block * w.block, w.block, codes);
-    tile.sums[place] = beginning<kBits>(w, code_sum(codes, w.block));
-    for (size_t i = 0; i < w.block; i += 2 * kStep) {
-      ordered<kBits>(codes + i, pair);
-      int8_t* out = tile.codes + ((block * w.block + i) * kTileRows + row * kStep);
-      memcpy(out, pair, kStep);
-      memcpy(out + kTileRows * kStep, pair + kStep, kStep);
+    const size_t place = block * kTileRows + row, first = block * w.block;
+    const float scale = largest_magnitude(x + first, w.block) / kTop;
+    int32_t sum = 0;
+    for (size_t at = first; at < first + w.block; at += part) {
+      round_to_codes(x + at, part, scale, codes);
+      sum += code_sum(codes, part);
+      for (size_t i = 0; i < part; i += 2 * kStep) {
+        ordered<kBits>(codes + i, pair);
+        int8_t* out = tile.codes + (at + i) * kTileRows + row * kStep;
+        memcpy(out, pair, kStep);
+        memcpy(out + kTileRows * kStep, pair + kStep, kStep);
+      }
     }
+    tile.scales[place] = scale;
+    tile.sums[place] = beginning<kBits>(w, sum);
   }
 }
 
@@ -82,7 +87,8 @@ void quantise_for_few(const Weights& w, const float* x, const Activations& row) 
   int8_t codes[kLongest];
   for (size_t block = 0; block < w.blocks(); ++block) {
     const size_t first = block * w.block;
-    const float scale = quantise_block(x + first, w.block, codes);
+    const float scale = largest_magnitude(x + first, w.block) / kTop;
+    round_to_codes(x + first, w.block, scale, codes);
     for (size_t i = 0; i < w.block; i += kInLane<kBits>) {
       const size_t place = first + i, lane = place / kInLane<kBits>, chunk = place / kChunk<kBits>;
       row.scales[lane] = scale;
@@ -124,6 +130,17 @@ void unpack(const Weights&, const uint8_t* const* columns, size_t depth, uint8_t
           out += 2 * kStepBytes;
         }
       }
+    }
+  }
+}
+
+void unpack_transposed(const Weights& w, const uint8_t* codes, size_t depth, uint8_t* unpacked) {
+  constexpr uint8_t kFlipped = 0x80 ^ kMoved;  // from signed to what is multiplied
+  for (size_t step = 0; step < depth; step += kStep) {
+    for (size_t vector = 0; vector < kTileVectors<8>; ++vector) {
+      const Bytes steps = interleaved(codes + step * w.columns + vector * kLanes, w.columns) ^ kFlipped;
+      memcpy(unpacked, &steps, kBytes);
+      unpacked += kBytes;
     }
   }
 }
@@ -281,6 +298,7 @@ constexpr Kernels of_width = {
     quantise_in_tile<kBits>,
     quantise_for_few<kBits>,
     unpack<kBits>,
+    unpack_transposed,
     tile<kBits>,
     few<kBits>,
 };

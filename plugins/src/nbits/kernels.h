@@ -49,6 +49,9 @@ struct Kernels {
   // columns: where the codes of each begin.
   void (*unpack)(const Weights& w, const uint8_t* const* columns, size_t depth, uint8_t* unpacked);
 
+  // The same of codes [K, N]: tile_columns of them stand side by side in each of `depth` rows.
+  void (*unpack_transposed)(const Weights& w, const uint8_t* codes, size_t depth, uint8_t* unpacked);
+
   // sums [tile_rows, tile_columns] += a tile of activations times unpacked codes, over `blocks` blocks.
   // scales, zero_points: [blocks, tile_columns]; no zero_points where every one is the middle code.
   void (*tile)(const Weights& w, const Activations& tile, size_t rows, const uint8_t* unpacked,

@@ -160,6 +160,11 @@ struct Tiles {
   }
 };
 
+// Codes of a column that are unpacked at once: whole blocks.
+size_t depth_at_once(const Weights& w) {
+  return std::max(kDepth, w.block);
+}
+
 // What one task needs to multiply tiles with a group of columns.
 struct Group {
   const Kernels& kernels;
@@ -170,7 +175,7 @@ struct Group {
 
   Group(const Weights& w, const Kernels& k, size_t panel)
       : kernels(k),
-        unpacked(std::min(w.width, kDepth) * k.tile_columns),
+        unpacked(std::min(w.width, depth_at_once(w)) * k.tile_columns),
         scales(w.blocks() * k.tile_columns),
         zero_points(w.zero_points ? w.blocks() * k.tile_columns : 0),
         column(w.zero_points ? w.blocks() : 0),
@@ -195,6 +200,16 @@ void read_scales(const Weights& w, size_t first, Group& group) {
   }
 }
 
+// `length` codes, from `depth` on, of the columns of a tile.
+void unpack(const Weights& w, const Kernels& kernels, size_t first, size_t depth, size_t length,
+            uint8_t* out) {
+  if (w.transposed) return kernels.unpack_transposed(w, w.codes + depth * w.columns + first, length, out);
+  const uint8_t* columns[kMostColumns];
+  for (size_t i = 0; i < kernels.tile_columns; ++i)
+    columns[i] = w.codes + column_at(w, first, i) * w.row_bytes() + depth * w.bits / 8;
+  kernels.unpack(w, columns, length, out);
+}
+
 // The columns of a tile from `first` on, times the tiles from `tile` to `end`, into y.
 void multiply_group(const Tiles& tiles, size_t rows, size_t tile, size_t end, size_t first, Group& group,
                     float* y) {
@@ -202,12 +217,9 @@ void multiply_group(const Tiles& tiles, size_t rows, size_t tile, size_t end, si
   const Kernels& kernels = group.kernels;
   const size_t width = kernels.tile_columns, tile_size = kernels.tile_rows * width;
   std::fill(group.sums.begin(), group.sums.end(), 0.0f);
-  for (size_t depth = 0; depth < w.width; depth += kDepth) {
-    const size_t length = std::min(kDepth, w.width - depth), block = depth / w.block;
-    const uint8_t* columns[kMostColumns];
-    for (size_t i = 0; i < width; ++i)
-      columns[i] = w.codes + column_at(w, first, i) * w.row_bytes() + depth * w.bits / 8;
-    kernels.unpack(w, columns, length, group.unpacked.get());
+  for (size_t depth = 0; depth < w.width; depth += depth_at_once(w)) {
+    const size_t length = std::min(depth_at_once(w), w.width - depth), block = depth / w.block;
+    unpack(w, kernels, first, depth, length, group.unpacked.get());
     const float* zero_points = w.zero_points ? group.zero_points.data() + block * width : nullptr;
     for (size_t t = tile; t < end; ++t)
       kernels.tile(w, tiles.at(t, depth), std::min(kernels.tile_rows, rows - t * kernels.tile_rows),
@@ -249,15 +261,18 @@ void multiply_many(const Weights& w, const float* x, size_t rows, float* y, cons
 const char* obstacle(const Weights& w) {
   if (!instruction_set()) return "this processor has none of the instructions that the products need";
   if (w.bits != 4 && w.bits != 8) return "codes have 4 or 8 bits";
+  if (w.width % kUnpacked || !w.width) return "K is a multiple of 32";
+  if (w.transposed)
+    return w.columns % instruction_set()->of_8_bits.tile_columns ? "N is a multiple of 32" : nullptr;
   if (w.block < 16 || w.block > 256 || w.block & (w.block - 1))
     return "a block has 16, 32, 64, 128 or 256 codes";
-  if (w.width % kUnpacked || w.width % w.block || !w.width) return "K is a multiple of 32 and of the block";
+  if (w.width % w.block) return "K is a multiple of the block";
   return nullptr;
 }
 
 void multiply(const Weights& w, const float* x, size_t rows, float* y, const ParallelFor& parallel) {
   if (!rows || !w.columns) return;
-  (rows <= kFewRows ? multiply_few : multiply_many)(w, x, rows, y, parallel);
+  (rows <= kFewRows && !w.transposed ? multiply_few : multiply_many)(w, x, rows, y, parallel);
 }
 
 }  // namespace ltbm::nbits

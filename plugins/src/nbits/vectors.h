@@ -213,5 +213,25 @@ void transposed(const uint8_t* const* columns, size_t at, Bytes out[4]) {
 #endif
 }
 
+// Lane c holds the bytes that stand at place c of four rows, `stride` bytes apart.
+Bytes interleaved(const uint8_t* rows, size_t stride) {
+#if defined(__AVX512VNNI__)
+  const auto row = [=](size_t i) { return _mm_loadu_si128((const __m128i*)(rows + i * stride)); };
+  const __m128i a = _mm_unpacklo_epi8(row(0), row(1)), b = _mm_unpacklo_epi8(row(2), row(3));
+  const __m128i c = _mm_unpackhi_epi8(row(0), row(1)), d = _mm_unpackhi_epi8(row(2), row(3));
+  const __m256i low = _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+  const __m256i high = _mm256_set_m128i(_mm_unpackhi_epi16(c, d), _mm_unpacklo_epi16(c, d));
+  return Bytes(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+#elif defined(__AVX2__)
+  const auto row = [=](size_t i) { return _mm_loadl_epi64((const __m128i*)(rows + i * stride)); };
+  const __m128i a = _mm_unpacklo_epi8(row(0), row(1)), b = _mm_unpacklo_epi8(row(2), row(3));
+  return Bytes(_mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b)));
+#else
+  Bytes out;
+  for (size_t byte = 0; byte < kBytes; ++byte) out[byte] = rows[byte % kStep * stride + byte / kStep];
+  return out;
+#endif
+}
+
 }  // namespace
 }  // namespace ltbm::nbits

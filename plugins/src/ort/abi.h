@@ -23,7 +23,7 @@ struct Value;
 struct Shape;
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2 };
-enum ElementType { kFloat = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
+enum ElementType { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
 enum Presence { kRequired = 0, kOptional = 1 };
 enum MemoryType { kDefaultMemory = 0 };
 

@@ -6,6 +6,6 @@
 namespace ltbm::ort {
 
 void add_merge(Api api, Domain* domain);  // LTBM
-void add_matmul_nbits(Api api, Domain* domain);  // MatMulNBits, where this processor has kernels for it
+void add_products(Api api, Domain* domain);  // MatMulNBits and DynamicQuantizeMatMul
 
 }  // namespace ltbm::ort

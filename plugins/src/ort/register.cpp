@@ -17,13 +17,13 @@ extern "C" __attribute__((visibility("default"))) ltbm::ort::Status* RegisterCus
     Domain* domain = nullptr;  // the session's options keep it
     check_status(CreateDomain::call(api, "ai.ltbm", &domain));
     add_merge(api, domain);
-    add_matmul_nbits(api, domain);
+    add_products(api, domain);
     check_status(AddDomain::call(api, options, domain));
   });
 }
 
-// The instruction set that MatMulNBits runs with on this processor, null where it does not run.
-extern "C" __attribute__((visibility("default"))) const char* ltbm_matmul_nbits() {
+// The instruction set that products run with on this processor, null where they do not run.
+extern "C" __attribute__((visibility("default"))) const char* ltbm_product_instructions() {
   const ltbm::nbits::InstructionSet* set = ltbm::nbits::instruction_set();
   return set ? set->name : nullptr;
 }
