@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     not COMPILER or not EMULATOR, reason="apt-get install g++-aarch64-linux-gnu qemu-user-static"
 )
 ROOT = Path(__file__).parents[2]
-SOURCES = ROOT / "plugins/src/nbits"
+SOURCES = ROOT / "plugins/src/products"
 FLAGS = ("-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math")
 WITH_DOT_PRODUCTS, WITHOUT = "max", "cortex-a72"
 

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "../../plugins/src/nbits/product.h"
+#include "../../plugins/src/products/product.h"
 
 template <class T>
 std::vector<T> read(size_t count) {
@@ -16,9 +16,9 @@ std::vector<T> read(size_t count) {
 int main() {
   const auto sizes = read<int64_t>(6);
   const size_t rows = sizes[0];
-  ltbm::nbits::Weights w = {};
+  ltbm::products::Weights w = {};
   w.columns = sizes[1], w.width = sizes[2], w.bits = sizes[3], w.block = sizes[4];
-  if (const char* obstacle = ltbm::nbits::obstacle(w)) {
+  if (const char* obstacle = ltbm::products::obstacle(w)) {
     std::fprintf(stderr, "%s\n", obstacle);
     return 1;
   }
@@ -32,6 +32,6 @@ int main() {
   const auto serial = [](size_t count, const std::function<void(size_t)>& body) {
     for (size_t i = 0; i < count; ++i) body(i);
   };
-  ltbm::nbits::multiply(w, x.data(), rows, y.data(), serial);
+  ltbm::products::multiply(w, x.data(), rows, y.data(), serial);
   std::fwrite(y.data(), sizeof(float), y.size(), stdout);
 }

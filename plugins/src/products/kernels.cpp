@@ -10,7 +10,7 @@
 #error "LTBM_ISA names the instruction set that this file is compiled for"
 #endif
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 constexpr float kTop = 127;  // the code of a block's largest value
@@ -311,4 +311,4 @@ constexpr Kernels of_width = {
 extern const InstructionSet LTBM_ISA;
 const InstructionSet LTBM_ISA = {LTBM_TEXT(LTBM_ISA), of_width<4>, of_width<8>};
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

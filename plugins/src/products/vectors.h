@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 #if defined(__AVX512VNNI__)
@@ -234,4 +234,4 @@ Bytes interleaved(const uint8_t* rows, size_t stride) {
 }
 
 }  // namespace
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 constexpr size_t kAlignment = 64;  // of a vector, at most
@@ -275,4 +275,4 @@ void multiply(const Weights& w, const float* x, size_t rows, float* y, const Par
   (rows <= kFewRows && !w.transposed ? multiply_few : multiply_many)(w, x, rows, y, parallel);
 }
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

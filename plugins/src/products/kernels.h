@@ -3,7 +3,7 @@
 
 #include "product.h"
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 
 constexpr size_t kStep = 4;  // activations of one 32-bit lane, the unit of every layout below
 constexpr size_t kUnpacked = 32;  // codes of a column that are unpacked at once; K is a multiple of it
@@ -70,4 +70,4 @@ struct InstructionSet {
 // none.
 const InstructionSet* instruction_set();
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products
