@@ -13,8 +13,7 @@ struct Kernel {
   products::Weights weights;  // their sizes, as far as attributes say them
 };
 
-// --- what both share
-// -----------------------------------------------------------------------------------------
+// --- what both share -------------------------------------------------------------------------------------
 
 // An input of `count` elements, null where it is left out.
 template <class T>
@@ -60,8 +59,7 @@ CustomOp make_op() {
   return op;
 }
 
-// --- blocks of 4 or 8 bits
-// -------------------------------------------------------------------------------------
+// --- blocks of 4 or 8 bits -------------------------------------------------------------------------------
 
 namespace of_blocks {
 
@@ -121,8 +119,7 @@ CustomOp make() {
 
 }  // namespace of_blocks
 
-// --- columns of 8 bits
-// -----------------------------------------------------------------------------------------
+// --- columns of 8 bits -----------------------------------------------------------------------------------
 
 namespace of_columns {
 

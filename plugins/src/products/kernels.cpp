@@ -16,8 +16,7 @@ namespace {
 constexpr float kTop = 127;  // the code of a block's largest value
 constexpr size_t kLongest = 256;  // codes of a block, at most
 
-// --- activations
-// ---------------------------------------------------------------------------------------------
+// --- activations -----------------------------------------------------------------------------------------
 
 float largest_magnitude(const float* x, size_t n) {
   int32_t largest =
@@ -106,8 +105,7 @@ void quantise_for_few(const Weights& w, const float* x, const Activations& row) 
   }
 }
 
-// --- many rows
-// -----------------------------------------------------------------------------------------------
+// --- many rows -------------------------------------------------------------------------------------------
 
 template <int kBits>
 void unpack(const Weights&, const uint8_t* const* columns, size_t depth, uint8_t* unpacked) {
@@ -212,8 +210,7 @@ void tile(const Weights& w, const Activations& tile, size_t rows, const uint8_t*
   of_rows(rows, w.block, tile, unpacked, scales, zero_points, blocks, sums);
 }
 
-// --- few rows
-// ------------------------------------------------------------------------------------------------
+// --- few rows --------------------------------------------------------------------------------------------
 
 // The block of each lane of a chunk, counted from that of its first lane.
 template <int kBits>
@@ -286,8 +283,7 @@ void few(const Weights& w, const Activations& rows, size_t count, const Columns&
   of_columns(count, w, rows, columns, y);
 }
 
-// --- both widths
-// ---------------------------------------------------------------------------------------------
+// --- both widths -----------------------------------------------------------------------------------------
 
 template <int kBits>
 constexpr Kernels of_width = {

@@ -61,8 +61,7 @@ Floats all(float value) {
   return Floats{} + value;
 }
 
-// --- products
-// ------------------------------------------------------------------------------------------------
+// --- products --------------------------------------------------------------------------------------------
 
 // NEON multiplies signed bytes: codes of 8 bits are moved to the middle.
 #if defined(__aarch64__)
@@ -164,8 +163,7 @@ float lane_sum(Floats v) {
 #endif
 }
 
-// --- order
-// ---------------------------------------------------------------------------------------------------
+// --- order -----------------------------------------------------------------------------------------------
 
 // table[index[lane]] for indices below kLanes.
 Floats gathered(const float* table, Int32s index) {
