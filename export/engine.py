@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.backends.engine_folders import FOLDER
 from ..runtime.backends.engine_store import (
     ENGINES_OF,
-    FOLDER,
     EngineFolder,
     Key,
     Target,
@@ -71,16 +71,7 @@ def build_engines(
     library = load_library(backend)
     target = _target(library, capabilities)
     stages = _check_stages(stages, target)
-    precision = bundle.manifest.precision
-    if obstacle := precision.obstacle("cuda"):
-        raise ValueError(
-            f"{library.product} does not take {bundle.path} ({precision}): {obstacle}; "
-            "export with --encoder-precision float16"
-        )
-    if precision.for_onnxruntime:
-        raise ValueError(
-            f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
-        )
+    _check_precision(bundle, library)
     limits = Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
@@ -95,6 +86,20 @@ def build_engines(
     if library.is_rtx:
         progress(COMPILED_ON_LOAD)
     return folder
+
+
+def _check_precision(bundle: Bundle, library: TensorRTLibrary) -> None:
+    """ValueError, with what to export instead, for types that no TensorRT takes."""
+    precision = bundle.manifest.precision
+    if obstacle := precision.obstacle("cuda"):
+        raise ValueError(
+            f"{library.product} does not take {bundle.path} ({precision}): {obstacle}; "
+            "export with --encoder-precision float16"
+        )
+    if precision.for_onnxruntime:
+        raise ValueError(
+            f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
+        )
 
 
 def _build_stages(

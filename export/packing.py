@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from ..runtime.backends.engine_store import FOLDER, weights_file
+from ..runtime.backends.engine_folders import FOLDER
+from ..runtime.backends.engine_store import weights_file
 from ..runtime.backends.opening import find_backend
 from ..runtime.backends.packed_store import (
     GRAPH_FILE,

@@ -170,9 +170,9 @@ def test_a_replaced_cache_goes_before_the_next_is_allocated(device, bundle_of, m
     monkeypatch.setattr(cuda, "RETIRED_BYTES", 0)
     with Session.open(built, backend="tensorrt", reuse=False) as session:
         session.generate(make_clip(3), PROMPT, "full", max_new_tokens=900)
-        large = session._context.nbytes
+        large = session._reader.context.nbytes
         session.generate(make_clip(3), PROMPT, "keep6", max_new_tokens=2)
-        small = session._context.nbytes
+        small = session._reader.context.nbytes
         assert small < large / 4
     assert max(facts["allocated"] for facts in device.driver.named("execute")[-2:]) < large
     assert [facts["allocated"] > large for facts in device.driver.named("execute")[:3]] == [
