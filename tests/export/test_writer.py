@@ -215,7 +215,8 @@ def test_a_failure_leaves_nothing(qwen, tmp_path, monkeypatch):
 def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     """Nothing at all where it can clean up; after a SIGKILL a hidden sibling at most."""
     code = (
-        "import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
+        "import signal, sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, "
         f"{str(tmp_path / 'bundle')!r}]))"
@@ -225,7 +226,7 @@ def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     )
     assert child.stdout.readline() == "ready\n"
     child.send_signal(kind)
-    child.wait(timeout=20)
+    child.wait(timeout=60)
     assert child.returncode != 0
     left = [path.name for path in tmp_path.iterdir()]
     if kind != signal.SIGKILL:

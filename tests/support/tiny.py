@@ -159,7 +159,7 @@ def make_config(
 def _relative_of_flamingo(family: str, text: dict, tok: PreTrainedTokenizerFast, audio: dict):
     """Audio Flamingo 3, and those whose encoder is configured as its is."""
     if family == "voxtral":
-        audio |= dict(model_type="voxtral_encoder", intermediate_size=4 * audio["hidden_size"])
+        audio = audio | dict(model_type="voxtral_encoder", intermediate_size=4 * audio["hidden_size"])
         text = text | dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)
         return VoxtralConfig(audio_config=audio, text_config=text, audio_token_id=24)
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.serving import QUESTION, question, server_process
 
-ROUNDS = 12  # of all clips, over HTTP and in the library; the first warms up
+ROUNDS = 8  # of all clips, over HTTP and in the library; the first warms up
 LEVEL = "keep25"
-MOST_MS = 25.0  # where nothing else runs it is a few; a machine that others use too must not fail
+MOST_MS = 100.0  # where nothing else runs it is a few; a machine that others use too must not fail
 
 
 @pytest.mark.slow
