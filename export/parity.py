@@ -14,6 +14,7 @@ from ..runtime.engine import Engine
 from ..runtime.levels import Budget, Level
 from ..runtime.pipeline import Pipeline
 from ..runtime.prompt import Turn
+from ..runtime.request import DEFAULT_PROMPT
 from ..runtime.stages.decoder import Decoder
 from ..runtime.stages.encoder import EncodedRows, segment_tokens
 from ..runtime.stages.layout import Layout
@@ -36,7 +37,6 @@ tightly is that the engine computes with the weights it was given:
 ROUNDED_ACTIVATIONS = 0.1  # of quantised products at accuracy level 4, which round the activations to int8
 NO_BFLOAT16 = "ONNX Runtime computes no bfloat16 on the CPU; parity of this bundle needs a GPU"
 FEATURES_TOLERANCE = 1e-4  # transformers' torch path is float32: up to 7e-5 from its own numpy path
-DEFAULT_PROMPT = "What do you hear?"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def add_commands(commands) -> None:
         "export the shipped model and let it describe ten clips at several levels",
         DESCRIPTION + NOTE,
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the exported engines (default float32)"
+    )
     parser.add_argument(
         "--clips",
         type=whole(1, CLIP_COUNT),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...runtime.levels import NAMED_RATIOS
+from ...runtime.request import DEFAULT_PROMPT
 from ..quality.variants import METHODS
 
 LEVELS = tuple(NAMED_RATIOS)
@@ -29,7 +30,7 @@ class Options:
     low_memory: bool = False  # engines loaded in turn: their weights then count among the memory of running
     kv_cache: str | None = None  # int8, or of the type of the activations
     packed: bool = True  # weights that `ltbm pack` packed are mapped, where there are any
-    prompt: str = "What do you hear?"
+    prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = 32
     long_audio: str = "error"
     turns: int = 2  # processes per row
