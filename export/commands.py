@@ -10,6 +10,7 @@ from ..runtime.arguments import UsageError, add_answer_length_flag, add_command,
 from ..runtime.levels import NAMED_RATIOS, parse_level
 from ..runtime.request import DEFAULT_PROMPT
 from .precision import ACCURACY_LEVELS, BLOCK_SIZES, ENCODER_PRECISIONS, FLOATS, PRECISIONS, TARGETS
+from .progress import to_stderr
 
 MISSING = "this command writes ONNX graphs: pip install 'ltbm[export]' ({})"
 PARITY_MISSING = "parity needs torch and transformers: pip install 'ltbm[parity]' ({})"
@@ -289,4 +290,4 @@ def run_calibrate(args) -> None:
         from .kv_cache import add_int8_kv_cache
     except ImportError as error:
         raise ImportError(f"calibration writes ONNX graphs: pip install 'ltbm[export]' ({error})") from None
-    print(add_int8_kv_cache(args.bundle, args.audio, args.prompt, lambda line: print(line, file=sys.stderr)))
+    print(add_int8_kv_cache(args.bundle, args.audio, args.prompt, to_stderr))

@@ -3,7 +3,6 @@
 Needs the TensorRT of the backend, and nothing else of `ltbm.export`.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ from ..runtime.backends.trt_library import TENSORRT, TENSORRT_RTX, TensorRTLibra
 from ..runtime.bundle import Bundle
 from ..runtime.machine import Machine, find_gpu, find_memory, free_disk
 from .newer_tensorrt import dotted, undotted
-from .tensorrt_builder import FOR_TENSORRT, BuildJob, Progress, build_plan
+from .progress import Progress, to_stderr
+from .tensorrt_builder import FOR_TENSORRT, BuildJob, build_plan
 
 HOST_TIMES_WEIGHTS = 3.6
 """What a build has been seen to take of host memory: TensorRT-RTX, 2 to 8 layers (docs/evidence.md)."""
@@ -41,10 +41,6 @@ COMPILED_ON_LOAD = (
     "the first load on a GPU compiles the engines' kernels for it, which takes a while; they are kept beside "
     "the engines for the next"
 )
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def build_engines(

@@ -26,13 +26,12 @@ from .precision import FLOATS
 from .reference import TorchReference
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25, "int4": 1.0}
-"""Largest absolute difference allowed, as a share of the reference's largest value,
-or absolute where that is below 1.
+"""Largest absolute difference allowed, as a share of the reference's largest value, or absolute where that
+is below 1.
 
 int8 and int4 make another model: how far it is from the float32 one is a figure to read, with a wide bound.
-    What is held
-tightly is that the engine computes with the weights it was given:
-    the lines `rounded` have PyTorch compute with the same.
+What is held tightly is that the engine computes with the weights it was given: in the lines `rounded` PyTorch
+computes with the same.
 """
 ROUNDED_ACTIVATIONS = 0.1  # of quantised products at accuracy level 4, which round the activations to int8
 NO_BFLOAT16 = "ONNX Runtime computes no bfloat16 on the CPU; parity of this bundle needs a GPU"

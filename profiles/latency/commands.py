@@ -18,6 +18,7 @@ from ...runtime.arguments import (
 )
 from ...runtime.backends.opening import check_device
 from ...runtime.levels import NAMED_RATIOS
+from ...runtime.request import DEFAULT_PROMPT
 from ..quality.variants import METHODS
 
 PROFILE_DESCRIPTION = """\

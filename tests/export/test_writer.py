@@ -215,8 +215,7 @@ def test_a_failure_leaves_nothing(qwen, tmp_path, monkeypatch):
 def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     """Nothing at all where it can clean up; after a SIGKILL a hidden sibling at most."""
     code = (
-        "import signal, sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        "import sys, time\nfrom ltbm.export import writer\nfrom ltbm.runtime.cli import main\n"
         "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         f"writer.write_prompt_files = wait\nsys.exit(main(['export', {str(qwen[0])!r}, "
         f"{str(tmp_path / 'bundle')!r}]))"
