@@ -42,7 +42,7 @@ def test_every_level_in_every_mode(make_bundle, positions, attention):
 
 
 def test_every_level_of_audio_flamingo(make_bundle):
-    """Its encoder and decoder are Qwen2-Audio's graphs: the modes, which they alone see, are not run again."""
+    """Its encoder and decoder are Qwen2-Audio's graphs: modes, of which the decoder knows, are run above."""
     levels = [parse_level(name) for name in NAMED_RATIOS]
     demand(lines_of(make_bundle("audioflamingo3"), levels), STAGES | {"generate"})
 

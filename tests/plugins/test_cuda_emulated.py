@@ -93,8 +93,7 @@ def test_many_blocks_share_one_row(kernels):
 
 @pytest.mark.parametrize("tokens, step", [(40, (2, 5)), (1400, (1, 1))])
 def test_large_groups_take_more_bytes_and_64_bit_products(kernels, tokens, step):
-    """Equal tokens all merge into one: sizes beyond what two and three bytes hold, and <G,
-    G> beyond float64."""
+    """Equal tokens all merge into one: sizes beyond two and three bytes, and <G, G> beyond float64."""
     x = np.ones((1, tokens, 256), np.float32)
     x[0, ::7, 0] = 0.5
     check(kernels, x, [tokens], [3], 3, -1, step)
