@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from ..runtime.backends.engine_folders import FOLDER
 from ..runtime.backends.engine_store import weights_file
+from ..runtime.backends.native_products import with_native_products
 from ..runtime.backends.opening import find_backend
 from ..runtime.backends.packed_store import (
     GRAPH_FILE,
@@ -50,10 +51,12 @@ def pack_bundle(
     threads: int | None = None,
     refresh: bool = False,
     progress: Progress = to_stderr,
+    native_products: bool = True,
 ) -> dict[str, PackedGraph]:
     """Stage -> its packed weights for this machine; what is there already stays, unless to `refresh`.
 
     kv_cache: as for a session; its decoder is another graph
+    native_products: as for a session; a graph that has some is not packed: they read the weights in place
     Raises OSError where the disk has no room, before or while a stage is packed.
     """
     graphs = find_backend("onnxruntime").files(bundle, "cpu", kv_cache).stages
@@ -66,6 +69,8 @@ def pack_bundle(
     for stage, one in packed.items():
         progress(f"{stage}: is there ({one.path.name}); --refresh packs it again")
     missing = [stage for stage in STAGES if stage not in packed]
+    if native_products:
+        missing = [stage for stage in missing if not _reads_in_place(stage, graphs[stage], progress)]
     _check_disk(bundle, missing, progress)
     for stage in missing:
         packed[stage] = _pack_stage(bundle, stage, graphs[stage], host, threads, progress)
@@ -79,6 +84,14 @@ def _tidy_up(bundle: Bundle, progress: Progress) -> None:
     for path in (bundle.path / FOLDER).glob(".*.export-*"):
         name = path.name[1:].split(".export-")[0]
         tidy_up(path.with_name(name), progress)
+
+
+def _reads_in_place(stage: str, graph: Path, progress: Progress) -> bool:
+    stored = graph.read_bytes()
+    if with_native_products(stored) is stored:
+        return False
+    progress(f"{stage}: its products read the weights where they lie on this machine: nothing to pack")
+    return True
 
 
 def _explain_others(bundle: Bundle, host: Host, progress: Progress) -> None:

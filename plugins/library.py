@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-OP_DOMAIN = "ai.ltbm"  # of the op LTBM in ONNX graphs
+OP_DOMAIN = "ai.ltbm"  # of the ops LTBM and MatMulNBits in ONNX graphs
 NATIVE_NAME = "libltbm_ort.so"
 TENSORRT_NAME = "libltbm_tensorrt.so"
 TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones
@@ -33,10 +33,10 @@ def native_library() -> Path | None:
 
 
 def register(session_options) -> bool:
-    """Add the native op to an onnxruntime.SessionOptions; False if there is none:
-    then the function body runs.
+    """Add the native ops to an onnxruntime.SessionOptions; False if there are none:
+    then the function body of LTBM runs.
 
-    The op runs on the CPU, so leave it out of sessions on CUDA:
+    They run on the CPU, so leave them out of sessions on CUDA:
         there the function body keeps tokens on the device.
     """
     path = native_library()
@@ -44,6 +44,18 @@ def register(session_options) -> bool:
         return False
     session_options.register_custom_ops_library(str(path))
     return True
+
+
+def product_instructions() -> str | None:
+    """The instructions (avx512, avxvnni, avx2, dotprod) with which the native op MatMulNBits runs on this
+    processor; None where it does not, or is not built."""
+    path = native_library()
+    if path is None:
+        return None
+    function = ctypes.CDLL(str(path)).ltbm_product_instructions
+    function.restype = ctypes.c_char_p
+    name = function()
+    return None if name is None else name.decode()
 
 
 def tensorrt_library() -> Path | None:

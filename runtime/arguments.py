@@ -255,6 +255,12 @@ def add_backend_flags(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave the weights that `ltbm pack` packed: pack anew in memory",
     )
+    parser.add_argument(
+        "--no-native-products",
+        dest="native_products",
+        action="store_false",
+        help="multiply int4 and int8 weights by ONNX Runtime's own op on the CPU: slower, more memory",
+    )
 
 
 def _devices() -> set[str]:
@@ -263,5 +269,5 @@ def _devices() -> set[str]:
 
 def session_options(args: argparse.Namespace) -> dict:
     """The flags of `add_backend_flags` as the keyword arguments of `Session.open`."""
-    names = ("backend", "device", "threads", "low_memory", "kv_cache", "packed")
+    names = ("backend", "device", "threads", "low_memory", "kv_cache", "packed", "native_products")
     return {name: getattr(args, name) for name in names}

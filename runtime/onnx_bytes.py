@@ -6,8 +6,13 @@ Machines that run, build engines or pack weights have no onnx package.
 from collections.abc import Callable, Iterator
 
 # Field numbers of onnx.proto.
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_OPSET = 7, 8
+OPSET_DOMAIN, OPSET_VERSION = 1, 2
+GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+NODE_INPUT, NODE_OUTPUT, NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
+ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
+TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1
 
@@ -15,8 +20,9 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 
 
-def rewritten(message: bytes, path: tuple[int, ...], change: Callable[[bytes], bytes]) -> bytes:
-    """The message with `change` made to every submessage at `path`, a field number for each level."""
+def rewritten(message: bytes, path: tuple[int, ...], change: Callable[[bytes], bytes | None]) -> bytes:
+    """The message with `change` made to every submessage at `path`, a field number for each level; those for
+    which it gives None are left out."""
     number, *rest = path
     out = []
     for field, content, raw in fields(message):
@@ -24,8 +30,8 @@ def rewritten(message: bytes, path: tuple[int, ...], change: Callable[[bytes], b
             out.append(raw)
         elif rest:
             out.append(bytes_field(number, rewritten(content, tuple(rest), change)))
-        else:
-            out.append(bytes_field(number, change(content)))
+        elif (changed := change(content)) is not None:
+            out.append(bytes_field(number, changed))
     return b"".join(out)
 
 
@@ -62,6 +68,25 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes | None, bytes]]:
         if at > len(message):
             raise ValueError("not an ONNX model: it ends within a field")
         yield key >> 3, content, message[begin:at]
+
+
+def texts(message: bytes, number: int) -> list[str]:
+    """Every text in the field `number`, in order."""
+    return [(content or b"").decode() for field, content, _ in fields(message) if field == number]
+
+
+def whole_numbers(message: bytes, number: int) -> list[int]:
+    """Every whole number in the field `number`, in order, also packed ones."""
+    found = []
+    for field, content, raw in fields(message):
+        if field != number:
+            continue
+        _, at = _read_varint(raw, 0)
+        values, at = (raw, at) if content is None else (content, 0)
+        while at < len(values):
+            value, at = _read_varint(values, at)
+            found.append(value)
+    return found
 
 
 def bytes_field(number: int, content: bytes) -> bytes:

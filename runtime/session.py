@@ -57,6 +57,7 @@ class Session:
         low_memory: bool = False,
         kv_cache: str | None = None,
         packed: bool = True,
+        native_products: bool = True,
     ) -> "Session":
         """Load a bundle's engines.
 
@@ -68,6 +69,7 @@ class Session:
         kv_cache: float16 takes half of the float32 cache's memory on the CPU, int8 a quarter, once
             `ltbm calibrate` was run
         packed: map the weights that `ltbm pack` packed for this machine, where it did
+        native_products: multiply quantised weights on the CPU by ltbm's own op, where this processor has it
         Raises FileNotFoundError or ValueError for a bundle that is missing, half, changed or too new.
         """
         pipeline = Pipeline.open(
@@ -78,6 +80,7 @@ class Session:
             in_turn=low_memory,
             kv_cache=kv_cache,
             packed=packed,
+            native_products=native_products,
         )
         return cls(pipeline, reuse)
 

@@ -170,6 +170,7 @@ def _profile_options(args):
         "low_memory",
         "kv_cache",
         "packed",
+        "native_products",
         "prompt",
         "max_new_tokens",
         "long_audio",

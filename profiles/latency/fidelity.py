@@ -29,6 +29,7 @@ def fidelity(job: FidelityJob) -> Fidelity:
         in_turn=job.low_memory,
         kv_cache=job.kv_cache,
         packed=job.packed,
+        native_products=job.native_products,
     ) as pipeline:
         spec = pipeline.manifest.audio
         token_ms = spec.segment_seconds / spec.segment_tokens * 1e3

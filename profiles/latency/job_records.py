@@ -22,6 +22,7 @@ class BundleJob:
     low_memory: bool
     kv_cache: str | None
     packed: bool = True
+    native_products: bool = True
     long_audio: str
 
 

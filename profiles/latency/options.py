@@ -30,6 +30,7 @@ class Options:
     low_memory: bool = False  # engines loaded in turn: their weights then count among the memory of running
     kv_cache: str | None = None  # int8, or of the type of the activations
     packed: bool = True  # weights that `ltbm pack` packed are mapped, where there are any
+    native_products: bool = True  # quantised weights are multiplied by our op on the CPU
     prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = 32
     long_audio: str = "error"

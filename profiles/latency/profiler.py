@@ -104,6 +104,7 @@ def _bundle_job(bundle: Bundle, options: Options) -> BundleJob:
         low_memory=options.low_memory,
         kv_cache=options.kv_cache,
         packed=options.packed,
+        native_products=options.native_products,
         long_audio=options.long_audio,
     )
 

@@ -75,6 +75,7 @@ def measure_level(job: LevelJob) -> LevelRun:
         low_memory=job.low_memory,
         kv_cache=job.kv_cache,
         packed=job.packed,
+        native_products=job.native_products,
     ) as session:
         open_ms = (time.perf_counter() - start) * 1e3
         opened = memory_now()

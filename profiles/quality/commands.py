@@ -61,6 +61,7 @@ def run_benchmark(args) -> None:
             in_turn=args.low_memory,
             kv_cache=settings.kv_cache,
             packed=args.packed,
+            native_products=args.native_products,
         ) as pipeline:
             predict(pipeline, items[: args.limit], chosen, settings, log, progress_printer("answers"))
     print(

@@ -51,6 +51,7 @@ class EngineOptions:
     stepping: each run follows the one before at once, as the LLM's do; ONNX Runtime's CPU threads stay awake
     packed: the graph with the places of its packed weights (`ltbm pack`), None where there is none
     half_cache: the decoder keeps its KV cache in float16, whatever its activations are
+    native_products: quantised weights are multiplied by our op on the CPU, where it takes them
     """
 
     device: str
@@ -60,6 +61,7 @@ class EngineOptions:
     stepping: bool = False
     packed: Path | None = None
     half_cache: bool = False
+    native_products: bool = True
 
     def __post_init__(self):
         check_threads("threads", self.threads)

@@ -79,6 +79,7 @@ def open_engines(
     in_turn: bool = False,
     kv_cache: str | None = None,
     packed: bool = True,
+    native_products: bool = True,
 ) -> Engines:
     """The engines of a bundle on one device, loaded unless in turn; `Session.open` lists the errors."""
     device = check_device(backend, device)
@@ -99,6 +100,7 @@ def open_engines(
             stepping=stepping,
             packed=kept.graph if kept else None,
             half_cache=stepping and kv_cache == HALF,
+            native_products=native_products,
         )
         engine = chosen.open(path, options)
         if stage == "merge" and files.cuda_op and stream:

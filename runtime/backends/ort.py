@@ -20,6 +20,7 @@ from ..versions import dots, version_tuple
 from .backend import EngineOptions
 from .engine_store import FOLDER, weights_file
 from .half_cache import with_half_cache
+from .native_products import with_native_products
 from .shape_ranges import OptimisationProfile
 
 PROVIDERS = {
@@ -140,9 +141,13 @@ def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSe
 def _start(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     providers = _providers(path, options)
     names = [name for name, _ in providers]
+    session_options = _session_options(options)
+    model = _changed_model(path, options)
+    if model is not None:  # opened from bytes: its weights are named from the bundle's folder
+        session_options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
     session = onnxruntime.InferenceSession(
-        _model(path, options),
-        _session_options(path, options),
+        str(path) if model is None else model,
+        session_options,
         providers=names,
         provider_options=[provider_options for _, provider_options in providers],
     )
@@ -155,11 +160,20 @@ def _start(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     return session
 
 
-def _model(path: Path, options: EngineOptions) -> str | bytes:
-    """The graph's file, or the graph itself where it is not the file's."""
+def _changed_model(path: Path, options: EngineOptions) -> bytes | None:
+    """The graph where it is not the file's, else None.
+
+    A graph whose products are ours is not one whose weights were packed: there is nothing to pack.
+    """
+    if options.device != "cpu":
+        return None
+    stored = path.read_bytes()
+    model = with_native_products(stored) if options.native_products else stored
+    if options.packed and model is stored:
+        model = options.packed.read_bytes()
     if options.half_cache:
-        return with_half_cache((options.packed or path).read_bytes())
-    return options.packed.read_bytes() if options.packed else str(path)
+        model = with_half_cache(model)
+    return None if model is stored else model
 
 
 def _releases(path: Path, options: EngineOptions) -> bool:
@@ -168,7 +182,7 @@ def _releases(path: Path, options: EngineOptions) -> bool:
     return options.device == "cpu" and weights.is_file() and weights.stat().st_size > RELEASE_ABOVE
 
 
-def _session_options(path: Path, engine: EngineOptions) -> onnxruntime.SessionOptions:
+def _session_options(engine: EngineOptions) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     if engine.device == "cpu":  # elsewhere the function body keeps the tokens on the device
         library.register(options)
@@ -180,10 +194,6 @@ def _session_options(path: Path, engine: EngineOptions) -> onnxruntime.SessionOp
     options.log_severity_level = 3  # errors only: a user can do nothing about unused initializers
     if engine.threads is not None:
         options.intra_op_num_threads = engine.threads
-    if (
-        engine.packed or engine.half_cache
-    ):  # opened from bytes: its weights are named from the bundle's folder
-        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
     return options
 
 
@@ -193,7 +203,7 @@ def save_packed(path: Path, saved: Path, weights: str, threads: int | None) -> N
 
     RuntimeError says what went wrong.
     """
-    options = _session_options(path, EngineOptions("cpu", threads))
+    options = _session_options(EngineOptions("cpu", threads))
     options.optimized_model_filepath = str(saved)
     for name, value in (
         ("session.optimized_model_external_initializers_file_name", weights),

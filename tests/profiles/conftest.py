@@ -34,6 +34,7 @@ OPTIONS = {
     "low_memory": False,
     "kv_cache": None,
     "packed": True,
+    "native_products": True,
     "prompt": "<b>What?</b>",
     "max_new_tokens": 16,
     "long_audio": "error",

@@ -23,8 +23,8 @@ struct Value;
 struct Shape;
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2 };
-enum ElementType { kFloat = 1, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
-enum Presence { kRequired = 0 };
+enum ElementType { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
+enum Presence { kRequired = 0, kOptional = 1 };
 enum MemoryType { kDefaultMemory = 0 };
 
 // Place and type of each function; all but the one that makes a status return one.

@@ -110,6 +110,7 @@ def _job(bundle: Bundle, options: Options, name: str, ends: tuple[float, ...], s
         low_memory=False,
         kv_cache=options.kv_cache,
         packed=options.packed,
+        native_products=options.native_products,
         long_audio="segments",
         approach=name,
         level=level.name.removeprefix("ratio"),

@@ -45,6 +45,7 @@ def options_from(args: argparse.Namespace) -> Options:
         "threads",
         "kv_cache",
         "packed",
+        "native_products",
     )
     try:
         return Options(

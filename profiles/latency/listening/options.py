@@ -62,6 +62,7 @@ class Options:
     threads: int | None = None
     kv_cache: str | None = None
     packed: bool = True
+    native_products: bool = True
     command: tuple[str, ...] = field(default=())
 
     def __post_init__(self):

@@ -31,6 +31,7 @@ def measure(job: ListenJob) -> ListenRun:
         reuse=approach.listens,
         kv_cache=job.kv_cache,
         packed=job.packed,
+        native_products=job.native_products,
     ) as session:
         rate = session.manifest.audio.sampling_rate
         clips = [load_audio(clip, rate) for clip in job.clips]

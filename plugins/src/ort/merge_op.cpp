@@ -1,77 +1,17 @@
 // `ai.ltbm::LTBM` version 1 as an ONNX Runtime custom op for the CPU, in float32 and float16.
-#include <exception>
 #include <limits>
-#include <memory>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
 #include "../cpu/merge.h"
-#include "abi.h"
+#include "context.h"
+#include "ops.h"
 
 namespace ltbm::ort {
 namespace {
 
-using Api = const void* const*;
-
 constexpr int kVersion = 1;
 constexpr Step kDefaultStep = {2, 5};
 constexpr int64_t kLargestStep = std::numeric_limits<int32_t>::max();
-
-// A status of the runtime on its way back to it.
-struct Failure {
-  Status* status;
-};
-
-void check_status(Status* status) {
-  if (status) throw Failure{status};
-}
-
-// What `body` throws, as a status.
-template <class Body>
-Status* caught(Api api, Body body) {
-  const auto status_of = [api](ErrorCode code, const std::exception& error) {
-    return CreateStatus::call(api, code, (std::string("LTBM, native CPU op: ") + error.what()).c_str());
-  };
-  try {
-    body();
-    return nullptr;
-  } catch (const Failure& failure) {
-    return failure.status;
-  } catch (const std::invalid_argument& error) {
-    return status_of(kInvalidArgument, error);
-  } catch (const std::exception& error) {
-    return status_of(kFail, error);
-  }
-}
-
-// --- tensors -----------------------------------------------------------------------------------------------
-
-std::string text_of(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-std::vector<int64_t> shape_of(Api api, const Value* value) {
-  Shape* raw = nullptr;
-  check_status(GetShape::call(api, value, &raw));
-  const auto release = [api](Shape* shape) { ReleaseShape::call(api, shape); };
-  const std::unique_ptr<Shape, decltype(release)> shape(raw, release);
-  size_t rank = 0;
-  check_status(GetRank::call(api, raw, &rank));
-  std::vector<int64_t> dimensions(rank);
-  check_status(GetDimensions::call(api, raw, dimensions.data(), rank));
-  return dimensions;
-}
-
-template <class T>
-const T* input(Api api, const KernelContext* context, size_t index, const Value** value) {
-  check_status(GetInput::call(api, context, index, value));
-  void* data = nullptr;
-  check_status(GetTensorData::call(api, const_cast<Value*>(*value), &data));
-  return static_cast<const T*>(data);
-}
+constexpr char kName[] = "LTBM";
 
 // An input of exactly one dimension of `count` elements.
 template <class T>
@@ -83,15 +23,6 @@ const T* list(Api api, const KernelContext* context, size_t index, const char* n
     throw std::invalid_argument(std::string(name) + " has shape " + text_of(shape) + ", expected [" +
                                 std::to_string(count) + "]");
   return data;
-}
-
-template <class T>
-T* output(Api api, KernelContext* context, size_t index, const std::vector<int64_t>& shape) {
-  Value* value = nullptr;
-  check_status(GetOutput::call(api, context, index, shape.data(), shape.size(), &value));
-  void* data = nullptr;
-  check_status(GetTensorData::call(api, value, &data));
-  return static_cast<T*>(data);
 }
 
 // --- the kernel --------------------------------------------------------------------------------------------
@@ -136,19 +67,14 @@ template <class T>
 Status* compute(void* kernel_pointer, KernelContext* context) {
   Kernel& kernel = *static_cast<Kernel*>(kernel_pointer);
   const Api api = kernel.api;
-  return caught(api, [&] {
+  return caught(api, kName, [&] {
     const Inputs<T> in = inputs<T>(kernel, context);
     const Outputs<T> out = {output<T>(api, context, 0, {in.rows, in.keep, in.width}),
                             output<int32_t>(api, context, 1, {in.rows, in.keep}),
                             output<int32_t>(api, context, 2, {in.rows, in.keep}),
                             output<int32_t>(api, context, 3, {in.rows, in.tokens})};
-    // The runtime's own threads, as many as the session was given.
     const ParallelFor parallel = [&](size_t count, const std::function<void(size_t)>& body) {
-      const auto call = [](void* body_pointer, size_t i) {
-        (*static_cast<const std::function<void(size_t)>*>(body_pointer))(i);
-      };
-      void* body_pointer = const_cast<void*>(static_cast<const void*>(&body));
-      if (count) check_status(Parallel::call(api, context, call, count, 0, body_pointer));
+      run_parallel(api, context, count, 0, body);
     };
     merge_rows(in, out, kernel.pool, parallel);
   });
@@ -174,7 +100,7 @@ ElementType output_type(const CustomOp*, size_t index) {
 }
 
 Status* create_kernel(const CustomOp*, Api api, const KernelInfo* info, void** kernel) {
-  return caught(api, [&] {
+  return caught(api, kName, [&] {
     const Step step = {attribute(api, info, "step_num", kDefaultStep.num),
                        attribute(api, info, "step_den", kDefaultStep.den)};
     *kernel = new Kernel{api, step, {}};
@@ -184,7 +110,7 @@ Status* create_kernel(const CustomOp*, Api api, const KernelInfo* info, void** k
 template <class T>
 CustomOp make_op() {
   CustomOp op = {};
-  op.name = [](const CustomOp*) { return "LTBM"; };
+  op.name = [](const CustomOp*) { return kName; };
   op.provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
   op.input_type = input_type<T>;
   op.input_count = [](const CustomOp*) -> size_t { return 5; };
@@ -202,25 +128,11 @@ CustomOp make_op() {
 }
 
 }  // namespace
-}  // namespace ltbm::ort
 
-// Called by ONNX Runtime when the library is registered with a session's options.
-extern "C" __attribute__((visibility("default"))) ltbm::ort::Status* RegisterCustomOps(
-    ltbm::ort::SessionOptions* options, const ltbm::ort::ApiBase* base) {
-  using namespace ltbm;
-  using namespace ltbm::ort;
-  const Api api = base->get_api(kApiVersion);
-  if (!api)
-    return CreateStatus::call(
-        base->get_api(1), kFail,
-        (std::string("LTBM, native CPU op: needs ONNX Runtime 1.24 or later, this is ") + base->get_version())
-            .c_str());
+void add_merge(Api api, Domain* domain) {
   static const CustomOp of_float = make_op<float>(), of_half = make_op<Half>();
-  return caught(api, [&] {
-    Domain* domain = nullptr;  // the session's options keep it
-    check_status(CreateDomain::call(api, "ai.ltbm", &domain));
-    check_status(AddToDomain::call(api, domain, &of_float));
-    check_status(AddToDomain::call(api, domain, &of_half));
-    check_status(AddDomain::call(api, options, domain));
-  });
+  check_status(AddToDomain::call(api, domain, &of_float));
+  check_status(AddToDomain::call(api, domain, &of_half));
 }
+
+}  // namespace ltbm::ort

@@ -1,0 +1,314 @@
+#include "kernels.h"
+
+#include <math.h>
+
+#include <algorithm>
+
+#include "vectors.h"
+
+#ifndef LTBM_ISA
+#error "LTBM_ISA names the instruction set that this file is compiled for"
+#endif
+
+namespace ltbm::nbits {
+namespace {
+
+constexpr float kTop = 127;  // the code of a block's largest value
+constexpr size_t kLongest = 256;  // codes of a block, at most
+
+// --- activations
+// ---------------------------------------------------------------------------------------------
+
+float largest_magnitude(const float* x, size_t n) {
+  int32_t largest =
+      0;  // of the bits without the sign, which are in the order of the magnitudes; NaN is above
+  for (size_t i = 0; i < n; ++i) largest = std::max(largest, load<int32_t>(x + i) & INT32_MAX);
+  return load<float>(&largest);
+}
+
+// Rounds n values, half to even.
+void round_to_codes(const float* x, size_t n, float scale, int8_t* codes) {
+  const float inverse = scale != 0 ? 1 / scale : 0;
+  for (size_t i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(static_cast<int32_t>(rintf(x[i] * inverse)));
+}
+
+int32_t code_sum(const int8_t* codes, size_t n) {
+  int32_t sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += codes[i];
+  return sum;
+}
+
+// What a sum of products begins from, of activations that sum up to `sum`.
+template <int kBits>
+int32_t beginning(const Weights& w, int32_t sum) {
+  return w.zero_points ? sum : -kMiddle<kBits> * sum;
+}
+
+// Two steps of activations in the order in which codes are unpacked: the low halves of bytes come first.
+template <int kBits>
+void ordered(const int8_t* codes, int8_t out[2 * kStep]) {
+  for (size_t i = 0; i < 2 * kStep; ++i) {
+    const size_t from = kBits == 8 ? i : 2 * (i % kStep) + i / kStep;
+    out[i] = codes[from];
+  }
+}
+
+template <int kBits>
+void quantise_in_tile(const Weights& w, const float* x, size_t row, const Activations& tile) {
+  int8_t codes[kLongest], pair[2 * kStep];
+  const size_t part = std::min(w.block, kUnpacked);
+  for (size_t block = 0; block < w.blocks(); ++block) {
+    const size_t place = block * kTileRows + row, first = block * w.block;
+    const float scale = largest_magnitude(x + first, w.block) / kTop;
+    int32_t sum = 0;
+    for (size_t at = first; at < first + w.block; at += part) {
+      round_to_codes(x + at, part, scale, codes);
+      sum += code_sum(codes, part);
+      for (size_t i = 0; i < part; i += 2 * kStep) {
+        ordered<kBits>(codes + i, pair);
+        int8_t* out = tile.codes + (at + i) * kTileRows + row * kStep;
+        memcpy(out, pair, kStep);
+        memcpy(out + kTileRows * kStep, pair + kStep, kStep);
+      }
+    }
+    tile.scales[place] = scale;
+    tile.sums[place] = beginning<kBits>(w, sum);
+  }
+}
+
+// Codes of a column in one chunk, and in one of its lanes.
+template <int kBits>
+constexpr size_t kChunk = kBytes * 8 / kBits;
+template <int kBits>
+constexpr size_t kInLane = kChunk<kBits> / kLanes;
+
+template <int kBits>
+void quantise_for_few(const Weights& w, const float* x, const Activations& row) {
+  int8_t codes[kLongest];
+  for (size_t block = 0; block < w.blocks(); ++block) {
+    const size_t first = block * w.block;
+    const float scale = largest_magnitude(x + first, w.block) / kTop;
+    round_to_codes(x + first, w.block, scale, codes);
+    for (size_t i = 0; i < w.block; i += kInLane<kBits>) {
+      const size_t place = first + i, lane = place / kInLane<kBits>, chunk = place / kChunk<kBits>;
+      row.scales[lane] = scale;
+      row.sums[lane] = beginning<kBits>(w, code_sum(codes + i, kInLane<kBits>));
+      int8_t* out = row.codes + chunk * kChunk<kBits> + lane % kLanes * kStep;
+      if (kBits == 8) {
+        memcpy(out, codes + i, kStep);
+      } else {
+        int8_t pair[2 * kStep];
+        ordered<kBits>(codes + i, pair);
+        memcpy(out, pair, kStep);
+        memcpy(out + kBytes, pair + kStep, kStep);
+      }
+    }
+  }
+}
+
+// --- many rows
+// -----------------------------------------------------------------------------------------------
+
+template <int kBits>
+void unpack(const Weights&, const uint8_t* const* columns, size_t depth, uint8_t* unpacked) {
+  constexpr size_t kStepBytes = kTileColumns<kBits> * kStep;  // of one step of all columns
+  constexpr size_t kLoaded = 16;  // bytes of a column that are transposed at once
+  for (size_t vector = 0; vector < kTileVectors<kBits>; ++vector) {
+    uint8_t* out = unpacked + vector * kBytes;
+    for (size_t at = 0; at < depth * kBits / 8; at += kLoaded) {
+      Bytes steps[4];
+      transposed(columns + vector * kLanes, at, steps);
+      for (const Bytes& step : steps) {
+        if (kBits == 8) {
+          const Bytes codes = step ^ kMoved;
+          memcpy(out, &codes, kBytes);
+          out += kStepBytes;
+        } else {
+          const Bytes low = step & 15, high = step >> 4;
+          memcpy(out, &low, kBytes);
+          memcpy(out + kStepBytes, &high, kBytes);
+          out += 2 * kStepBytes;
+        }
+      }
+    }
+  }
+}
+
+void unpack_transposed(const Weights& w, const uint8_t* codes, size_t depth, uint8_t* unpacked) {
+  constexpr uint8_t kFlipped = 0x80 ^ kMoved;  // from signed to what is multiplied
+  for (size_t step = 0; step < depth; step += kStep) {
+    for (size_t vector = 0; vector < kTileVectors<8>; ++vector) {
+      const Bytes steps = interleaved(codes + step * w.columns + vector * kLanes, w.columns) ^ kFlipped;
+      memcpy(unpacked, &steps, kBytes);
+      unpacked += kBytes;
+    }
+  }
+}
+
+// A tile of kRows rows over blocks of `block` codes.
+template <int kBits, size_t kRows, bool kZeroPoints>
+void tile_of(size_t block, const Activations& tile, const uint8_t* unpacked, const float* scales,
+             const float* zero_points, size_t blocks, float* out) {
+  const size_t part = std::min(block, kUnpacked);
+  const int8_t* activations = tile.codes;
+  Floats sums[kRows][kTileVectors<kBits>];
+  for (size_t r = 0; r < kRows; ++r)
+    for (size_t v = 0; v < kTileVectors<kBits>; ++v)
+      sums[r][v] = load<Floats>(out + r * kTileColumns<kBits> + v * kLanes);
+
+  for (size_t b = 0; b < blocks; ++b) {
+    const int32_t* beginnings = tile.sums + b * kTileRows;
+    const float* row_scales = tile.scales + b * kTileRows;
+    Int32s totals[kRows][kTileVectors<kBits>];
+    for (size_t r = 0; r < kRows; ++r)
+      for (size_t v = 0; v < kTileVectors<kBits>; ++v) totals[r][v] = all(kZeroPoints ? 0 : beginnings[r]);
+
+    for (size_t begun = 0; begun < block; begun += part) {
+      Sums<kBits> products[kRows][kTileVectors<kBits>];
+      for (size_t r = 0; r < kRows; ++r)
+        for (size_t v = 0; v < kTileVectors<kBits>; ++v) begin(totals[r][v], &products[r][v]);
+      for (size_t step = 0; step < part / kStep; ++step) {
+        Bytes codes[kTileVectors<kBits>];
+        for (size_t v = 0; v < kTileVectors<kBits>; ++v) codes[v] = load<Bytes>(unpacked + v * kBytes);
+        for (size_t r = 0; r < kRows; ++r) {
+          const Bytes row = Bytes(all(load<int32_t>(activations + r * kStep)));
+          for (size_t v = 0; v < kTileVectors<kBits>; ++v)
+            products[r][v] = add_products(products[r][v], codes[v], row);
+        }
+        unpacked += kTileVectors<kBits> * kBytes;
+        activations += kTileRows * kStep;
+      }
+      for (size_t r = 0; r < kRows; ++r)
+        for (size_t v = 0; v < kTileVectors<kBits>; ++v) totals[r][v] = added(totals[r][v], products[r][v]);
+    }
+
+    for (size_t v = 0; v < kTileVectors<kBits>; ++v) {
+      const size_t place = b * kTileColumns<kBits> + v * kLanes;
+      const Floats column_scales = load<Floats>(scales + place);
+      for (size_t r = 0; r < kRows; ++r) {
+        Floats dot = converted(totals[r][v]);
+        if (kZeroPoints) dot -= load<Floats>(zero_points + place) * all(static_cast<float>(beginnings[r]));
+        sums[r][v] += dot * column_scales * all(row_scales[r]);
+      }
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r) memcpy(out + r * kTileColumns<kBits>, sums[r], sizeof sums[r]);
+}
+
+template <int kBits, bool kZeroPoints, size_t kRows = kTileRows>
+void tile_of_rows(size_t rows, size_t block, const Activations& tile, const uint8_t* unpacked,
+                  const float* scales, const float* zero_points, size_t blocks, float* out) {
+  if (rows == kRows)
+    return tile_of<kBits, kRows, kZeroPoints>(block, tile, unpacked, scales, zero_points, blocks, out);
+  if constexpr (kRows > 1)
+    tile_of_rows<kBits, kZeroPoints, kRows - 1>(rows, block, tile, unpacked, scales, zero_points, blocks,
+                                                out);
+}
+
+template <int kBits>
+void tile(const Weights& w, const Activations& tile, size_t rows, const uint8_t* unpacked,
+          const float* scales, const float* zero_points, size_t blocks, float* sums) {
+  const auto of_rows = zero_points ? tile_of_rows<kBits, true> : tile_of_rows<kBits, false>;
+  of_rows(rows, w.block, tile, unpacked, scales, zero_points, blocks, sums);
+}
+
+// --- few rows
+// ------------------------------------------------------------------------------------------------
+
+// The block of each lane of a chunk, counted from that of its first lane.
+template <int kBits>
+Int32s block_of_lanes(size_t block) {
+  Int32s index;
+  for (size_t lane = 0; lane < kLanes; ++lane)
+    index[lane] = static_cast<int32_t>(lane * kInLane<kBits> / block);
+  return index;
+}
+
+template <int kBits>
+Int32s chunk_products(Int32s total, Bytes codes, const int8_t* activations) {
+  Sums<kBits> sums;
+  begin(total, &sums);
+  if (kBits == 8) {
+    sums = add_products(sums, codes ^ kMoved, load<Bytes>(activations));
+  } else {
+    sums = add_products(sums, codes & 15, load<Bytes>(activations));
+    sums = add_products(sums, codes >> 4, load<Bytes>(activations + kBytes));
+  }
+  return added(total, sums);
+}
+
+template <int kBits, bool kZeroPoints, size_t kColumns, size_t kRows>
+void few_of(const Weights& w, const Activations& rows, const Columns& columns, float* y) {
+  const size_t chunks = (w.width + kChunk<kBits> - 1) / kChunk<kBits>;
+  const Int32s index = block_of_lanes<kBits>(w.block);
+  Floats sums[kRows][kColumns] = {};
+  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+    const size_t block = chunk * kChunk<kBits> / w.block;
+    for (size_t i = 0; i < kColumns; ++i) {
+      const uint8_t* codes = columns.codes + i * columns.code_stride + chunk * kBytes;
+      const size_t scale = i * columns.scale_stride + block;
+      __builtin_prefetch(codes + kColumns * columns.code_stride);
+      const Bytes column = load<Bytes>(codes);
+      const Floats column_scales = gathered(columns.scales + scale, index);
+      for (size_t r = 0; r < kRows; ++r) {
+        const size_t place = r * chunks + chunk;
+        const Int32s beginnings = load<Int32s>(rows.sums + place * kLanes);
+        const Int32s total = chunk_products<kBits>(kZeroPoints ? Int32s{} : beginnings, column,
+                                                   rows.codes + place * kChunk<kBits>);
+        Floats dot = converted(total);
+        if (kZeroPoints) {
+          const float* zero_points = columns.zero_points + i * columns.zero_point_stride + block;
+          dot -= gathered(zero_points, index) * converted(beginnings);
+        }
+        sums[r][i] += dot * column_scales * load<Floats>(rows.scales + place * kLanes);
+      }
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r)
+    for (size_t i = 0; i < kColumns; ++i) y[r * w.columns + i] = lane_sum(sums[r][i]);
+}
+
+template <int kBits, bool kZeroPoints, size_t kColumns, size_t kRows = kFewRows>
+void few_of_rows(size_t count, const Weights& w, const Activations& rows, const Columns& columns, float* y) {
+  if (count == kRows) return few_of<kBits, kZeroPoints, kColumns, kRows>(w, rows, columns, y);
+  if constexpr (kRows > 1) few_of_rows<kBits, kZeroPoints, kColumns, kRows - 1>(count, w, rows, columns, y);
+}
+
+template <int kBits, bool kZeroPoints>
+void few_columns(size_t count, const Weights& w, const Activations& rows, const Columns& columns, float* y) {
+  if (columns.count == 1) return few_of_rows<kBits, kZeroPoints, 1>(count, w, rows, columns, y);
+  few_of_rows<kBits, kZeroPoints, kColumnsAtOnce>(count, w, rows, columns, y);
+}
+
+template <int kBits>
+void few(const Weights& w, const Activations& rows, size_t count, const Columns& columns, float* y) {
+  const auto of_columns = columns.zero_points ? few_columns<kBits, true> : few_columns<kBits, false>;
+  of_columns(count, w, rows, columns, y);
+}
+
+// --- both widths
+// ---------------------------------------------------------------------------------------------
+
+template <int kBits>
+constexpr Kernels of_width = {
+    kTileRows,
+    kTileColumns<kBits>,
+    kBytes,
+    kBits == 8 ? kMoved : 0,
+    quantise_in_tile<kBits>,
+    quantise_for_few<kBits>,
+    unpack<kBits>,
+    unpack_transposed,
+    tile<kBits>,
+    few<kBits>,
+};
+
+}  // namespace
+
+#define LTBM_QUOTE(name) #name
+#define LTBM_TEXT(name) LTBM_QUOTE(name)
+
+extern const InstructionSet LTBM_ISA;
+const InstructionSet LTBM_ISA = {LTBM_TEXT(LTBM_ISA), of_width<4>, of_width<8>};
+
+}  // namespace ltbm::nbits
