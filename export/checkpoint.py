@@ -1,7 +1,6 @@
 """A Hugging Face checkpoint, read lazily: configuration now, one safetensors tensor at a time later."""
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +8,7 @@ from typing import Protocol
 from ..runtime.files import require_utf8_name
 from .configuration import read_json
 from .families import family_of
+from .hub import checkpoint_folder
 from .layouts import canonical_names, unused_reasons
 from .weight_files import (
     STORED_TYPES,
@@ -19,8 +19,6 @@ from .weight_files import (
     refuse_adapters,
     weight_files,
 )
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TensorSource(Protocol):
@@ -37,7 +35,8 @@ class Checkpoint:
     """A local checkpoint folder whose tensors are taken by name, each use recorded.
 
     Tensors have the names of `layouts`, whatever the checkpoint calls them; `names` maps its names to those.
-    `uses` maps every tensor taken so far to the stage that took it; `finish` demands that none is left over.
+    `uses` maps every tensor taken so far to the stage that took it; `require_all_used` demands that none is
+    left over.
     `check_shape` is asked about every tensor that is taken.
     """
 
@@ -58,11 +57,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source) -> "Checkpoint":
-        """A folder, or a hub id (downloaded once to the hub's cache: safetensors,
-        configuration and tokenizer only)."""
-        path = Path(source)
-        if not path.is_dir():
-            path = _download(str(source))
+        """A folder, or a hub id, of which safetensors, configuration and tokenizer are downloaded once."""
+        path = checkpoint_folder(str(source), WANTED_FILES)
         _require_config(path)
         return cls(path, str(source))
 
@@ -92,7 +88,7 @@ class Checkpoint:
         """How every tensor was used, by the checkpoint's own names."""
         return {stored: self.uses[name] for stored, name in sorted(self.names.items())}
 
-    def finish(self) -> None:
+    def require_all_used(self) -> None:
         """Raise ValueError if any tensor of the checkpoint was neither used nor is knowingly unused."""
         for stored, reason in self.unused.items():
             self.uses.setdefault(self.names[stored], f"unused: {reason}")
@@ -122,22 +118,3 @@ def _require_config(path: Path) -> None:
     if not (path / "config.json").is_file():
         refuse_adapters(path)
         raise FileNotFoundError(f"{path} has no config.json, so it is no Hugging Face checkpoint")
-
-
-def _download(source: str) -> Path:
-    if not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"no checkpoint folder {source}")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise FileNotFoundError(
-            f"no folder {source}; to download a hub id: pip install huggingface_hub, or give its local folder"
-        ) from None
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=list(WANTED_FILES)))
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(
-            f"no folder {source}, and the hub gave no such checkpoint: {reason}"
-        ) from None

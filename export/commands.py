@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ..runtime.arguments import UsageError, add_answer_length_flag, add_command, whole
 from ..runtime.levels import NAMED_RATIOS, parse_level
+from ..runtime.request import DEFAULT_PROMPT
 from .precision import ACCURACY_LEVELS, BLOCK_SIZES, ENCODER_PRECISIONS, FLOATS, PRECISIONS, TARGETS
+from .progress import to_stderr
 
 MISSING = "this command writes ONNX graphs: pip install 'ltbm[export]' ({})"
 PARITY_MISSING = "parity needs torch and transformers: pip install 'ltbm[parity]' ({})"
@@ -152,7 +154,7 @@ def _add_parity(commands) -> None:
         PARITY_DESCRIPTION,
     )
     parity.add_argument("checkpoint", help="the checkpoint that the bundle was exported from")
-    parity.add_argument("bundle")
+    parity.add_argument("bundle", help="folder that `ltbm export` wrote")
     parity.add_argument(
         "--level",
         action="append",
@@ -212,8 +214,7 @@ def _fits(size: int) -> bool:
         return True
     print(
         f"no parity lines: they take about {size / 1e9:,.1f} GB of memory, {memory.available / 1e9:,.1f} GB "
-        "are free; "
-        "run `ltbm parity` on a larger machine",
+        "are free; run `ltbm parity` on a larger machine",
         file=sys.stderr,
     )
     return False
@@ -276,7 +277,12 @@ def _add_calibrate(commands) -> None:
         metavar="CLIP",
         help="WAV, FLAC, OGG or MP3; a dozen varied clips are enough",
     )
-    parser.add_argument("--prompt", default="What do you hear?", help="what is asked about each")
+    parser.add_argument(
+        "--prompt",
+        default=DEFAULT_PROMPT,
+        metavar="TEXT",
+        help=f"what is asked about each (default {DEFAULT_PROMPT!r})",
+    )
 
 
 def run_calibrate(args) -> None:
@@ -284,4 +290,4 @@ def run_calibrate(args) -> None:
         from .kv_cache import add_int8_kv_cache
     except ImportError as error:
         raise ImportError(f"calibration writes ONNX graphs: pip install 'ltbm[export]' ({error})") from None
-    print(add_int8_kv_cache(args.bundle, args.audio, args.prompt, lambda line: print(line, file=sys.stderr)))
+    print(add_int8_kv_cache(args.bundle, args.audio, args.prompt, to_stderr))

@@ -22,14 +22,13 @@ def decoder_graph(
     flavour: Flavour,
     lm_head_chunks: int = 1,
 ) -> Graph:
-    """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32 at last_index,
-    the cache written.
+    """inputs_embeds [B, S, H] and a KV cache of CAP places -> logits [B, V] float32, and the cache written.
 
     position_ids [B, S] int64: rotary positions, gaps allowed (the place in the cache is always consecutive)
-    key_bias [B, CAP] float32: added to the attention logits of each cached key, in every layer,
-    for every query past_len [B] int32: tokens already cached; last_index [B] int32:
-    the place of each row's last token in S past.{i}.key/value [B, KV, CAP, head_dim], returned as
-    present.{i}.key/value: bind both to one buffer
+    key_bias [B, CAP] float32: added to the attention logits of each cached key, in every layer
+    past_len [B] int32: tokens already cached
+    last_index [B] int32: the place in S of each row's last token, whose logits are given
+    past.{i}.key/value [B, KV, CAP, head_dim], returned as present.{i}.key/value: bind both to one buffer
     lm_head_chunks: products that the LM head is split into, none larger than its share of the vocabulary
     A flavour whose cache grows has no past_len: it takes P places, returns P + S, and key_bias is [B, P + S].
     One that attends to the tokens seen only takes key_bias [B, USED], past_len + S <= USED <= CAP.

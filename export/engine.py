@@ -3,14 +3,13 @@
 Needs the TensorRT of the backend, and nothing else of `ltbm.export`.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.backends.engine_folders import FOLDER
 from ..runtime.backends.engine_store import (
     ENGINES_OF,
-    FOLDER,
     EngineFolder,
     Key,
     Target,
@@ -28,7 +27,8 @@ from ..runtime.backends.trt_library import TENSORRT, TENSORRT_RTX, TensorRTLibra
 from ..runtime.bundle import Bundle
 from ..runtime.machine import Machine, find_gpu, find_memory, free_disk
 from .newer_tensorrt import dotted, undotted
-from .tensorrt_builder import FOR_TENSORRT, BuildJob, Progress, build_plan
+from .progress import Progress, to_stderr
+from .tensorrt_builder import FOR_TENSORRT, BuildJob, build_plan
 
 HOST_TIMES_WEIGHTS = 3.6
 """What a build has been seen to take of host memory: TensorRT-RTX, 2 to 8 layers (docs/evidence.md)."""
@@ -41,10 +41,6 @@ COMPILED_ON_LOAD = (
     "the first load on a GPU compiles the engines' kernels for it, which takes a while; they are kept beside "
     "the engines for the next"
 )
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def build_engines(
@@ -71,16 +67,7 @@ def build_engines(
     library = load_library(backend)
     target = _target(library, capabilities)
     stages = _check_stages(stages, target)
-    precision = bundle.manifest.precision
-    if obstacle := precision.obstacle("cuda"):
-        raise ValueError(
-            f"{library.product} does not take {bundle.path} ({precision}): {obstacle}; "
-            "export with --encoder-precision float16"
-        )
-    if precision.for_onnxruntime:
-        raise ValueError(
-            f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
-        )
+    _check_precision(bundle, library)
     limits = Limits.of(bundle.manifest, max_audio_segments, max_context)
     key = Key.of(bundle, target, limits)
     _explain_others(bundle, target, progress)
@@ -95,6 +82,20 @@ def build_engines(
     if library.is_rtx:
         progress(COMPILED_ON_LOAD)
     return folder
+
+
+def _check_precision(bundle: Bundle, library: TensorRTLibrary) -> None:
+    """ValueError, with what to export instead, for types that no TensorRT takes."""
+    precision = bundle.manifest.precision
+    if obstacle := precision.obstacle("cuda"):
+        raise ValueError(
+            f"{library.product} does not take {bundle.path} ({precision}): {obstacle}; "
+            "export with --encoder-precision float16"
+        )
+    if precision.for_onnxruntime:
+        raise ValueError(
+            f"{library.product} does not take the weights of {bundle.path}, {precision}: {FOR_TENSORRT}"
+        )
 
 
 def _build_stages(

@@ -1,7 +1,7 @@
 """An int8 KV cache for ONNX Runtime: the gqa decoder once more,
 with a scale per channel measured on clips."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..runtime.pipeline import Pipeline
 from ..runtime.prompt import Turn
 from ..runtime.stages.kv_cache import bucket
 from ..runtime.stages.splice import Prefix
+from .progress import Progress
 
 SOURCE_FLAVOUR = decoder_flavour("onnxruntime", "cpu")
 FLAVOUR = decoder_flavour("onnxruntime", "cpu", kv_cache="int8")
@@ -28,7 +29,7 @@ TINY = 1e-6  # a channel that never moves still needs a scale
 SCALE_INPUTS = {"key": 12, "value": 13}  # GroupQueryAttention's k_scale and v_scale
 
 
-def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[str], None]) -> Path:
+def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Progress) -> Path:
     """Add the decoder with an int8 KV cache to the bundle at `path`; its file.
 
     clips: paths or arrays at the model's rate, like those the model will get:
@@ -54,9 +55,7 @@ def add_int8_kv_cache(path, clips: Sequence, prompt: str, progress: Callable[[st
     return out
 
 
-def measure_ranges(
-    path, clips: Sequence, prompt: str, progress: Callable[[str], None]
-) -> dict[str, np.ndarray]:
+def measure_ranges(path, clips: Sequence, prompt: str, progress: Progress) -> dict[str, np.ndarray]:
     """The largest magnitude [KV, head_dim] of each cache, "{layer}.key" and "{layer}.value",
     over clips and levels."""
     ranges: dict[str, np.ndarray] = {}

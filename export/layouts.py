@@ -25,9 +25,11 @@ class Layout:
 
     def name_of(self, stored: str) -> str | None:
         """The name used here; None if this layout has no such tensor. Unused tensors keep theirs."""
+        if self.reason(stored):
+            return stored
         fitting = [prefix for prefix in self.prefixes if stored.startswith(prefix)]
-        if self.reason(stored) or not fitting:
-            return stored if self.reason(stored) else None
+        if not fitting:
+            return None
         prefix = max(fitting, key=len)
         return self.prefixes[prefix] + stored.removeprefix(prefix)
 

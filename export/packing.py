@@ -4,14 +4,14 @@ ONNX Runtime packs when it opens a graph, and can save what it packed beside the
 The packed form alone is kept; the weights themselves stay in the bundle, where the graph finds them.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from ..runtime.backends.engine_store import FOLDER, weights_file
+from ..runtime.backends.engine_folders import FOLDER
+from ..runtime.backends.engine_store import weights_file
 from ..runtime.backends.native_products import with_native_products
 from ..runtime.backends.opening import find_backend
 from ..runtime.backends.packed_store import (
@@ -33,9 +33,9 @@ from ..runtime.bundle import Bundle, FileRecord
 from ..runtime.files import file_sha256, write_whole
 from ..runtime.machine import free_disk
 from .external_data import Extent, ExternalTensor, PackedWeight, external_tensors, with_entries
+from .progress import Progress, to_stderr
 from .scratch import scratch_folder, tidy_up
 
-Progress = Callable[[str], None]
 PAGE = 4096
 """Buffers begin at multiples of it: kernels align what is in a buffer to its address."""
 BLOCK_BYTES = 2**24  # copied at once
@@ -43,10 +43,6 @@ KEPT_TIMES_WEIGHTS = 1.15
 """Of a graph's packed form, as far as seen 0.84 (float32) to 1.10 (int4 and int8)."""
 SAVED_GRAPH = "saved.onnx"
 SAVED_WEIGHTS = "saved.weights"
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def pack_bundle(

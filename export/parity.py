@@ -14,6 +14,7 @@ from ..runtime.engine import Engine
 from ..runtime.levels import Budget, Level
 from ..runtime.pipeline import Pipeline
 from ..runtime.prompt import Turn
+from ..runtime.request import DEFAULT_PROMPT
 from ..runtime.stages.decoder import Decoder
 from ..runtime.stages.encoder import EncodedRows, segment_tokens
 from ..runtime.stages.layout import Layout
@@ -25,18 +26,16 @@ from .precision import FLOATS
 from .reference import TorchReference
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.25, "int4": 1.0}
-"""Largest absolute difference allowed, as a share of the reference's largest value,
-or absolute where that is below 1.
+"""Largest absolute difference allowed, as a share of the reference's largest value, or absolute where that
+is below 1.
 
 int8 and int4 make another model: how far it is from the float32 one is a figure to read, with a wide bound.
-    What is held
-tightly is that the engine computes with the weights it was given:
-    the lines `rounded` have PyTorch compute with the same.
+What is held tightly is that the engine computes with the weights it was given: in the lines `rounded` PyTorch
+computes with the same.
 """
 ROUNDED_ACTIVATIONS = 0.1  # of quantised products at accuracy level 4, which round the activations to int8
 NO_BFLOAT16 = "ONNX Runtime computes no bfloat16 on the CPU; parity of this bundle needs a GPU"
 FEATURES_TOLERANCE = 1e-4  # transformers' torch path is float32: up to 7e-5 from its own numpy path
-DEFAULT_PROMPT = "What do you hear?"
 
 
 @dataclass(frozen=True)
@@ -99,20 +98,20 @@ def check_parity(
     if waveform is None:
         waveform = test_clip(bundle.manifest.audio.sampling_rate)
     chain = _Chain(checkpoint, bundle, waveform, prompt, max_new_tokens, add)
-    chain.features()
+    chain.compare_features()
     if bundle.manifest.precision.encoder == "bfloat16":
         add("encoder", "", "", 0.0, 0.0, NO_BFLOAT16, True)
         return lines
-    chain.encoder()
+    chain.compare_encoder()
     for level in levels:
-        chain.level(level)
+        chain.compare_level(level)
     chain.pipeline.close()
     for flavour in chain.flavours:
-        chain.decoder(flavour)
+        chain.compare_decoder(flavour)
     if not chain.flavours:
         add("decoder", "", "", 0.0, 0.0, NO_BFLOAT16, True)
     elif bundle.manifest.precision.block_size:
-        chain.rounded()
+        chain.compare_rounded()
     return lines
 
 
@@ -128,7 +127,10 @@ class _Case:
 
 
 class _Chain:
-    """The engines and the reference side by side on one clip."""
+    """The engines and the reference side by side on one clip: each stage takes what the one before it gave.
+
+    add: takes the fields of every line
+    """
 
     def __init__(
         self,
@@ -145,12 +147,10 @@ class _Chain:
         self.add = add
         self.reference = TorchReference(checkpoint)
         self.max_new_tokens = max_new_tokens
-        self.flavours = (
-            ()
-            if "bfloat16" in (self.precision.activations, self.precision.lm_head)
-            else self.manifest.flavours
-        )
+        needs_gpu = "bfloat16" in (self.precision.activations, self.precision.lm_head)
+        self.flavours = () if needs_gpu else self.manifest.flavours
         self.cases: list[_Case] = []
+        self.encoded: list[list[EncodedRows]] = []  # of each audio, once the encoder was compared
         self.pipeline = audio_pipeline(bundle)
         self.audios = self.pipeline.segments(waveform, long_audio="segments")
         self.samples: list[list[np.ndarray]] = []
@@ -179,7 +179,7 @@ class _Chain:
         difference = float(np.abs(got - want).max(initial=0.0))
         self.add(stage, level, flavour, difference, tolerance or share * scale, f"cosine {cosine:.8f}")
 
-    def features(self) -> None:
+    def compare_features(self) -> None:
         self.torch_features, self.frame_lengths = self.reference.features(self.samples)
         features: list[np.ndarray] = []
         for audio in self.audios:
@@ -187,25 +187,25 @@ class _Chain:
         for got, want in zip(features, self.torch_features):
             self.compare("features", "", "", got, want[:, : got.shape[1]], 0.0, FEATURES_TOLERANCE)
 
-    def encoder(self) -> None:
+    def compare_encoder(self) -> None:
         """Valid tokens only, against the tower run on clips padded to the whole segment."""
         self.encoded = [self.pipeline.encode(audio) for audio in self.audios]
-        self._encoder("encoder", TOLERANCE[self.precision.encoder])
+        self._compare_encoded("encoder", TOLERANCE[self.precision.encoder])
         if self.precision.encoder == "int8":
             self.reference.round_encoder()
-            self._encoder("encoder rounded", ROUNDED_ACTIVATIONS)
+            self._compare_encoded("encoder rounded", ROUNDED_ACTIVATIONS)
 
-    def _encoder(self, stage: str, share: float) -> None:
+    def _compare_encoded(self, stage: str, share: float) -> None:
         want = self.reference.audio_embeds(
             self.torch_features, self.frame_lengths, np.array(self.segment_index)
         )
         got: list[np.ndarray] = []
         for groups in self.encoded:
             got += segment_tokens(groups)
-        valid = [w[: len(g)] for g, w in zip(got, want)]
+        valid = [padded[: len(tokens)] for tokens, padded in zip(got, want)]
         self.compare(stage, "", "", np.concatenate(got), np.concatenate(valid), share)
 
-    def level(self, unsettled: Level | Budget) -> None:
+    def compare_level(self, unsettled: Level | Budget) -> None:
         layout = self.pipeline.lay_out(self.turns, self.audios, unsettled, self.max_new_tokens)
         level = layout.level
         merged = [self.pipeline.merge(groups, level) for groups in self.encoded]
@@ -244,7 +244,7 @@ class _Chain:
             )
         return _Case(level.name, prefix, token_ids, logits)
 
-    def decoder(self, flavour: str) -> None:
+    def compare_decoder(self, flavour: str) -> None:
         """One flavour in every case: logits of prefill and of every step, and the greedy choice."""
         share = max(
             TOLERANCE[kind]
@@ -259,7 +259,7 @@ class _Chain:
             self._tokens(case.level, flavour, got, case.logits, share)
         engine.close()
 
-    def rounded(self) -> None:
+    def compare_rounded(self) -> None:
         """The decoders' logits once more, against PyTorch with the weights that they were given;
         the reference stays changed."""
         self.reference.round_weights(self.precision)

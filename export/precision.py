@@ -38,18 +38,16 @@ def choose_precision(
     lm_head = lm_head_precision or _usual_lm_head(weights, target, activations, accuracy_level)
     encoder = encoder_precision or activations
     _check_types(weights, target, activations, encoder, lm_head)
-    _check_known("block size", block_size, BLOCK_SIZES)
-    _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
     _check_combination(weights, activations, lm_head, target, symmetric)
     _check_int8_encoder(encoder, activations, target)
-    _check_int8_products(weights, lm_head, accuracy_level)
+    _check_blocks(weights, lm_head, block_size, accuracy_level)
     quantised = weights in BITS or lm_head in BITS
     return Precision(
         encoder=encoder,
         activations=activations,
         weights=weights,
         lm_head=lm_head,
-        embeddings="float16" if (table, activations) == ("float32", "float16") else table,
+        embeddings=_embeddings_type(table, activations),
         block_size=block_size if quantised else 0,
         symmetric=symmetric,
         accuracy_level=accuracy_level if quantised else 0,
@@ -69,6 +67,11 @@ def _usual_lm_head(weights: str, target: str, activations: str, accuracy_level: 
     if target == "tensorrt":
         return activations
     return "int8" if accuracy_level == INT8_ACCURACY_LEVEL else weights
+
+
+def _embeddings_type(table: str, activations: str) -> str:
+    """The table's own type, but float16 for a float32 one under an LLM in float16."""
+    return "float16" if (table, activations) == ("float32", "float16") else table
 
 
 def _check_types(weights: str, target: str, activations: str, encoder: str, lm_head: str) -> None:
@@ -106,7 +109,9 @@ def _check_int8_encoder(encoder: str, activations: str, target: str) -> None:
         )
 
 
-def _check_int8_products(weights: str, lm_head: str, accuracy_level: int) -> None:
+def _check_blocks(weights: str, lm_head: str, block_size: int, accuracy_level: int) -> None:
+    _check_known("block size", block_size, BLOCK_SIZES)
+    _check_known("accuracy level", accuracy_level, ACCURACY_LEVELS)
     if "int8" in (weights, lm_head) and accuracy_level != INT8_ACCURACY_LEVEL:
         what = "the LLM's matrices" if weights == "int8" else "the LM head"
         raise ValueError(

@@ -5,13 +5,15 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .progress import Progress
+
 
 @contextmanager
-def scratch_folder(out: Path, progress: Callable[[str], None]) -> Iterator[Path]:
+def scratch_folder(out: Path, progress: Progress) -> Iterator[Path]:
     """A sibling of `out` to write to; renamed to `out` at the end, removed on any error.
 
     The system holds a lock on it for as long as this process lives,
@@ -36,7 +38,7 @@ def scratch_folder(out: Path, progress: Callable[[str], None]) -> Iterator[Path]
         os.close(lock)
 
 
-def tidy_up(out: Path, progress: Callable[[str], None]) -> None:
+def tidy_up(out: Path, progress: Progress) -> None:
     """Give a former bundle its name back if an export was killed between the two renames;
     remove what others left.
 
@@ -46,7 +48,7 @@ def tidy_up(out: Path, progress: Callable[[str], None]) -> None:
         _tidy_up(out, progress)
 
 
-def _tidy_up(out: Path, progress: Callable[[str], None]) -> None:
+def _tidy_up(out: Path, progress: Progress) -> None:
     """`tidy_up` while no other export looks at the folder."""
     left = [path for path in out.parent.iterdir() if path.name.startswith(_prefix(out)) and _is_ours(path)]
     for path in left:

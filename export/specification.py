@@ -12,9 +12,11 @@ from ..runtime.token_rules import CONVOLUTION_STRIDE, TOKEN_RULES
 from .configuration import feature_settings, llm_section, merged, read_json, rope_parameters, section_of
 from .families import FAMILIES, Family, family_of
 
-TIME_THETA = 1200.0  # seconds; what Music Flamingo's class assumes, and the share of the width that it turns
-TIME_SHARE = 0.2
+# What Music Flamingo's class assumes where a configuration does not say.
+TIME_THETA = 1200.0  # seconds
+TIME_SHARE = 0.2  # of the width that is turned
 FRAME_STEP = 0.01  # seconds
+FRAMES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class LLMSpec:
 class RotaryTime:
     """How the tower's output is turned by its time.
 
-    theta, in seconds, bounds both axes; share of the width is turned; token_seconds apart
+    theta: seconds, the bound of both axes
+    share: of the width that is turned
+    token_seconds: from one token to the next
     """
 
     theta: float
@@ -215,12 +219,19 @@ def _audio_spec(family: Family, encoder: EncoderSpec, decoder: DecoderSpec, fold
         encoder_width=encoder.width * family.tower.stacked,
         token_length_rule=family.tower.token_rule,
         whole_audio=sound.whole_audio,
-        audio_multiple=frames * hop if sound.pads_to_segments else longest if sound.chunk_is_longest else 0,
+        audio_multiple=_audio_multiple(family, frames * hop, longest),
         shortest_audio=int(features.get("min_length", sound.shortest_audio)) if sound.shortest_audio else 0,
         zeros_after=sound.zeros_after,
         full_frames_only=sound.full_frames_only,
         numbered_segments=family.rotary_time,
     )
+
+
+def _audio_multiple(family: Family, segment: int, longest: int) -> int:
+    """Samples that an audio is padded to a multiple of: a segment, the longest audio, or 0 for neither."""
+    if family.sound.pads_to_segments:
+        return segment
+    return longest if family.sound.chunk_is_longest else 0
 
 
 def _whole_feature(features: Mapping[str, Any], name: str) -> int:
@@ -271,5 +282,5 @@ def _rotary_time(model: Mapping[str, Any]) -> RotaryTime:
     return RotaryTime(
         theta=check_finite("config.json: rope_theta", rope["rope_theta"], above=True),
         share=check_finite("config.json: partial_rotary_factor", rope["partial_rotary_factor"]),
-        token_seconds=float(model.get("audio_frame_step", FRAME_STEP)) * 4,
+        token_seconds=float(model.get("audio_frame_step", FRAME_STEP)) * FRAMES_PER_TOKEN,
     )

@@ -1,6 +1,6 @@
 """One graph becomes one TensorRT plan: parsed, given its optimisation profiles, built."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from ..runtime.backends.shape_ranges import OptimisationProfile
 from ..runtime.backends.trt_library import TensorRTLibrary
 from ..runtime.files import write_whole
 from .newer_tensorrt import allow_decomposed_attention, set_capabilities
+from .progress import Progress
 from .static_dims import with_static_dim
 
 CAPACITY_DIM = "CAP"  # of the KV cache in a decoder's graph
@@ -25,8 +26,6 @@ ADVICE = {  # what a parser error's text holds -> what to do
     "opset": "the graph is newer than this TensorRT: update TensorRT",
 }
 REPORTED_STEPS = 10  # of a phase, about every tenth is told
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
-"""One command's work: a checkpoint becomes a bundle, written to a temporary sibling and renamed when
-whole."""
+"""A checkpoint becomes a bundle, written to a temporary sibling and renamed when whole."""
 
 import errno
 import io
-import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +20,7 @@ from .graph import Graph
 from .layouts import EMBEDDINGS
 from .merge import merge_graph, projector_graph
 from .precision import choose_precision
+from .progress import ByteCount, Progress, to_stderr
 from .prompt import write_prompt_files
 from .scratch import scratch_folder, tidy_up
 from .shapes import shape_check
@@ -31,12 +29,7 @@ from .weights import HashedFile, WeightFile, cast_finite, row_chunks
 
 DEFAULT_STEP = (2, 5)  # docs/algorithm.md: at most two fifths of the current tokens are merged in one pass
 TOOLS = ("ltbm", "onnx", "numpy")
-REPORT_BYTES = 10**9
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def export_bundle(
@@ -44,7 +37,7 @@ def export_bundle(
     out,
     precision: str = "float32",
     overwrite: bool = False,
-    progress: Callable[[str], None] = to_stderr,
+    progress: Progress = to_stderr,
     **options,
 ) -> Path:
     """Write the bundle `out` from the checkpoint `source` (a folder or a hub id); the path of the bundle.
@@ -68,27 +61,6 @@ def _refuse_foreign(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is no bundle, so --overwrite does not replace it; give another folder")
 
 
-class Progress:
-    """Says after every gigabyte how much is done and how long the rest will take."""
-
-    def __init__(self, total: int, report: Callable[[str], None]):
-        self.report = report
-        self._total = total
-        self._done = 0
-        self._started = time.monotonic()
-
-    def __call__(self, count: int, what: str) -> None:
-        before = self._done
-        self._done = self._done + count
-        if self._done // REPORT_BYTES > before // REPORT_BYTES:
-            elapsed = time.monotonic() - self._started
-            left = elapsed * max(0, self._total - self._done) / self._done
-            self.report(
-                f"  {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB, at {what}; {elapsed:,.0f} s, "
-                f"about {left:,.0f} s left"
-            )
-
-
 class Export:
     """A checkpoint and the choices of its export."""
 
@@ -104,7 +76,7 @@ class Export:
             )
         self.precision = choose_precision(precision, self.checkpoint.stored_type(EMBEDDINGS), **options)
 
-    def run(self, out, overwrite: bool = False, progress: Callable[[str], None] = to_stderr) -> Path:
+    def run(self, out, overwrite: bool = False, progress: Progress = to_stderr) -> Path:
         """Write the bundle `out`; `export_bundle` says what is raised."""
         out = Path(out)
         if out.is_symlink():
@@ -124,7 +96,7 @@ class Export:
         with scratch_folder(out, progress) as scratch:
             _refuse_foreign(out, overwrite)  # another export may have ended meanwhile
             try:
-                self._write(scratch, Progress(needs.disk, progress))
+                self._write(scratch, ByteCount(needs.disk, progress))
             except OSError as error:
                 if error.errno not in FULL_DISK:
                     raise
@@ -167,10 +139,10 @@ class Export:
         """What writing the bundle to `out` takes; a checkpoint that does not fit is refused here,
         before any work."""
         needs = estimate(self.stages(), self.checkpoint, self.precision, out)
-        self.checkpoint.finish()
+        self.checkpoint.require_all_used()
         return needs
 
-    def _write(self, folder: Path, progress: Progress) -> None:
+    def _write(self, folder: Path, progress: ByteCount) -> None:
         """Every file of the bundle, the manifest last."""
         prompt = write_prompt_files(folder, self.checkpoint, self.spec)
         opsets = {}

@@ -211,8 +211,7 @@ def halo(g, window):
 
 
 def blocks(g, n_a, n_b, search):
-    """Indices of the A tokens [blocks, rows, 1] and B tokens [blocks, 1,
-    columns] to be scored against each other.
+    """Indices of A tokens [blocks, rows, 1] and B tokens [blocks, 1, columns] to be scored with each other.
 
     Each block of A meets a slab of B that holds all its windows, some of it outside the row; or all of B,
     if cheaper.

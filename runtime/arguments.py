@@ -17,7 +17,7 @@ from .levels import (
     level_of_parts,
 )
 from .numbers import LARGEST_SEED, MOST, check_finite, check_whole, finite_words, most_threads, whole_words
-from .presets import choose
+from .presets import TASKS, choose
 from .sampling import HIGHEST_TEMPERATURE, REPETITION_PENALTIES, Sampling
 
 OF_BUNDLE = f"the bundle's: {DEFAULT_LEVEL}, or full where the model only transcribes"
@@ -92,6 +92,14 @@ class FormerName(argparse.Action):
 def former_name_note(old: str, new: str) -> None:
     """One line on stderr: `old` still works and is `new` now."""
     print(f"ltbm: {old} is now {new}; the former goes with the next version", file=sys.stderr)
+
+
+def add_task_flag(parser: argparse.ArgumentParser) -> None:
+    """--task, which `level_from` reads where no level is given."""
+    levels = ", ".join(f"{name} {task.level}" for name, task in TASKS.items())
+    parser.add_argument(
+        "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
+    )
 
 
 def add_level_flags(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -197,14 +205,14 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
         type=finite(0, 1, above=True),
         default=1.0,
         metavar="P",
-        help="draw among the likeliest tokens that sum to P",
+        help="draw among the likeliest tokens that sum to P (default 1: all)",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=finite(*REPETITION_PENALTIES),
         default=1.0,
         metavar="X",
-        help="above 1 repeats less",
+        help="above 1 repeats less (default 1)",
     )
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), metavar="S", help="make sampling repeatable")
 
@@ -219,19 +227,22 @@ def sampling_from(args: argparse.Namespace) -> Sampling:
 def add_backend_flags(parser: argparse.ArgumentParser) -> None:
     """Where the engines run and what they hold; `session_options` reads them."""
     parser.add_argument(
-        "--backend", default="onnxruntime", choices=tuple(BACKENDS), help="what runs the engines"
+        "--backend",
+        default="onnxruntime",
+        choices=tuple(BACKENDS),
+        help="what runs the engines (default onnxruntime)",
     )
     parser.add_argument(
         "--device",
         choices=sorted(_devices()),
-        help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of tensorrt cuda",
+        help="where they run: of onnxruntime cpu (default), cuda or tensorrt; of the others cuda",
     )
     add_threads_flag(parser, "CPU threads of one stage (default: all cores)")
     parser.add_argument(
         "--kv-cache",
         choices=KV_CACHES,
-        help="of another type than the activations (CPU): float16 takes half of float32's memory, int8 a "
-        "quarter, for bundles that `ltbm calibrate` prepared",
+        help="of another type than the activations, which is the default (CPU): float16 takes half of "
+        "float32's memory, int8 a quarter, for bundles that `ltbm calibrate` prepared",
     )
     parser.add_argument(
         "--low-memory",

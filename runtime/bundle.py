@@ -233,7 +233,7 @@ class Manifest:
 
 
 def _from_format_2(raw: dict) -> dict:
-    """A manifest of format 2 as one of format 3."""
+    """A manifest of format 2 under the names of today's."""
     audio = {}
     for name, value in dict(raw.get("audio") or {}).items():
         audio[RENAMED_SINCE_2.get(name, name)] = value
@@ -272,6 +272,7 @@ class Bundle:
         return bundle
 
     def file(self, name: str) -> Path:
+        """The path of one of its files; FileNotFoundError names those that it has."""
         if name not in self.manifest.files:
             raise FileNotFoundError(
                 f"bundle {self.path} has no {name}; it has {', '.join(sorted(self.manifest.files))}"

@@ -15,6 +15,7 @@ from .arguments import (
     add_level_flags,
     add_long_audio_flag,
     add_sampling_flags,
+    add_task_flag,
     level_from,
     sampling_from,
     session_options,
@@ -22,7 +23,6 @@ from .arguments import (
 from .backends.flavours import FIXED_CAPACITY
 from .chat import lines_of, questions, try_to_answer
 from .levels import NAMED_RATIOS, Level
-from .presets import TASKS
 from .request import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ def _add_run(commands) -> None:
         help="of the speech, such as en, for models that only transcribe (default: they say it themselves)",
     )
     parser.add_argument("--chat", action="store_true", help="keep asking about the clips")
-    levels = ", ".join(f"{name} {task.level}" for name, task in TASKS.items())
-    parser.add_argument(
-        "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
-    )
+    add_task_flag(parser)
     add_level_flags(parser)
     add_answer_length_flag(parser, DEFAULT_MAX_NEW_TOKENS)
     add_long_audio_flag(parser)

@@ -10,6 +10,8 @@ from .sampling import GREEDY, Sampling
 from .stages.segments import Audio
 
 DEFAULT_MAX_NEW_TOKENS = 128
+DEFAULT_PROMPT = "What do you hear?"
+"""Of commands that need some question; `ltbm run` wants one."""
 
 
 @dataclass(frozen=True, eq=False)  # two equal requests are still two

@@ -1,5 +1,4 @@
-"""The next token from the logits: greedy, or sampled with temperature, top-k,
-top-p and a repetition penalty."""
+"""The next token from the logits: greedy, or sampled with temperature, top-k, top-p, repetition penalty."""
 
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ SMALLEST_TEMPERATURE = 1e-3  # above 0: the logits are divided by it
 HIGHEST_TEMPERATURE = 100.0  # all tokens are equally likely long before
 REPETITION_PENALTIES = (0.01, 100.0)
 CANDIDATE_SHARES = (1e-2, 1e-4, 1e-7, 0.0)
-"""Of the likeliest token's weight: how far down top-p looks before it looks further.
-Sorting 150,000 tokens takes ten milliseconds."""
-
+"""Of the likeliest token's weight: how far down top-p looks before it looks further, for sorting 150,000
+tokens takes ten milliseconds."""
 BLOCK = 512  # tokens: about the root of a vocabulary
 
 
@@ -111,8 +109,10 @@ class Sampler:
         return self._generator.random()
 
     def _candidates(self, weights: np.ndarray) -> np.ndarray:
-        """The tokens [n] among which the draw is, likeliest first, of all the weights [V];
-        sorts only as many as it takes."""
+        """The tokens [n] among which the draw is, likeliest first, of all the weights [V].
+
+        Sorts only as many as it takes.
+        """
         top_k = self.options.top_k
         top_p = self.options.top_p
         total = weights.sum(dtype=np.float64)

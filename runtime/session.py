@@ -2,15 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 
 import numpy as np
 
 from .answer import Answer, AnswerStream, Clock
-from .audio_cache import CACHE_BYTES, AudioCache
-from .audio_stages import AudioStages
-from .context import Context
 from .conversation import Conversation
 from .former import takes_former_level_options
 from .levels import Budget, Level, as_level
@@ -19,14 +16,12 @@ from .listen.listener import MAX_BACKLOG_SECONDS, MAX_SECONDS, Listener
 from .pipeline import Pipeline
 from .presets import LevelChoice, choose
 from .prompt import TextStream, Turn
-from .reading import Reading, reading_of
+from .prompt_reader import PreparedPrompt, PromptReader
 from .request import DEFAULT_MAX_NEW_TOKENS, Request
 from .sampling import GREEDY, Sampler, Sampling
 from .stages.decoder import decode_tokens
-from .stages.layout import Layout
 from .stages.merge import MergedAudio
 from .stages.segments import Audio
-from .stages.splice import Prefix
 from .stop_strings import StopStrings
 from .transcript import AnswerText
 
@@ -44,8 +39,7 @@ class Session:
         self.reuse = reuse
         self.bundle = pipeline.bundle
         self.manifest = pipeline.manifest
-        self._audio = AudioStages(pipeline, AudioCache(CACHE_BYTES if reuse else 0))
-        self._context: Context | None = None
+        self._reader = PromptReader(pipeline, keeps=reuse)
         self._listener: Listener | None = None
         self.owner_thread: int | None = None  # of a listener, which no other thread may disturb
         self._engines_lock = threading.RLock()  # while they run, for a first token or the next
@@ -100,7 +94,7 @@ class Session:
         if self._listener is not None:
             self._listener.close()
         with self._engines_lock:
-            self._context = None
+            self._reader.forget_context()
             self.pipeline.close()
 
     def generate(self, audio, prompt: str, level: LevelChoice | None = None, **options) -> Answer:
@@ -241,73 +235,38 @@ class Session:
             layout = self.pipeline.lay_out(
                 request.turns, request.audios, request.level, request.max_new_tokens
             )
-            reading = reading_of(layout, request.audios, by_content=self.reuse)
-            keys = reading.token_keys()
-        prefix = self._prefix(reading, keys, request.max_new_tokens, clock)
+        prompt = self._reader.prepare(layout, request.audios, request.max_new_tokens, clock)
         text = AnswerText(self.pipeline.prompter.transcript(request.turns), StopStrings(request.stop))
-        token_ids, step_ms = yield from self._decode(request, layout, prefix, keys, text, clock)
-        reused = len(keys) - len(prefix)
-        return self._answer(layout, request, token_ids, text, reused, clock, step_ms)
+        token_ids, step_ms = yield from self._decode(request, prompt, text, clock)
+        return self._answer(request, prompt, token_ids, text, clock, step_ms)
 
-    def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
+    def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> MergedAudio:
         """Bring a prompt up to the end of its last audio into the KV cache, ahead of the question about it.
 
-        Returns the segments that the KV cache did not hold, merged, in order; always the last one.
+        Returns the last segment of that audio, merged.
         """
         self._request = None  # an answer that goes on ends here
         with self._engines_lock:
             return self._read(turns, audios, level)
 
-    def _read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]:
+    def _read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> MergedAudio:
         layout = self.pipeline.lay_out(turns, audios, level, DEFAULT_MAX_NEW_TOKENS).without_question()
-        reading = reading_of(layout, audios, by_content=True)
-        keys = reading.token_keys()
-        reused = self._reusable(reading, keys, DEFAULT_MAX_NEW_TOKENS)
-        merged = self._audio.merge(reading.unread(reused), layout.level, Clock())
-        prefix = self.pipeline.prefix(layout, merged, reused)
-        context = self._context = self._context or self._new_context()
-        context.prefill(prefix, keys, reused, DEFAULT_MAX_NEW_TOKENS)
-        return merged
-
-    def _prefix(self, reading: Reading, keys: list[Hashable], max_new_tokens: int, clock: Clock) -> Prefix:
-        """What prefill has to read: the prompt's tokens that the KV cache does not hold."""
-        level = reading.layout.level
-        reused = self._reusable(reading, keys, max_new_tokens)
-        merged = self._audio.merge(reading.unread(reused), level, clock)
-        with clock.stage("splice"):
-            return self.pipeline.prefix(reading.layout, merged, reused)
-
-    def _reusable(self, reading: Reading, keys: list[Hashable], max_new_tokens: int) -> int:
-        """First tokens that the KV cache holds and will hold when prefill comes; whole segments of audio."""
-        if not self.reuse or self._context is None:
-            return 0
-        reused = reading.segment_boundary(self._context.common(keys, max_new_tokens))
-        if self.pipeline.engines.in_turn and not self._audio.hold(
-            reading.unread(reused), reading.layout.level
-        ):
-            self._context = None  # the engines for audio take the LLM's memory, and its cache goes with it
-            return 0
-        return reused
+        prompt = self._reader.prepare(layout, audios, DEFAULT_MAX_NEW_TOKENS, Clock())
+        self._reader.prefill(prompt, DEFAULT_MAX_NEW_TOKENS)
+        assert prompt.last_segment is not None, "prefill reads the last token anew, which is audio"
+        return prompt.last_segment
 
     def _decode(
-        self,
-        request: Request,
-        layout: Layout,
-        prefix: Prefix,
-        keys: list[Hashable],
-        text: AnswerText,
-        clock: Clock,
+        self, request: Request, prompt: PreparedPrompt, text: AnswerText, clock: Clock
     ) -> Generator[str, None, tuple[list[int], list[float]]]:
         """Prefill and decode: yields text through `text`, returns (token ids, milliseconds of each step)."""
-        sampler = Sampler(request.sampling, np.array(layout.token_ids))
+        sampler = Sampler(request.sampling, np.array(prompt.layout.token_ids))
         text_stream = TextStream(self.pipeline.prompter)
         with clock.stage("prefill"):
-            context = self._context = self._context or self._new_context()
-            reused = len(keys) - len(prefix)
             steps = decode_tokens(
-                context.prefill(prefix, keys, reused, request.max_new_tokens)[None],
+                self._reader.prefill(prompt, request.max_new_tokens)[None],
                 choose=lambda logits: [sampler.next_token(logits[0])],
-                step=lambda tokens: self._step(request, context, tokens[0]),
+                step=lambda tokens: self._step(request, tokens[0]),
                 end_token_ids=self.manifest.prompt.eos_token_ids,
                 max_new_tokens=request.max_new_tokens,
             )
@@ -328,29 +287,25 @@ class Session:
         yield text.push(text_stream.finish(whole)) + text.finish()
         return token_ids, step_ms
 
-    def _new_context(self) -> Context:
-        pipeline = self.pipeline
-        return Context(pipeline.engines.get("decoder"), self.manifest.decoder, pipeline.embeddings)
-
-    def _step(self, request: Request, context: Context, token: int):
+    def _step(self, request: Request, token: int) -> np.ndarray:
         if self._request is not request:
             raise RuntimeError(
                 "another request began on this session before this answer ended; open a session for each"
             )
-        return context.step(token)[None]
+        return self._reader.step(token)[None]
 
     def _answer(
         self,
-        layout: Layout,
         request: Request,
+        prompt: PreparedPrompt,
         token_ids: list[int],
         text: AnswerText,
-        reused: int,
         clock: Clock,
         step_ms: list[float],
     ) -> Answer:
+        layout = prompt.layout
         level = layout.level
-        context = self._context
+        context = self._reader.context
         assert context is not None, "prefill made it"
         ended = text.stopped or token_ids[-1] in self.manifest.prompt.eos_token_ids
         return Answer(
@@ -367,7 +322,7 @@ class Session:
             applied=not layout.reason,
             reason=layout.reason,
             finish_reason="stop" if ended else "length",
-            reused_tokens=reused,
+            reused_tokens=prompt.reused,
             kv_bytes=context.token_bytes * (layout.length + request.max_new_tokens),
             kv_allocated_bytes=context.nbytes,
             timings=clock.timings,

@@ -1,6 +1,7 @@
 """Shared fixtures: tiny checkpoints and their bundles, made once a run; and a guard over imports."""
 
 import os
+import signal
 import sys
 
 import numpy as np
@@ -10,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: PyTorch's threads would wait for one another
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background jobs, and all they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 FAMILIES = ("qwen2_audio", "audioflamingo3")
 RATE = 16_000  # Hz
 

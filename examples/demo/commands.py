@@ -1,12 +1,12 @@
 """`ltbm demo`: the shipped model describes ten clips at several levels."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbm.export.precision import PRECISIONS
+from ltbm.export.progress import to_stderr
 from ltbm.runtime.arguments import add_command, whole
 from ltbm.runtime.levels import NAMED_RATIOS
 
@@ -92,7 +92,9 @@ def add_commands(commands) -> None:
         "export the shipped model and let it describe ten clips at several levels",
         DESCRIPTION + NOTE,
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the exported engines")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the exported engines (default float32)"
+    )
     parser.add_argument(
         "--clips",
         type=whole(1, CLIP_COUNT),
@@ -109,7 +111,7 @@ def run_demo(args) -> None:
     from .bundle import demo_bundle
 
     clips = read_clips(args.clips)
-    with demo_bundle(args.precision, _to_stderr) as bundle:
+    with demo_bundle(args.precision, to_stderr) as bundle:
         with Session.open(bundle, reuse=False) as session:  # no reuse: every level runs the encoder
             results = _describe_clips(session, clips, show=not args.json)
     levels = [_summarise(level, results) for level in LEVELS]
@@ -186,7 +188,3 @@ def _print_summary(levels: list[LevelSummary], clips: int) -> None:
         scores = f"{f'{row.captions_exact} of {clips}':>16}{100 * row.event_f1:>10.0f}"
         print(f"{row.level:<8}{figures}{scores}")
     print(f"\n{NOTE}\n{LEGEND}")
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)

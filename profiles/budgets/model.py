@@ -3,8 +3,8 @@ of a bundle or of a checkpoint's configuration alone."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
+from ...export.hub import checkpoint_folder
 from ...runtime.bundle import AudioSpec, Bundle, DecoderSpec, EncoderSpec
 from ...runtime.precision import Precision
 from .front_end import front_end
@@ -92,7 +92,7 @@ def model_of_checkpoint(source: str, precision: Precision) -> Model:
     from ...export.shapes import projector_widths
     from ...export.specification import model_spec
 
-    path = _configuration(source)
+    path = checkpoint_folder(source, ["*.json"])
     spec = model_spec(read_json(path / "config.json"), path)
     widths = projector_widths(spec)
     projector = sum(inputs * outputs for inputs, outputs in pairwise(widths))
@@ -135,22 +135,3 @@ def weight_bytes(precision: Precision, kind: str) -> float:
         code
         + (VALUE_BYTES[precision.activations] + (0 if precision.symmetric else code)) / precision.block_size
     )
-
-
-def _configuration(source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return path
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise FileNotFoundError(
-            f"no folder {source}; to download a hub id: pip install huggingface_hub, or give its local folder"
-        ) from None
-
-    try:
-        return Path(snapshot_download(source, allow_patterns="*.json"))
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        raise FileNotFoundError(
-            f"no folder {source}, and the hub gave no such checkpoint: {str(error).strip().splitlines()[0]}"
-        ) from None

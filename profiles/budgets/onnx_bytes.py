@@ -3,8 +3,10 @@ what runs bundles has no onnx package."""
 
 from dataclasses import dataclass
 
+from ...runtime.onnx_bytes import MODEL_GRAPH, bytes_field, number_field
+
 # Field numbers of onnx.proto.
-MODEL_IR, MODEL_GRAPH, MODEL_OPSETS = 1, 7, 8
+MODEL_IR, MODEL_OPSETS = 1, 8
 GRAPH_NODES, GRAPH_NAME, GRAPH_INITIALIZERS, GRAPH_INPUTS, GRAPH_OUTPUTS = 1, 2, 5, 11, 12
 NODE_INPUTS, NODE_OUTPUTS, NODE_TYPE, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_KIND, KIND_INT = 1, 3, 20, 2
@@ -102,15 +104,4 @@ def _tensor(stored: Stored) -> bytes:
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return _number(number << 3) + _number(value)
-    return _number(number << 3 | 2) + _number(len(value)) + value
-
-
-def _number(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return number_field(number, value) if isinstance(value, int) else bytes_field(number, value)

@@ -18,6 +18,7 @@ from ...runtime.arguments import (
 )
 from ...runtime.backends.opening import check_device
 from ...runtime.levels import NAMED_RATIOS
+from ...runtime.request import DEFAULT_PROMPT
 from ..quality.variants import METHODS
 
 PROFILE_DESCRIPTION = """\
@@ -77,7 +78,12 @@ def _add_what_to_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_requests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt", default="What do you hear?", help="what to ask about every clip")
+    parser.add_argument(
+        "--prompt",
+        default=DEFAULT_PROMPT,
+        metavar="TEXT",
+        help=f"what to ask about every clip (default {DEFAULT_PROMPT!r})",
+    )
     add_answer_length_flag(parser, 32)
     add_long_audio_flag(parser)
 

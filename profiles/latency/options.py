@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...runtime.levels import NAMED_RATIOS
+from ...runtime.request import DEFAULT_PROMPT
 from ..quality.variants import METHODS
 
 LEVELS = tuple(NAMED_RATIOS)
@@ -30,7 +31,7 @@ class Options:
     kv_cache: str | None = None  # int8, or of the type of the activations
     packed: bool = True  # weights that `ltbm pack` packed are mapped, where there are any
     native_products: bool = True  # quantised weights are multiplied by our op on the CPU
-    prompt: str = "What do you hear?"
+    prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = 32
     long_audio: str = "error"
     turns: int = 2  # processes per row

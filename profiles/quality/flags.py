@@ -35,6 +35,12 @@ KNOWN = {
     "positions": POSITIONS,
     "extra": ("spider", "fense"),
 }
+BENCHMARK_DESCRIPTION = """\
+Answer every item of a manifest at every level and method, for {about}.
+Answers are appended to DIR as they come: run the same command again and it goes on where it stopped.
+
+  ltbm eval {benchmark} ./bundle --manifest items.jsonl --levels full,keep25 --out ./answers
+  ltbm eval score ./answers"""
 SCORE_DESCRIPTION = """\
 Score the answers in one or more folders, with bootstrap intervals: results.json and table.md go
 beside them, the table of all of them together to stdout.
@@ -44,20 +50,8 @@ beside them, the table of all of them together to stdout.
 
 def add_benchmark(evaluations, benchmark: str, run) -> None:
     about, prompt, max_new_tokens = BENCHMARKS[benchmark]
-    parser = add_command(
-        evaluations,
-        benchmark,
-        run,
-        about,
-        (
-            f"Answer every item of a manifest at every level and method, for {about}.\n"
-            "Answers are appended to DIR as they come: run the same command again and it goes on where it "
-            "stopped.\n\n"
-            f"  ltbm eval {benchmark} ./bundle --manifest items.jsonl --levels full,keep25 --methods "
-            "ltbm,global --out ./answers\n"
-            "  ltbm eval score ./answers"
-        ),
-    )
+    description = BENCHMARK_DESCRIPTION.format(about=about, benchmark=benchmark)
+    parser = add_command(evaluations, benchmark, run, about, description)
     parser.set_defaults(benchmark=benchmark)
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     parser.add_argument(

@@ -1,9 +1,8 @@
 """TensorRT engines of a bundle: folders `engines/<key>/`, each with an engines.json that describes it."""
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
 from ..files import file_sha256, write_whole
+from .engine_folders import FOLDER, files_hash, is_whole, key_digest, read_folders
 from .flavours import FIXED_CAPACITY, tensorrt_flavour
 from .shape_ranges import Limits, OptimisationProfile
 from .trt_library import PRODUCTS, TENSORRT, TENSORRT_RTX, TensorRTLibrary, build_command, load_library
@@ -18,7 +18,6 @@ from .trt_library import PRODUCTS, TENSORRT, TENSORRT_RTX, TensorRTLibrary, buil
 if TYPE_CHECKING:
     from ..machine import Gpu
 
-FOLDER = "engines"  # of a bundle
 RECORD = "engines.json"
 PROJECTOR_FILE = "merge.projector.onnx"  # of a bundle: the merge stage without its op
 FORMAT = 2  # of the record; 1 counted audio in windows
@@ -65,7 +64,9 @@ class Key:
 
     @classmethod
     def of(cls, bundle: Bundle, target: Target, limits: Limits) -> "Key":
-        graphs = {stage: _stage_hash(bundle, stage, target.flavour) for stage in target.stages}
+        graphs = {}
+        for stage in target.stages:
+            graphs[stage] = files_hash(bundle, (graph_file(stage, target.flavour), weights_file(stage)))
         return cls(target, graphs, target.flavour, str(bundle.manifest.precision), limits)
 
     @classmethod
@@ -77,7 +78,7 @@ class Key:
     @property
     def digest(self) -> str:
         """The folder's name."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return key_digest(self)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class EngineFolder:
         words = []
         for stage, record in self.stages.items():
             file = self.file(stage)
-            if not file.is_file() or file.stat().st_size != record.size:
+            if not is_whole(file, record.size):
                 words.append(f"{file.name} is missing or has another size")
         return words
 
@@ -141,18 +142,6 @@ def graph_file(stage: str, flavour: str) -> str:
 def weights_file(stage: str) -> str:
     """The file with the weights of an engine's graph."""
     return "merge.weights" if stage == "projector" else f"{stage}.weights"
-
-
-def _stage_hash(bundle: Bundle, stage: str, flavour: str) -> str:
-    digest = hashlib.sha256()
-    for name in (graph_file(stage, flavour), weights_file(stage)):
-        if name not in bundle.manifest.files:
-            raise FileNotFoundError(
-                f"bundle {bundle.path} has no {name}, which its engines need: run `ltbm export` again "
-                "with this ltbm"
-            )
-        digest.update(bundle.manifest.files[name].sha256.encode())
-    return digest.hexdigest()
 
 
 def this_target(backend: str = TENSORRT) -> Target:
@@ -228,23 +217,15 @@ def _is_one_of(name: str, value: str, built: str | None, target: Target) -> bool
     return set(value.split(", ")) <= set((built or "").split(", "))
 
 
-def stored(bundle: Bundle) -> Iterator[EngineFolder]:
+def stored(bundle: Bundle) -> list[EngineFolder]:
     """Every folder of engines whose record can be read, newest first."""
-    folders = []
-    for record in _records(bundle):
-        folder = _read(record)
-        if isinstance(folder, EngineFolder):
-            folders.append(folder)
-    yield from sorted(folders, key=lambda folder: folder.built, reverse=True)
+    folders, _ = read_folders(bundle, RECORD, _read)
+    return sorted(folders, key=lambda folder: folder.built, reverse=True)
 
 
 def unreadable(bundle: Bundle) -> dict[Path, str]:
     """Folder -> why its record cannot be read, for those that no machine loads any more."""
-    reasons = {}
-    for record in _records(bundle):
-        reason = _read(record)
-        if isinstance(reason, str):
-            reasons[record.parent] = reason
+    _, reasons = read_folders(bundle, RECORD, _read)
     return reasons
 
 
@@ -291,10 +272,6 @@ def _same_device(one: Target, other: Target) -> bool:
     if one.backend == TENSORRT_RTX:
         return (one.backend, one.compute_capability) == (other.backend, other.compute_capability)
     return (one.backend, one.gpu) == (other.backend, other.gpu)
-
-
-def _records(bundle: Bundle) -> list[Path]:
-    return sorted((bundle.path / FOLDER).glob(f"*/{RECORD}"))
 
 
 def _read(record: Path) -> EngineFolder | str:

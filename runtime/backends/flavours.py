@@ -3,10 +3,10 @@
 from ..versions import version_tuple
 
 GQA = "gqa"  # ONNX Runtime on the CPU: its own attention with a cache updated in place
-GQA_INT8_KV = "gqa8"  # the same with an int8 KV cache
+GQA_INT8_KV = "gqa8"  # gqa with an int8 KV cache
 STANDARD = "std24"  # operators of opset 24 with a cache updated in place, for ONNX Runtime on CUDA
-FIXED_CAPACITY = "trt24"  # the same for TensorRT: a cache of fixed capacity, attention over the tokens seen
-STANDARD_QUANTISED = "ort24"  # the same with ONNX Runtime's own product for quantised weights
+FIXED_CAPACITY = "trt24"  # std24 for TensorRT: a cache of fixed capacity, attention over the tokens seen
+STANDARD_QUANTISED = "ort24"  # std24 with ONNX Runtime's own product for quantised weights
 GROWING = "concat20"  # operators of opset 20; every step writes a longer cache
 
 GQA_HEAD_MULTIPLE = 8  # head sizes that ONNX Runtime's own attention takes

@@ -4,10 +4,9 @@ ONNX Runtime packs weights for its kernels whenever it opens a graph, into memor
 keeps that form in a file, which opening maps: ONNX Runtime packs once more, compares, and keeps the file's.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 from ..bundle import Bundle, FileRecord
 from ..files import file_sha256
 from ..machine import Machine, cpu_extensions, onnxruntime_version
-from .engine_store import FOLDER, weights_file
+from .engine_folders import FOLDER, files_hash, is_whole, key_digest, read_folders
+from .engine_store import weights_file
 
 RECORD = "packed.json"
 GRAPH_FILE = "graph.onnx"  # the bundle's graph, with the places of the packed weights
@@ -45,11 +45,7 @@ class PackedKey:
 
     @classmethod
     def of(cls, bundle: Bundle, stage: str, graph: str, host: Host) -> "PackedKey":
-        digest = hashlib.sha256()
-        for name in (graph, weights_file(stage)):
-            bundle.file(name)  # FileNotFoundError where there is none
-            digest.update(bundle.manifest.files[name].sha256.encode())
-        return cls(graph, digest.hexdigest(), host)
+        return cls(graph, files_hash(bundle, (graph, weights_file(stage))), host)
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "PackedKey":
@@ -62,7 +58,7 @@ class PackedKey:
     @property
     def digest(self) -> str:
         """The folder's name."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return key_digest(self)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class PackedGraph:
         words = []
         for name, record in self.files.items():
             file = self.path / name
-            if not file.is_file() or file.stat().st_size != record.size:
+            if not is_whole(file, record.size):
                 words.append(f"{name} is missing or has another size")
             elif verify and file_sha256(file) != record.sha256:
                 words.append(f"{name} was changed")
@@ -128,21 +124,15 @@ def folder_of(bundle: Bundle, key: PackedKey) -> Path:
     return bundle.path / FOLDER / key.digest
 
 
-def stored_packed(bundle: Bundle) -> Iterator[PackedGraph]:
+def stored_packed(bundle: Bundle) -> list[PackedGraph]:
     """Every folder of packed weights whose record can be read."""
-    for record in _records(bundle):
-        packed = _read(record)
-        if isinstance(packed, PackedGraph):
-            yield packed
+    packed, _ = read_folders(bundle, RECORD, _read)
+    return packed
 
 
 def unreadable_packed(bundle: Bundle) -> dict[Path, str]:
     """Folder -> why its record cannot be read."""
-    reasons = {}
-    for record in _records(bundle):
-        reason = _read(record)
-        if isinstance(reason, str):
-            reasons[record.parent] = reason
+    _, reasons = read_folders(bundle, RECORD, _read)
     return reasons
 
 
@@ -173,12 +163,8 @@ def remove_stale_packed(bundle: Bundle, host: Host) -> list[str]:
     return removed
 
 
-def _records(bundle: Bundle) -> list[Path]:
-    return sorted((bundle.path / FOLDER).glob(f"*/{RECORD}"))
-
-
-def _read(record: Path) -> PackedGraph | str | None:
-    """The folder of a record, None where there is none, or why nobody can read it."""
+def _read(record: Path) -> PackedGraph | str:
+    """The folder of a record, or why nobody can read it."""
     try:
         raw = json.loads(record.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
@@ -186,7 +172,5 @@ def _read(record: Path) -> PackedGraph | str | None:
         files = {name: FileRecord(**one) for name, one in raw["files"].items()}
         key = PackedKey.from_json(raw["key"])
         return PackedGraph(record.parent, key, raw["made"], raw["seconds"], files)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{RECORD} cannot be read"

@@ -16,13 +16,13 @@ from ..arguments import (
     add_command,
     add_level_flags,
     add_sampling_flags,
+    add_task_flag,
     finite,
     level_from,
     sampling_from,
     session_options,
     whole,
 )
-from ..presets import TASKS
 from ..request import DEFAULT_MAX_NEW_TOKENS
 from ..sound.limits import HIGHEST_RATE, LOWEST_RATE
 from .feed import Ask, Feed, SpeechEnds
@@ -47,10 +47,7 @@ def add_commands(commands) -> None:
     parser.add_argument("bundle", help="folder that `ltbm export` wrote")
     _add_source(parser)
     _add_questions(parser)
-    levels = ", ".join(f"{name} {task.level}" for name, task in TASKS.items())
-    parser.add_argument(
-        "--task", choices=tuple(TASKS), help=f"choose the level by what was measured: {levels}"
-    )
+    add_task_flag(parser)
     add_level_flags(parser)
     add_sampling_flags(parser)
     add_backend_flags(parser)

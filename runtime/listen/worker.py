@@ -32,7 +32,7 @@ class ListeningSession(Protocol):
 
     def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]: ...
 
-    def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> list[MergedAudio]: ...
+    def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> MergedAudio: ...
 
 
 @dataclass
@@ -212,7 +212,7 @@ class Worker:
         """Bring the sound up to sample `end` into the KV cache; its last segment, merged."""
         begun = perf_counter()
         audios = self._fitting(Question("", DEFAULT_MAX_NEW_TOKENS, GREEDY, Moment(end))).audios
-        merged = self._session.read(self._turns_with("", len(audios)), audios, self._level)[-1]
+        merged = self._session.read(self._turns_with("", len(audios)), audios, self._level)
         samples = len(audios[-1][-1].samples)
         milliseconds = (perf_counter() - begun) * 1e3
         start = self._second(end - samples)

@@ -12,13 +12,13 @@ from ..arguments import (
     add_level_flags,
     add_long_audio_flag,
     add_sampling_flags,
+    add_task_flag,
     finite,
     level_from,
     sampling_from,
     session_options,
     whole,
 )
-from ..presets import TASKS
 from ..request import DEFAULT_MAX_NEW_TOKENS
 from .level_fields import LEVEL_FIELDS
 from .settings import MIB, TRANSCRIPTION_PROMPT, Limits, Media, Settings
@@ -45,7 +45,7 @@ def add_commands(commands) -> None:
     _add_limits(parser)
     _add_media(parser)
     add_level_flags(parser)
-    parser.add_argument("--task", choices=tuple(TASKS), help="choose the level by what was measured")
+    add_task_flag(parser)
     add_long_audio_flag(parser)
     add_sampling_flags(parser)
     add_backend_flags(parser)
@@ -60,7 +60,7 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
         help="0.0.0.0 for all the network (default 127.0.0.1)",
     )
     group.add_argument(
-        "--port", type=whole(0, 65535), default=8000, metavar="N", help="default 8000; 0 is any free one"
+        "--port", type=whole(0, 65535), default=8000, metavar="N", help="0 is any free one (default 8000)"
     )
     group.add_argument(
         "--api-key",
@@ -71,7 +71,9 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
 
 def _add_answering(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it answers")
-    group.add_argument("--served-model-name", default="ltbm", metavar="NAME", help="default ltbm")
+    group.add_argument(
+        "--served-model-name", default="ltbm", metavar="NAME", help="how requests call it (default ltbm)"
+    )
     help = "longest answer where the request names no max_tokens (default {})"
     add_answer_length_flag(group, DEFAULT_MAX_NEW_TOKENS, help)
     group.add_argument(

@@ -36,7 +36,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def answers(scenes):
-    with demo_bundle() as bundle, Pipeline.open(bundle) as pipeline:
+    with demo_bundle() as bundle, Pipeline.open(bundle, threads=1) as pipeline:
         return answer_scenes(pipeline, scenes, VARIANTS)
 
 

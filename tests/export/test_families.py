@@ -2,6 +2,7 @@
 
 import json
 
+import onnx
 import pytest
 from optimum.utils import NormalizedConfigManager
 from transformers import AutoConfig, WhisperFeatureExtractor
@@ -80,3 +81,15 @@ def test_twenty_minutes_of_music(folder):
     (folder / "processor_config.json").write_text(json.dumps({"max_audio_len": 1800}))
     spec = model_spec({"model_type": "musicflamingo"}, folder)
     assert spec.audio.max_segments * spec.audio.segment_tokens == 45_000
+
+
+@pytest.mark.parametrize("graph", ["encoder", "decoder.gqa", "decoder.trt24", "decoder.concat20"])
+def test_audio_flamingo_and_qwen_share_graphs(make_bundle, graph):
+    """So tests that build or run these of one family are tests of both."""
+    graphs = []
+    for family in ("qwen2_audio", "audioflamingo3"):
+        model = onnx.load(make_bundle(family)[1] / f"{graph}.onnx", load_external_data=False)
+        nodes = [(node.op_type, *node.input, *node.output) for node in model.graph.node]
+        weights = [(tensor.name, tensor.data_type, *tensor.dims) for tensor in model.graph.initializer]
+        graphs.append((nodes, weights))
+    assert graphs[0] == graphs[1]

@@ -225,7 +225,7 @@ def test_a_killed_export_leaves_no_bundle(qwen, tmp_path, kind):
     )
     assert child.stdout.readline() == "ready\n"
     child.send_signal(kind)
-    child.wait(timeout=20)
+    child.wait(timeout=60)
     assert child.returncode != 0
     left = [path.name for path in tmp_path.iterdir()]
     if kind != signal.SIGKILL:

@@ -16,13 +16,12 @@ from tests.support.native_op import (
     NATIVE,
     bare_model,
     check,
-    check_bits,
-    feeds,
     onnxruntime,
     open_session,
     run,
     session,
 )
+from tests.support.op_arrays import check_bits, feeds
 
 BUILDS = ("plain", "avx2", "avx512")  # of the inner loops; the fastest one that runs here is the default
 WINDOWS = (-1, 0, 1, 8, 40, 2**31 - 1)

@@ -10,6 +10,7 @@ import pytest
 
 from ltbm.plugins.merge import merge_rows, plan_merge
 from ltbm.plugins.onnx_function import IR_VERSION, OPSET, OUTPUTS, ltbm_function, op_model
+from tests.support.op_arrays import check_bits, feeds
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="runs the body: pip install 'ltbm[cpu]'")
 
@@ -27,27 +28,11 @@ def session(dim, dtype, step=(2, 5), threads=1, optimise=True):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def feeds(x, lengths, targets, keep, window):
-    return {
-        "x": x,
-        "lengths": np.array(lengths, np.int32),
-        "targets": np.array(targets, np.int32),
-        "keep": np.array([keep], np.int64),
-        "window": np.array([window], np.int32),
-    }
-
-
 def check(x, lengths, targets, keep, window, step=(2, 5), **options):
     outputs = session(x.shape[2], str(x.dtype), step, **options).run(
         OUTPUTS, feeds(x, lengths, targets, keep, window)
     )
     check_bits(outputs, merge_rows(x, lengths, targets, keep, window, step))
-
-
-def check_bits(outputs, expected):
-    for name, output in zip(OUTPUTS, outputs):
-        assert output.dtype == expected[name].dtype and output.shape == expected[name].shape
-        assert output.tobytes() == expected[name].tobytes(), name
 
 
 # --- equality ---

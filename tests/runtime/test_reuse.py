@@ -105,9 +105,9 @@ def test_the_same_audio_in_another_place(fresh, alone, make_clip):
 
 def test_a_cache_that_grows_keeps_what_is_in_it(fresh, alone, make_clip):
     fresh.generate(make_clip(5), PROMPT, "keep25", max_new_tokens=2)
-    before = fresh._context.nbytes
+    before = fresh._reader.context.nbytes
     answer = fresh.generate(make_clip(5), OTHER, "keep25", max_new_tokens=300)
-    assert fresh._context.nbytes > before and answer.reused_tokens > 32
+    assert fresh._reader.context.nbytes > before and answer.reused_tokens > 32
     assert answer.token_ids == alone.generate(make_clip(5), OTHER, "keep25", max_new_tokens=300).token_ids
 
 
@@ -193,7 +193,7 @@ def test_the_least_recently_used_audio_goes_first():
 
 def test_a_session_keeps_audio_up_to_its_limit(fresh, make_clip, monkeypatch):
     cache = AudioCache(limit=40_000)
-    monkeypatch.setattr(fresh, "_audio", AudioStages(fresh.pipeline, cache))
+    monkeypatch.setattr(fresh._reader, "_audio", AudioStages(fresh.pipeline, cache))
     clips = [make_clip(seconds) for seconds in (2, 3, 4)]
     for clip in clips:
         fresh.generate(clip, PROMPT, "keep25", max_new_tokens=1)

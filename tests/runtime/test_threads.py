@@ -80,8 +80,8 @@ def test_closing_waits_for_the_engines(opened, make_clip, monkeypatch):
         assert not closed.wait(0.2), "closed while the decoder ran"
         return real(token)
 
-    real = opened._context.step
-    monkeypatch.setattr(opened._context, "step", step)
+    real = opened._reader.context.step
+    monkeypatch.setattr(opened._reader.context, "step", step)
     closer = threading.Thread(target=lambda: (inside.wait(), opened.close(), closed.set()))
     closer.start()
     next(stream)

@@ -2,13 +2,13 @@
 
 import functools
 
-import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from ltbm.plugins import library
 from ltbm.plugins.merge import merge_rows
 from ltbm.plugins.onnx_function import DOMAIN, INPUTS, IR_VERSION, OP, OPSET, OUTPUTS, VERSION, op_model
+from tests.support.op_arrays import check_bits, feeds
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="runs the op: pip install 'ltbm[cpu]'")
 LIBRARY = library.native_library()
@@ -38,16 +38,6 @@ def open_session(model, threads=1, path=LIBRARY, **settings):
     )
 
 
-def feeds(x, lengths, targets, keep, window):
-    return {
-        "x": x,
-        "lengths": np.array(lengths, np.int32),
-        "targets": np.array(targets, np.int32),
-        "keep": np.array([keep], np.int64),
-        "window": np.array([window], np.int32),
-    }
-
-
 def run(x, lengths, targets, keep, window, step=(2, 5), **options):
     return session(x.shape[2], str(x.dtype), step, **options).run(
         OUTPUTS, feeds(x, lengths, targets, keep, window)
@@ -57,12 +47,6 @@ def run(x, lengths, targets, keep, window, step=(2, 5), **options):
 def check(x, lengths, targets, keep, window, step=(2, 5), **options):
     outputs = run(x, lengths, targets, keep, window, step, **options)
     check_bits(outputs, merge_rows(x, lengths, targets, keep, window, step))
-
-
-def check_bits(outputs, expected):
-    for name, output in zip(OUTPUTS, outputs):
-        assert output.dtype == expected[name].dtype and output.shape == expected[name].shape
-        assert output.tobytes() == expected[name].tobytes(), name
 
 
 def bare_model(element=TensorProto.FLOAT, **attributes):

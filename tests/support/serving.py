@@ -81,7 +81,7 @@ class LiveServer(Address):
     server: Server
     uvicorn: uvicorn.Server
 
-    def wait_until(self, running: int, queued: int, seconds: float = 10.0) -> float:
+    def wait_until(self, running: int, queued: int, seconds: float = 60.0) -> float:
         """Wait until so many requests run and wait; the seconds that it took."""
         engine = self.server.engine
         begun = time.perf_counter()

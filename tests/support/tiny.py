@@ -132,7 +132,6 @@ def make_config(
         return tiny_asr.config(
             text, tok, dict(layers=layers, width=width, heads=heads, ffn=ffn, channels=channels)
         )
-    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS.get(family, "<sound>"))
     if family == "qwen2_audio":
         audio = dict(
             model_type="qwen2_audio_encoder",
@@ -143,6 +142,7 @@ def make_config(
             max_source_positions=positions,
             initializer_range=0.1,
         )
+        audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
         return Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=audio_id)
     audio = dict(
         model_type="audioflamingo3_encoder",
@@ -153,10 +153,16 @@ def make_config(
         max_source_positions=positions,
         initializer_range=0.1,
     )
+    return _relative_of_flamingo(family, text, tok, audio)
+
+
+def _relative_of_flamingo(family: str, text: dict, tok: PreTrainedTokenizerFast, audio: dict):
+    """Audio Flamingo 3, and those whose encoder is configured as its is."""
     if family == "voxtral":
-        audio |= dict(model_type="voxtral_encoder", intermediate_size=4 * width)
+        audio = audio | dict(model_type="voxtral_encoder", intermediate_size=4 * audio["hidden_size"])
         text = text | dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)
         return VoxtralConfig(audio_config=audio, text_config=text, audio_token_id=24)
+    audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
     if family == "musicflamingo":
         around = {
             f"audio_{side}_token_id": tok.convert_tokens_to_ids(f"<|sound_{side}|>")

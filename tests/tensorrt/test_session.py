@@ -9,6 +9,7 @@ import pytest
 
 from ltbm.runtime.session import Session
 from ltbm.runtime.stages.kv_cache import BUCKET
+from tests.support.same_answers import answers_of_both
 
 PROMPT = "What do you hear?"
 OTHER = "And how often is it heard?"
@@ -50,15 +51,9 @@ def test_answers_are_those_of_onnxruntime(device, bundle_of, make_clip, family, 
     device.tensorrt(VERSIONS[flavour])
     device.build(path)
     clips = [make_clip(5), make_clip(35 if family == "audioflamingo3" else 3, seed=1)]
-    with Session.open(path) as expected, Session.open(path, backend="tensorrt") as session:
-        assert session.pipeline.engines.flavour == flavour
-        for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6"):
-            for prompt in (PROMPT, OTHER):
-                wanted = expected.generate(clips, prompt, level, max_new_tokens=6)
-                got = session.generate(clips, prompt, level, max_new_tokens=6)
-                assert got.token_ids == wanted.token_ids and got.tokens_out == wanted.tokens_out
-                assert got.prompt_token_ids == wanted.prompt_token_ids
-        assert (got.reused_tokens > 0) == (flavour == "trt24")
+    *_, (_, last) = answers_of_both(path, clips, "tensorrt")
+    assert (last.reused_tokens > 0) == (flavour == "trt24")
+    assert f"decoder.{flavour}.onnx" in device.trt.built
 
 
 def test_float16_without_onnxruntime(device, bundle_of, make_clip, monkeypatch):
@@ -170,9 +165,9 @@ def test_a_replaced_cache_goes_before_the_next_is_allocated(device, bundle_of, m
     monkeypatch.setattr(cuda, "RETIRED_BYTES", 0)
     with Session.open(built, backend="tensorrt", reuse=False) as session:
         session.generate(make_clip(3), PROMPT, "full", max_new_tokens=900)
-        large = session._context.nbytes
+        large = session._reader.context.nbytes
         session.generate(make_clip(3), PROMPT, "keep6", max_new_tokens=2)
-        small = session._context.nbytes
+        small = session._reader.context.nbytes
         assert small < large / 4
     assert max(facts["allocated"] for facts in device.driver.named("execute")[-2:]) < large
     assert [facts["allocated"] > large for facts in device.driver.named("execute")[:3]] == [

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....runtime.levels import Level, parse_level
+from ....runtime.request import DEFAULT_PROMPT
 
 SHORTEST_SECONDS = 0.5  # of sound before an end
 ENDS_A_PASS = 10  # about so many questions in one process
@@ -54,7 +55,7 @@ class Options:
     seconds: float = 120.0
     seed: int = 0
     real_time: bool = False
-    prompt: str = "What do you hear?"
+    prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = 8
     backend: str = "onnxruntime"
     device: str = "cpu"

@@ -36,7 +36,7 @@ def test_an_hour_of_segments_keeps_no_more_than_it_may(listening, alone, make_cl
     answer = listener.ask(PROMPT, max_new_tokens=4).finish()
     worker = listener._worker
     assert len(worker._audio.kept) <= 4
-    assert session._context is not None and session._context.nbytes < 4 * 2**20
+    assert session._reader.context is not None and session._reader.context.nbytes < 4 * 2**20
     kept = np.concatenate(segments)[worker._audio.start :]
     expected = alone("audioflamingo3").generate(kept, PROMPT, "keep6", max_new_tokens=4)
     assert same(answer, expected)

@@ -31,7 +31,7 @@ def remote(clips):
             elif self.path == "/slow":
                 self.send_response(200)
                 self.end_headers()
-                for _ in range(20):
+                for _ in range(200):
                     self.wfile.write(b"x")
                     time.sleep(0.1)
             else:
@@ -100,7 +100,7 @@ def test_a_slow_host_is_left(remote):
     begun = time.monotonic()
     with pytest.raises(ApiError, match="too long"):
         get(f"http://127.0.0.1:{remote}/slow", seconds=0.5)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10  # of the 20 s that it would take
 
 
 def test_nobody_there():

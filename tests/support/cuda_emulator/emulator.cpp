@@ -23,7 +23,16 @@ struct Fiber {
   Thread thread;
   jmp_buf state;
   ucontext_t entry;
-  bool started = false, parked = false;
+  bool started = false;
+};
+
+// Whether a fiber takes turns: apart from it, so that looking for the next one touches little memory.
+struct Rest {
+  const Barrier* barrier = nullptr;  // that it waits at
+  unsigned generation = 0;  // of the barrier when it came
+  bool parked = false;
+
+  bool over() const { return !parked && (barrier == nullptr || barrier->generation != generation); }
 };
 
 struct Launch {
@@ -32,6 +41,7 @@ struct Launch {
   int blocks, threads, next_block = 0;
   size_t shared_bytes, finished = 0;
   std::vector<Fiber> fibers;
+  std::vector<Rest> rests;  // of each fiber
   std::vector<size_t> order;  // in which fibers take turns
   size_t turn = 0;
   long long idle = 0;
@@ -43,15 +53,24 @@ int residents = 3, seed = 0, processors = 4;
 Fiber& fiber() {
   return current->fibers[current->order[current->turn]];
 }
+Rest& rest() {
+  return current->rests[current->order[current->turn]];
+}
+
+[[noreturn]] void abort_stuck() {
+  std::fputs("emulator: every thread waits for another\n", stderr);
+  std::abort();
+}
 
 void switch_to_next() {
   Fiber& mine = fiber();
-  if (++current->idle > kStuckTurns) {
-    std::fputs("emulator: every thread waits for another\n", stderr);
-    std::abort();
-  }
-  do current->turn = (current->turn + 1) % current->order.size();
-  while (fiber().parked);
+  if (++current->idle > kStuckTurns) abort_stuck();
+  const size_t fibers = current->order.size();
+  size_t looked = 0;
+  do {
+    if (++current->turn == fibers) current->turn = 0;
+    if (++looked > fibers) abort_stuck();
+  } while (!rest().over());
   Fiber& next = fiber();
   if (&next == &mine || _setjmp(mine.state) != 0) return;
   if (next.started) _longjmp(next.state, 1);
@@ -74,15 +93,16 @@ void live() {
     Block& block = *mine.thread.block;
     current->body(current->argument);
     current->idle = 0;
-    mine.parked = true;
+    Rest& mine_rests = rest();
+    mine_rests.parked = true;
     if (--block.running == 0) {
       const bool more = open_block(block);
-      for (Fiber& other : current->fibers)
-        if (other.thread.block == &block) other.parked = !more;
+      for (size_t i = 0; i < current->fibers.size(); ++i)
+        if (current->fibers[i].thread.block == &block) current->rests[i].parked = !more;
       if (!more && ++current->finished == current->fibers.size() / current->threads)
         setcontext(&current->back);
     }
-    if (mine.parked) switch_to_next();
+    if (mine_rests.parked) switch_to_next();
   }
 }
 
@@ -102,7 +122,11 @@ void wait(Barrier& barrier) {
     current->idle = 0;
     return;
   }
-  for (const unsigned generation = barrier.generation; generation == barrier.generation;) switch_to_next();
+  Rest& mine = rest();
+  mine.barrier = &barrier;
+  mine.generation = barrier.generation;
+  switch_to_next();
+  mine.barrier = nullptr;
 }
 
 void run(int blocks, int threads, size_t shared_bytes, Body body, void* argument) {
@@ -120,6 +144,7 @@ void run(int blocks, int threads, size_t shared_bytes, Body body, void* argument
   current->threads = threads;
   current->shared_bytes = shared_bytes;
   current->fibers.resize(fibers);
+  current->rests.resize(fibers);
   current->order.resize(fibers);
   std::iota(current->order.begin(), current->order.end(), size_t{0});
   if (seed != 0) std::shuffle(current->order.begin(), current->order.end(), std::mt19937(seed));
