@@ -181,15 +181,18 @@ def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
         shards[-1].append((name, shape))
         size += 2 * math.prod(shape)
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    written = 0
     for name, tensors in zip(names, shards):
-        _write_shard(folder / name, tensors, random)
+        _write_shard(folder / name, tensors, random, written)
+        written += len(tensors)
     weight_map = {tensor: name for name, tensors in zip(names, shards) for tensor, _ in tensors}
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8"
     )
 
 
-def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray) -> None:
+def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray, written: int) -> None:
+    """written: tensors in the shards before; a builder of engines would keep equal tensors once."""
     header, end = {}, 0
     for name, shape in tensors:
         start, end = end, end + 2 * math.prod(shape)
@@ -197,7 +200,7 @@ def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarra
     head = json.dumps(header).encode()
     with open(path, "wb") as stream:
         stream.write(len(head).to_bytes(8, "little") + head)
-        for place, (name, shape) in enumerate(tensors):
+        for place, (name, shape) in enumerate(tensors, written):
             stream.writelines(_values(name, shape, random, place))
 
 

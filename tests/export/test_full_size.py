@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from safetensors.numpy import load_file
 
 from ltbm.export.writer import Export
 
@@ -53,6 +54,15 @@ def test_the_shapes_are_the_models(full_size, family, tmp_path):
     _, said = model_class.from_pretrained(tmp_path / "checkpoint", output_loading_info=True)
     missing = [name for name in said.pop("missing_keys") if not name.startswith("model.visual.")]
     assert not missing and not any(said.values()), said
+
+
+def test_no_two_tensors_are_equal(full_size, tmp_path):
+    """TensorRT keeps equal weights once: a plan would be too small."""
+    full_size.write_checkpoint(tmp_path / "checkpoint", "qwen2_audio", narrow(full_size, "qwen2_audio"))
+    values = []
+    for shard in (tmp_path / "checkpoint").glob("*.safetensors"):
+        values += [tensor.tobytes() for tensor in load_file(shard).values()]
+    assert len(values) == len(set(values))
 
 
 @pytest.mark.parametrize(
