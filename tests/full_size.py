@@ -49,6 +49,7 @@ def main() -> int:
             full_size(args.family, args.layers),
             args.options,
             () if args.export_only else args.level or LEVELS,
+            args.threads,
         )
     finally:
         if not args.keep:
@@ -59,7 +60,15 @@ def main() -> int:
     return 0
 
 
-def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), levels=LEVELS) -> dict:
+def prove(
+    folder: Path,
+    family: str,
+    precision: str,
+    sizes: dict,
+    options=(),
+    levels=LEVELS,
+    threads: int | None = None,
+) -> dict:
     """The figures of one export and of an answer at each level, in `folder`."""
     begun = time.perf_counter()
     write_checkpoint(folder / "checkpoint", family, sizes)
@@ -84,21 +93,28 @@ def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), le
     figures["bundle_gb"] = _gigabytes(folder / "bundle")
     write_clip(folder / "clip.wav", CLIP_SECONDS)
     for level in levels:
-        command = [
-            "run",
-            folder / "bundle",
-            folder / "clip.wav",
-            "--prompt",
-            "What do you hear?",
-            "--level",
-            level,
-            "--max-new-tokens",
-            "16",
-            "--json",
-        ]
-        answer, figures[f"run_{level}"] = measured(command)
-        figures[f"run_{level}"] |= _speed(json.loads(answer))
+        figures[f"run_{level}"] = ask(folder, level, threads)
     return figures
+
+
+def ask(folder: Path, level: str, threads: int | None) -> dict:
+    """The figures of one answer about the clip; threads: of the CPU, None for all of them."""
+    command = [
+        "run",
+        folder / "bundle",
+        folder / "clip.wav",
+        "--prompt",
+        "What do you hear?",
+        "--level",
+        level,
+        "--max-new-tokens",
+        "16",
+        "--json",
+    ]
+    if threads:
+        command += ["--threads", threads]
+    answer, figures = measured(command)
+    return figures | _speed(json.loads(answer))
 
 
 def _speed(answer: dict) -> dict:
@@ -244,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--level", action="append", help="of an answer, repeatable (default: full and keep25)"
     )
+    parser.add_argument("--threads", type=int, help="of an answer (default: all cores)")
     parser.add_argument("--export-only", action="store_true", help="do not open and ask the bundle")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")

@@ -69,7 +69,9 @@ def test_no_two_tensors_are_equal(full_size, tmp_path):
     "family,tokens", [("qwen2_audio", (750, 188)), ("musicflamingo", (750, 188)), ("voxtral", (375, 94))]
 )
 def test_export_open_and_answer(full_size, family, tokens, tmp_path):
-    figures = full_size.prove(tmp_path, family, "int4", narrow(full_size, family), levels=("keep25",))
+    figures = full_size.prove(
+        tmp_path, family, "int4", narrow(full_size, family), levels=("keep25",), threads=1
+    )
     assert figures["bundle_gb"] < 0.02 and 0.03 < figures["export"]["peak_rss_gib"] < 1.0
     assert figures["export"]["peak_anonymous_gib"] < figures["export"]["peak_rss_gib"]
     answer = figures["run_keep25"]
