@@ -28,6 +28,7 @@ POOLS = {"pairs": 2, "none": 1}  # encoder states averaged into one token
 ENCODER_PRECISIONS = ("float32", "int8")
 ENGLISH_VOCABULARY = 51864  # tokens of the .en checkpoints; the others have at least one more
 NO_KEY = float("-inf")  # bias of a key that only fills up a batch
+FEWEST_ALIVE = 0.75  # share of a batch at which ended rows are dropped, which copies the cache
 HOP_SECONDS = 0.01  # one log-mel frame
 FRAMES_PER_STATE = 2  # log-mel frames of one encoder state, by the second convolution's stride
 
@@ -126,19 +127,21 @@ class Whisper:
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         answers: list[list[int]] = [[] for _ in inputs]
         running = torch.arange(len(inputs))
+        ended = torch.zeros(len(inputs), dtype=torch.bool)
         step_ids = torch.tensor([self.prompt_ids()]).repeat(len(inputs), 1)
         for step in range(max_new_tokens):
             chosen = self._next_ids(step_ids, keys, key_bias, cache, first=step == 0)
-            alive = torch.isin(chosen, self.end_ids, invert=True)
+            ended = ended | torch.isin(chosen, self.end_ids)
+            alive = ~ended
             for row, token_id in zip(running[alive].tolist(), chosen[alive].tolist()):
                 answers[row].append(token_id)
-            if not alive.any():
+            if ended.all():
                 break
-            if not alive.all():
+            if alive.sum() <= FEWEST_ALIVE * len(alive):
                 cache.batch_select_indices(alive.nonzero()[:, 0])
                 keys, key_bias = keys[alive], key_bias[alive]
-            running = running[alive]
-            step_ids = chosen[alive, None]
+                running, chosen, ended = running[alive], chosen[alive], ended[alive]
+            step_ids = chosen[:, None]
         return answers
 
     def prompt_ids(self) -> list[int]:
