@@ -5,15 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ...runtime.files import as_utf8
 from ...runtime.stages.audio import load_audio
+from .encoder_store import WindowTokens, read_window, write_window
 from .items import Item
 from .predict import AnswerLog
 from .variants import Variant
 from .whisper_merge import Compressed, compress_window
-from .whisper_model import Whisper, WindowTokens
+from .whisper_model import Whisper
 
 BATCH_ROWS = 48
 CLIPS_AT_ONCE = 8
@@ -79,18 +77,14 @@ def _decoder_tokens(job: _Job) -> int:
 
 def encoded(whisper: Whisper, item: Item, folder: Path) -> WindowTokens:
     """The clip's encoder tokens, from `folder` if they were made before."""
-    path = folder / f"{hashlib.sha256(as_utf8(item.id)).hexdigest()[:16]}.npz"
-    if path.is_file():
-        with np.load(path) as arrays:
-            return WindowTokens(arrays["tokens"], arrays["power"], int(arrays["length"]))
+    window = read_window(item.id, folder)
+    if window is not None:
+        return window
     try:
         window = whisper.encode(load_audio(item.audio, whisper.sampling_rate))
     except ValueError as error:
         raise ValueError(f"item {item.id!r}: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part.npz")
-    np.savez(scratch, tokens=window.tokens, power=window.power, length=window.length)
-    scratch.rename(path)
+    write_window(item.id, folder, window)
     return window
 
 

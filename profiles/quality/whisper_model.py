@@ -22,6 +22,7 @@ from transformers.masking_utils import eager_mask
 from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
 from ...export.reference_int8 import round_linear_layers
+from .encoder_store import WindowTokens
 
 CROSS_BIAS = "ltbm_cross_bias"  # the attention function's name in transformers' registry
 POOLS = {"pairs": 2, "none": 1}  # encoder states averaged into one token
@@ -43,20 +44,6 @@ def cross_bias_attention(module, query, key, value, attention_mask, key_bias=Non
 
 AttentionInterface.register(CROSS_BIAS, cross_bias_attention)
 AttentionMaskInterface.register(CROSS_BIAS, eager_mask)  # without it the prompt's tokens would see ahead
-
-
-@dataclass(frozen=True)
-class WindowTokens:
-    """The encoder tokens of one clip in a window of 30 s.
-
-    tokens: [T, D] float32, after the encoder's last layer norm; silence fills the window behind the clip
-    power: [T] mean mel power of each token's frames, in bel (log10)
-    length: tokens that hold the clip, of T
-    """
-
-    tokens: np.ndarray
-    power: np.ndarray
-    length: int
 
 
 @dataclass(frozen=True)
