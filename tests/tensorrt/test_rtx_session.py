@@ -8,7 +8,7 @@ from ltbm.runtime.session import Session
 
 PROMPT = "What do you hear?"
 OTHER = "And how often is it heard?"
-LEVELS = ("full", "keep75", "keep50", "keep25", "keep12", "keep6")
+LEVELS = ("full", "keep75", "keep50", "keep33", "keep25", "keep12", "keep6")
 
 
 @pytest.fixture

@@ -225,7 +225,7 @@ def test_mistaken_flags_are_refused(checkpoint, manifest, capsys):
     command = ["eval", "whisper", str(checkpoint), "--manifest", str(manifest), "--out", "unused"]
     assert main([*command, "--methods", "best"]) == 2
     assert main([*command, "--attention", "strong"]) == 2
-    assert main([*command, "--levels", "keep33"]) == 2
+    assert main([*command, "--levels", "keep40"]) == 2
     assert main([*command, "--limit", "0"]) == 2
     assert not Path("unused").exists()
 
