@@ -47,12 +47,15 @@ def register(session_options) -> bool:
 
 
 def product_instructions() -> str | None:
-    """The instructions (avx512, avxvnni, avx2, dotprod) with which the native op MatMulNBits runs on this
-    processor; None where it does not, or is not built."""
+    """The instructions (avx512, avxvnni, avx2, dotprod) with which the native products of quantised weights
+    run on this processor; None where they do not, or are not built."""
     path = native_library()
-    if path is None:
-        return None
-    function = ctypes.CDLL(str(path)).ltbm_product_instructions
+    return None if path is None else instructions_of(ctypes.CDLL(str(path)))
+
+
+def instructions_of(native: ctypes.CDLL) -> str | None:
+    """The same of a loaded native library."""
+    function = native.ltbm_product_instructions
     function.restype = ctypes.c_char_p
     name = function()
     return None if name is None else name.decode()

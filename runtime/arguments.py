@@ -69,6 +69,15 @@ def add_answer_length_flag(parser, default: int, help: str = "longest answer (de
     )
 
 
+def add_language_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="of the speech, such as en, for models that only transcribe (default: they say it themselves)",
+    )
+
+
 def add_command(
     commands, name: str, run, help: str, description: str | None = None
 ) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from .arguments import (
     add_answer_length_flag,
     add_backend_flags,
     add_command,
+    add_language_flag,
     add_level_flags,
     add_long_audio_flag,
     add_sampling_flags,
@@ -64,12 +65,7 @@ def _add_run(commands) -> None:
         help="what to ask (with --chat: the first question, else the first line of stdin); to a model that "
         "only transcribes it is context, and may be left out",
     )
-    parser.add_argument(
-        "--language",
-        default="",
-        metavar="CODE",
-        help="of the speech, such as en, for models that only transcribe (default: they say it themselves)",
-    )
+    add_language_flag(parser)
     parser.add_argument("--chat", action="store_true", help="keep asking about the clips")
     add_task_flag(parser)
     add_level_flags(parser)

@@ -19,6 +19,7 @@ NAMED_RATIOS = {
     "full": Fraction(1),
     "keep75": Fraction(3, 4),
     "keep50": Fraction(1, 2),
+    "keep33": Fraction(1, 3),
     "keep25": Fraction(1, 4),
     "keep12": Fraction(1, 8),
     "keep6": Fraction(1, 16),

@@ -119,7 +119,7 @@ class Session:
 
         audio: a path, bytes, a binary file, an array [samples] (at `sampling_rate` Hz), a pair (array, Hz),
             or a sequence of them, in order
-        level: full, keep75, keep50, keep25, keep12, keep6; a share such as 0.3; a Level; a Budget;
+        level: full, keep75, keep50, keep33, keep25, keep12, keep6; a share such as 0.3; a Level; a Budget;
             the bundle's own where none is given (keep50; full where the model only transcribes)
         task: caption, qa or transcribe chooses the level where none is given (`ltbm.runtime.presets`)
         max_new_tokens: tokens of the longest answer

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.support, when ru
 
 from tests.support import full_size_qwen3_asr as qwen3_asr
 from tests.support.full_size_models import LLMS, SPECIAL_IDS
+from tests.support.full_size_tensors import tensor_shapes
 
 SHARD_BYTES = 4 * 10**9
 BLOCK = 1 << 24  # random values made once and repeated in every tensor
@@ -33,7 +34,6 @@ LTBM = "import sys; from ltbm.runtime.cli import main; sys.exit(main())"
 LEVELS, CLIP_SECONDS = ("full", "keep25"), 30.0
 SAMPLE_SECONDS = 0.02  # between two looks at a process's memory
 ENCODER = dict(layers=32, width=1280, heads=20, ffn=5120)
-POSITIONS, N_MELS = 1500, 128
 LONGEST = 300  # seconds that Qwen2.5-Omni's extractor takes
 
 
@@ -49,6 +49,7 @@ def main() -> int:
             full_size(args.family, args.layers),
             args.options,
             () if args.export_only else args.level or LEVELS,
+            args.threads,
         )
     finally:
         if not args.keep:
@@ -59,7 +60,15 @@ def main() -> int:
     return 0
 
 
-def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), levels=LEVELS) -> dict:
+def prove(
+    folder: Path,
+    family: str,
+    precision: str,
+    sizes: dict,
+    options=(),
+    levels=LEVELS,
+    threads: int | None = None,
+) -> dict:
     """The figures of one export and of an answer at each level, in `folder`."""
     begun = time.perf_counter()
     write_checkpoint(folder / "checkpoint", family, sizes)
@@ -84,21 +93,28 @@ def prove(folder: Path, family: str, precision: str, sizes: dict, options=(), le
     figures["bundle_gb"] = _gigabytes(folder / "bundle")
     write_clip(folder / "clip.wav", CLIP_SECONDS)
     for level in levels:
-        command = [
-            "run",
-            folder / "bundle",
-            folder / "clip.wav",
-            "--prompt",
-            "What do you hear?",
-            "--level",
-            level,
-            "--max-new-tokens",
-            "16",
-            "--json",
-        ]
-        answer, figures[f"run_{level}"] = measured(command)
-        figures[f"run_{level}"] |= _speed(json.loads(answer))
+        figures[f"run_{level}"] = ask(folder, level, threads)
     return figures
+
+
+def ask(folder: Path, level: str, threads: int | None) -> dict:
+    """The figures of one answer about the clip; threads: of the CPU, None for all of them."""
+    command = [
+        "run",
+        folder / "bundle",
+        folder / "clip.wav",
+        "--prompt",
+        "What do you hear?",
+        "--level",
+        level,
+        "--max-new-tokens",
+        "16",
+        "--json",
+    ]
+    if threads:
+        command += ["--threads", threads]
+    answer, figures = measured(command)
+    return figures | _speed(json.loads(answer))
 
 
 def _speed(answer: dict) -> dict:
@@ -181,15 +197,18 @@ def write_checkpoint(folder: Path, family: str, sizes: dict) -> None:
         shards[-1].append((name, shape))
         size += 2 * math.prod(shape)
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    written = 0
     for name, tensors in zip(names, shards):
-        _write_shard(folder / name, tensors, random)
+        _write_shard(folder / name, tensors, random, written)
+        written += len(tensors)
     weight_map = {tensor: name for name, tensors in zip(names, shards) for tensor, _ in tensors}
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8"
     )
 
 
-def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray) -> None:
+def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarray, written: int) -> None:
+    """written: tensors in the shards before; a builder of engines would keep equal tensors once."""
     header, end = {}, 0
     for name, shape in tensors:
         start, end = end, end + 2 * math.prod(shape)
@@ -197,7 +216,7 @@ def _write_shard(path: Path, tensors: list[tuple[str, tuple]], random: np.ndarra
     head = json.dumps(header).encode()
     with open(path, "wb") as stream:
         stream.write(len(head).to_bytes(8, "little") + head)
-        for place, (name, shape) in enumerate(tensors):
+        for place, (name, shape) in enumerate(tensors, written):
             stream.writelines(_values(name, shape, random, place))
 
 
@@ -211,65 +230,6 @@ def _values(name: str, shape: tuple, random: np.ndarray, place: int) -> Iterator
         piece = random[start : start + left]
         yield (piece * np.float32(scale) + np.float32(norm)).astype(ml_dtypes.bfloat16).tobytes()
         left, start = left - len(piece), 0
-
-
-def tensor_shapes(family: str, encoder: dict, llm: dict) -> Iterator[tuple[str, tuple]]:
-    """Name and shape of every tensor, in the order of a hub checkpoint."""
-    if family in qwen3_asr.LLMS:
-        yield from qwen3_asr.tensor_shapes(encoder, llm)
-        return
-    width, ffn, hidden = encoder["width"], encoder["ffn"], llm["hidden_size"]
-    omni = family == "qwen2_5_omni"
-    tower = "thinker.audio_tower." if omni else "audio_tower."
-    for name, inputs in (("conv1", N_MELS), ("conv2", width)):
-        yield from _linear(tower + name, (width, inputs, 3))
-    if omni:
-        yield tower + "audio_bos_eos_token.weight", (2, hidden)
-    else:
-        yield tower + "embed_positions.weight", (POSITIONS, width)
-    for layer in range(encoder["layers"]):
-        block = f"{tower}layers.{layer}."
-        for part in ("q_proj", "v_proj", "out_proj"):
-            yield from _linear(f"{block}self_attn.{part}", (width, width))
-        yield f"{block}self_attn.k_proj.weight", (width, width)
-        yield from _linear(block + "fc1", (ffn, width))
-        yield from _linear(block + "fc2", (width, ffn))
-        for norm in ("self_attn_layer_norm", "final_layer_norm"):
-            yield from _linear(block + norm, (width,))
-    yield from _linear(tower + ("ln_post" if omni else "layer_norm"), (width,))
-    projector = {
-        "qwen2_audio": [("multi_modal_projector.linear", width)],
-        "audioflamingo3": [
-            ("multi_modal_projector.linear_1", width),
-            ("multi_modal_projector.linear_2", hidden),
-        ],
-        "qwen2_5_omni": [(tower + "proj", width)],
-    }[family]
-    for name, inputs in projector:
-        yield from _linear(name, (hidden, inputs))
-    yield from _llm_shapes(llm, "thinker." if omni else "language_model.")
-
-
-def _linear(name: str, shape: tuple) -> Iterator[tuple[str, tuple]]:
-    yield name + ".weight", shape
-    yield name + ".bias", shape[:1]
-
-
-def _llm_shapes(llm: dict, root: str) -> Iterator[tuple[str, tuple]]:
-    hidden, ffn, model = llm["hidden_size"], llm["intermediate_size"], root + "model."
-    kv = hidden // llm["num_attention_heads"] * llm["num_key_value_heads"]
-    yield model + "embed_tokens.weight", (llm["vocab_size"], hidden)
-    for layer in range(llm["num_hidden_layers"]):
-        block = f"{model}layers.{layer}."
-        for part, rows in (("q", hidden), ("k", kv), ("v", kv)):
-            yield from _linear(f"{block}self_attn.{part}_proj", (rows, hidden))
-        yield f"{block}self_attn.o_proj.weight", (hidden, hidden)
-        for part, shape in (("gate", (ffn, hidden)), ("up", (ffn, hidden)), ("down", (hidden, ffn))):
-            yield f"{block}mlp.{part}_proj.weight", shape
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            yield f"{block}{norm}.weight", (hidden,)
-    yield model + "norm.weight", (hidden,)
-    yield root + "lm_head.weight", (llm["vocab_size"], hidden)
 
 
 def write_clip(path: Path, seconds: float, rate: int = 16_000) -> None:
@@ -300,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--level", action="append", help="of an answer, repeatable (default: full and keep25)"
     )
+    parser.add_argument("--threads", type=int, help="of an answer (default: all cores)")
     parser.add_argument("--export-only", action="store_true", help="do not open and ask the bundle")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")

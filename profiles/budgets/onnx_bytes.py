@@ -13,6 +13,7 @@ ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_KIND, KIND_INT = 1, 3, 20, 2
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION, EXTERNAL = 1, 2, 8, 13, 14, 1
 FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
 IR_VERSION, OPSET = 10, 20
+CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own ops
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """y = x @ W: MatMul over one initializer, or MatMulNBits or DynamicQuantizeMatMul (com.microsoft)
+    """y = x @ W: MatMul over one initializer, or MatMulNBits or DynamicQuantizeMatMul of another domain
     over codes and scales with its attributes."""
 
     op: str
     weights: tuple[Stored, ...]
     attributes: dict[str, int]
+    domain: str = ""
 
 
 def chain_model(products: list[Product], data_type: int, width: int) -> bytes:
@@ -47,9 +49,10 @@ def chain_model(products: list[Product], data_type: int, width: int) -> bytes:
         graph += [_field(GRAPH_INITIALIZERS, _tensor(weight)) for weight in product.weights]
         name = out
     graph.append(_field(GRAPH_OUTPUTS, _value_info("y", data_type, width)))
+    versions = {"": OPSET} | {product.domain: 1 for product in products if product.domain}
     opsets = b"".join(
-        _field(MODEL_OPSETS, _field(1, domain) + _field(2, version))
-        for domain, version in ((b"", OPSET), (b"com.microsoft", 1))
+        _field(MODEL_OPSETS, _field(1, domain.encode()) + _field(2, version))
+        for domain, version in versions.items()
     )
     return _field(MODEL_IR, IR_VERSION) + opsets + _field(MODEL_GRAPH, b"".join(graph))
 
@@ -67,13 +70,12 @@ def _node(product: Product, x: str, y: str) -> bytes:
     attributes = b"".join(
         _field(NODE_ATTRIBUTES, _attribute(name, value)) for name, value in product.attributes.items()
     )
-    domain = b"" if product.op == "MatMul" else b"com.microsoft"
     return (
         inputs
         + _field(NODE_OUTPUTS, y.encode())
         + _field(NODE_TYPE, product.op.encode())
         + attributes
-        + _field(NODE_DOMAIN, domain)
+        + _field(NODE_DOMAIN, product.domain.encode())
     )
 
 

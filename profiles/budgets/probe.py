@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...plugins.library import OP_DOMAIN
+from ...runtime.backends.native_products import BLOCKS, COLUMNS, takes_columns
 from ..latency.jobs import last_words
 from ..measure import process_memory
-from .onnx_bytes import FLOAT, FLOAT16, INT8, UINT8, Product, Stored, chain_model
+from .onnx_bytes import CONTRIB, FLOAT, FLOAT16, INT8, UINT8, Product, Stored, chain_model
 
 PROBE_BYTES = 384 * 2**20  # of weights: beyond the caches that one process gets on most machines
 MOST_PAIRS = 64  # of matrices: small models fit into caches anyway
@@ -38,7 +40,7 @@ class Measured:
 
     bandwidth: bytes a second of weights as stored, one token at a time; rate: operations a second,
         many tokens at once
-    resident: bytes of memory that a stored byte of weights takes once loaded
+    resident: bytes of memory that a stored byte of weights takes once it was used, mapped or not
     """
 
     bandwidth: float
@@ -117,7 +119,6 @@ def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, thre
 
     before = process_memory()
     engine = open_engine(path, device="cpu", threads=threads)
-    after = process_memory()
 
     def seconds(tokens: int) -> float:
         times = [time.perf_counter()]
@@ -127,9 +128,9 @@ def _measure_chain(path: Path, x: np.ndarray, stored: int, operations: int, thre
         return float(np.median(np.diff(times)[WARMUP:]))
 
     one = seconds(1)
+    grown = process_memory()["resident"] - before["resident"]
     many = seconds(PROBE_TOKENS)
     engine.close()
-    grown = (after["resident"] - after["mapped"]) - (before["resident"] - before["mapped"])
     return Measured(bandwidth=stored / one, rate=operations * PROBE_TOKENS / many, resident=grown / stored)
 
 
@@ -170,7 +171,7 @@ def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: 
     if storage.weights in FLOAT_TYPES:
         return Product("MatMul", tuple(stored), {})
     if storage.in_columns:
-        return Product("DynamicQuantizeMatMul", tuple(stored), {})
+        return Product(COLUMNS, tuple(stored), {}, OP_DOMAIN if takes_columns() else CONTRIB)
     attributes = {
         "K": shape[0],
         "N": shape[1],
@@ -178,7 +179,7 @@ def _product(stream, matrix: list[np.ndarray], shape: tuple[int, int], storage: 
         "block_size": storage.block_size,
         "accuracy_level": storage.accuracy_level,
     }
-    return Product("MatMulNBits", tuple(stored), attributes)
+    return Product(BLOCKS, tuple(stored), attributes, CONTRIB)
 
 
 def _data_type(array: np.ndarray) -> int:

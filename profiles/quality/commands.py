@@ -101,17 +101,22 @@ def _prompt(args, bundle) -> str:
 
 
 def run_score(args) -> None:
+    from .deciding import deciding_table
     from .score import Options, score
     from .tables import markdown, write_results
 
     check_names("extra", args.extra)
-    results = [
-        score(folder, Options(tuple(args.extra), args.normalizer, args.partial)) for folder in args.folders
-    ]
+    options = Options(tuple(args.extra), args.normalizer, args.partial)
+    results = [score(folder, options) for folder in args.folders]
     for folder, result in zip(args.folders, results):
         write_results(folder, result)
-    text = json.dumps([result.to_json() for result in results]) + "\n" if args.json else markdown(results)
-    print(text, end="")
+    if args.json:
+        print(json.dumps([result.to_json() for result in results]))
+        return
+    print(markdown(results), end="")
+    if args.deciding:
+        for folder in args.folders:
+            print(deciding_table(folder, options, args.deciding), end="")
 
 
 def run_import(args) -> None:

@@ -137,6 +137,13 @@ def add_score(evaluations, run) -> None:
         action="store_true",
         help="score the items that every level and method has answered, where some lack others",
     )
+    parser.add_argument(
+        "--deciding",
+        type=whole(),
+        default=0,
+        metavar="N",
+        help="also list, for each level, the N items that decide between LTBM and Global Merge or pooling",
+    )
     parser.add_argument("--json", action="store_true", help="print a list of results instead of the table")
 
 

@@ -14,7 +14,7 @@ from ...runtime.files import read_text
 from .captions import aac_scores, cider
 from .choices import matches
 from .items import Item, parse_item
-from .predict import ANSWERS, ITEMS, Key, read_answers, read_settings
+from .predict import ANSWERS, ITEMS, Key, Settings, read_answers, read_settings
 from .results import ScoreDifference, ScoredRow, ScoreResult
 from .transcripts import normalizer, word_errors
 from .variants import Variant
@@ -48,9 +48,23 @@ class Options:
     partial: bool = False
 
 
-def score(folder, options: Options = Options()) -> ScoreResult:
-    """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`;
-    ValueError if some are missing."""
+@dataclass(frozen=True)
+class Scored:
+    """The answers of a folder, counted item by item.
+
+    items: those that were scored
+    tallies: by variant and metric
+    """
+
+    settings: Settings
+    manifest_items: int
+    items: list[Item]
+    answers: dict[Key, dict]
+    tallies: dict[Variant, dict[str, Tally]]
+
+
+def read_scored(folder, options: Options = Options()) -> Scored:
+    """The tallies of every variant in `folder`; ValueError if answers are missing."""
     folder = Path(folder)
     settings = read_settings(folder)
     items = [parse_item(line) for line in read_text(folder / ITEMS).strip().split("\n")]
@@ -63,19 +77,29 @@ def score(folder, options: Options = Options()) -> ScoreResult:
         )
         for variant in chosen
     }
-    weights = redraw(len(scored))
+    return Scored(settings, len(items), scored, answers, tallies)
+
+
+def score(folder, options: Options = Options()) -> ScoreResult:
+    """Rows (one a variant), comparisons and what they rest on, of the answers in `folder`;
+    ValueError if some are missing."""
+    scored = read_scored(folder, options)
+    weights = redraw(len(scored.items))
+    rows = []
+    for variant, tallies in scored.tallies.items():
+        rows.append(_row(variant, scored.items, scored.answers, tallies, weights))
     return ScoreResult(
-        name=folder.resolve().name,
-        benchmark=settings.benchmark,
-        metric=MAIN_METRIC[settings.benchmark],
-        items=len(scored),
-        manifest_items=len(items),
+        name=Path(folder).resolve().name,
+        benchmark=scored.settings.benchmark,
+        metric=MAIN_METRIC[scored.settings.benchmark],
+        items=len(scored.items),
+        manifest_items=scored.manifest_items,
         normalizer=options.normalizer,
         draws=DRAWS,
         confidence=CONFIDENCE,
-        settings=settings,
-        rows=tuple(_row(variant, scored, answers, tallies[variant], weights) for variant in chosen),
-        comparisons=tuple(compare(tallies, weights)),
+        settings=scored.settings,
+        rows=tuple(rows),
+        comparisons=tuple(compare(scored.tallies, weights)),
     )
 
 

@@ -2,20 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ...runtime.files import as_utf8
 from ...runtime.stages.audio import load_audio
+from .encoder_store import WindowTokens, read_window, write_window
 from .items import Item
 from .predict import AnswerLog
 from .variants import Variant
-from .whisper_merge import compress_window
-from .whisper_model import Whisper, WindowTokens
+from .whisper_merge import Compressed, compress_window
+from .whisper_model import Whisper
 
-BATCH_ROWS = 24
+BATCH_ROWS = 48
+CLIPS_AT_ONCE = 8
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json")
 
 
@@ -32,6 +31,15 @@ def checkpoint_hash(checkpoint: str) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A clip's transcript that the log lacks."""
+
+    item: Item
+    variant: Variant
+    compressed: Compressed
+
+
 def transcribe_items(
     whisper: Whisper,
     items: Sequence[Item],
@@ -41,48 +49,57 @@ def transcribe_items(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Transcribe what the log lacks; encoder tokens are kept in a folder beside it."""
-    for done, item in enumerate(items, start=1):
-        missing = [variant for variant in chosen if (item.id, variant) not in log.answers]
-        if missing:
-            window = encoded(whisper, item, log.path.parent / "encoder")
-            for first in range(0, len(missing), BATCH_ROWS):
-                batch = missing[first : first + BATCH_ROWS]
-                for record in _transcribe(whisper, window, batch, max_new_tokens):
-                    log.append({"item": item.id} | record)
-        progress(done, len(items))
+    for first in range(0, len(items), CLIPS_AT_ONCE):
+        clips = items[first : first + CLIPS_AT_ONCE]
+        jobs = []
+        for item in clips:
+            jobs += _missing_jobs(whisper, item, chosen, log)
+        jobs.sort(key=_decoder_tokens)
+        for start in range(0, len(jobs), BATCH_ROWS):
+            batch = jobs[start : start + BATCH_ROWS]
+            for record in _transcribe(whisper, batch, max_new_tokens):
+                log.append(record)
+        progress(first + len(clips), len(items))
+
+
+def _missing_jobs(whisper: Whisper, item: Item, chosen: Sequence[Variant], log: AnswerLog) -> list[_Job]:
+    missing = [variant for variant in chosen if (item.id, variant) not in log.answers]
+    if not missing:
+        return []
+    window = encoded(whisper, item, log.path.parent / "encoder")
+    return [_Job(item, variant, compress_window(window, variant)) for variant in missing]
+
+
+def _decoder_tokens(job: _Job) -> int:
+    """What jobs are sorted by: rows of a batch are then alike in length, and loop together if they do."""
+    return job.compressed.tokens_out
 
 
 def encoded(whisper: Whisper, item: Item, folder: Path) -> WindowTokens:
     """The clip's encoder tokens, from `folder` if they were made before."""
-    path = folder / f"{hashlib.sha256(as_utf8(item.id)).hexdigest()[:16]}.npz"
-    if path.is_file():
-        with np.load(path) as arrays:
-            return WindowTokens(arrays["tokens"], arrays["power"], int(arrays["length"]))
+    window = read_window(item.id, folder)
+    if window is not None:
+        return window
     try:
         window = whisper.encode(load_audio(item.audio, whisper.sampling_rate))
     except ValueError as error:
         raise ValueError(f"item {item.id!r}: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part.npz")
-    np.savez(scratch, tokens=window.tokens, power=window.power, length=window.length)
-    scratch.rename(path)
+    write_window(item.id, folder, window)
     return window
 
 
-def _transcribe(
-    whisper: Whisper, window: WindowTokens, batch: Sequence[Variant], max_new_tokens: int
-) -> list[dict]:
-    compressed = [compress_window(window, variant) for variant in batch]
-    answers = whisper.transcribe([one.decoder_input for one in compressed], max_new_tokens)
+def _transcribe(whisper: Whisper, batch: Sequence[_Job], max_new_tokens: int) -> list[dict]:
+    answers = whisper.transcribe([job.compressed.decoder_input for job in batch], max_new_tokens)
     records = []
-    for variant, one, ids in zip(batch, compressed, answers):
+    for job, ids in zip(batch, answers):
         records.append(
-            asdict(variant)
+            {"item": job.item.id}
+            | asdict(job.variant)
             | {
                 "text": whisper.decode(ids),
                 "finish_reason": "length" if len(ids) == max_new_tokens else "stop",
-                "tokens_in": one.tokens_in,
-                "tokens_out": one.tokens_out,
+                "tokens_in": job.compressed.tokens_in,
+                "tokens_out": job.compressed.tokens_out,
             }
         )
     return records

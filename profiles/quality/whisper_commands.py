@@ -9,7 +9,7 @@ from .flags import check_attention
 from .progress import progress_printer
 from .variants import Variant, variants
 
-LEVELS = "full,keep75,keep50,1/3,keep25,1/6,keep12"
+LEVELS = "full,keep75,keep50,keep33,keep25,1/6,keep12"
 METHODS = "ltbm,global,pool,stride,prune,prune-segment"
 SOURCES = ("asterisk", "fsdd", "librivox")
 JOIN_SEED = 15

@@ -11,8 +11,9 @@ import numpy as np
 from ...plugins.baselines import plan
 from ...plugins.merge import MergePlan, apply_plan, plan_of
 from ...runtime.levels import Level, bias_strength, parse_level
+from .encoder_store import WindowTokens
 from .variants import METHODS, Variant
-from .whisper_model import DecoderInput, WindowTokens
+from .whisper_model import DecoderInput
 
 VALUES = ("norm", "anchor")
 SILENCE_FIRST = "ltbm-silence"

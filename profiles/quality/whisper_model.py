@@ -22,12 +22,14 @@ from transformers.masking_utils import eager_mask
 from transformers.models.whisper.modeling_whisper import eager_attention_forward
 
 from ...export.reference_int8 import round_linear_layers
+from .encoder_store import WindowTokens
 
 CROSS_BIAS = "ltbm_cross_bias"  # the attention function's name in transformers' registry
 POOLS = {"pairs": 2, "none": 1}  # encoder states averaged into one token
 ENCODER_PRECISIONS = ("float32", "int8")
 ENGLISH_VOCABULARY = 51864  # tokens of the .en checkpoints; the others have at least one more
 NO_KEY = float("-inf")  # bias of a key that only fills up a batch
+FEWEST_ALIVE = 0.75  # share of a batch at which ended rows are dropped, which copies the cache
 HOP_SECONDS = 0.01  # one log-mel frame
 FRAMES_PER_STATE = 2  # log-mel frames of one encoder state, by the second convolution's stride
 
@@ -42,20 +44,6 @@ def cross_bias_attention(module, query, key, value, attention_mask, key_bias=Non
 
 AttentionInterface.register(CROSS_BIAS, cross_bias_attention)
 AttentionMaskInterface.register(CROSS_BIAS, eager_mask)  # without it the prompt's tokens would see ahead
-
-
-@dataclass(frozen=True)
-class WindowTokens:
-    """The encoder tokens of one clip in a window of 30 s.
-
-    tokens: [T, D] float32, after the encoder's last layer norm; silence fills the window behind the clip
-    power: [T] mean mel power of each token's frames, in bel (log10)
-    length: tokens that hold the clip, of T
-    """
-
-    tokens: np.ndarray
-    power: np.ndarray
-    length: int
 
 
 @dataclass(frozen=True)
@@ -126,19 +114,21 @@ class Whisper:
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         answers: list[list[int]] = [[] for _ in inputs]
         running = torch.arange(len(inputs))
+        ended = torch.zeros(len(inputs), dtype=torch.bool)
         step_ids = torch.tensor([self.prompt_ids()]).repeat(len(inputs), 1)
         for step in range(max_new_tokens):
             chosen = self._next_ids(step_ids, keys, key_bias, cache, first=step == 0)
-            alive = torch.isin(chosen, self.end_ids, invert=True)
+            ended = ended | torch.isin(chosen, self.end_ids)
+            alive = ~ended
             for row, token_id in zip(running[alive].tolist(), chosen[alive].tolist()):
                 answers[row].append(token_id)
-            if not alive.any():
+            if ended.all():
                 break
-            if not alive.all():
+            if alive.sum() <= FEWEST_ALIVE * len(alive):
                 cache.batch_select_indices(alive.nonzero()[:, 0])
                 keys, key_bias = keys[alive], key_bias[alive]
-            running = running[alive]
-            step_ids = chosen[alive, None]
+                running, chosen, ended = running[alive], chosen[alive], ended[alive]
+            step_ids = chosen[:, None]
         return answers
 
     def prompt_ids(self) -> list[int]:

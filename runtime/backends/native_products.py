@@ -112,6 +112,12 @@ def with_native_products(model: bytes, instructions: str | None = None) -> bytes
     return _with_domain(rewritten(model, (MODEL_GRAPH, GRAPH_NODE), lambda _: next(messages)))
 
 
+def takes_columns(instructions: str | None = None) -> bool:
+    """Whether products of int8 with a scale a column are ours; as in `with_native_products`."""
+    instructions = instructions or library.product_instructions()
+    return instructions not in (None, NO_DOT_PRODUCTS)
+
+
 def _read_graph(model: bytes) -> Graph:
     nodes, makers, readers = [], {}, {}
     for index, message in enumerate(submessages(model, (MODEL_GRAPH, GRAPH_NODE))):
@@ -173,7 +179,7 @@ def _in_our_domain(node: Node) -> bytes:
 
 def _columns_chain(graph: Graph, node: Node, instructions: str) -> list[Node] | None:
     """The nodes of one product in int8, in order, if `node` is its MatMulIntegerToFloat and ours takes it."""
-    if node.op != COLUMNS_CHAIN[-2] or instructions == NO_DOT_PRODUCTS:
+    if node.op != COLUMNS_CHAIN[-2] or not takes_columns(instructions):
         return None
     codes = graph.initializers.get(node.inputs[INTEGER_CODES])
     scales = graph.initializers.get(node.inputs[INTEGER_SCALES])

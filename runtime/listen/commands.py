@@ -14,6 +14,7 @@ from ..arguments import (
     add_answer_length_flag,
     add_backend_flags,
     add_command,
+    add_language_flag,
     add_level_flags,
     add_sampling_flags,
     add_task_flag,
@@ -105,6 +106,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--conversation", action="store_true", help="keep questions and answers in the prompt"
     )
+    add_language_flag(parser)
     add_answer_length_flag(parser, DEFAULT_MAX_NEW_TOKENS)
 
 
@@ -117,6 +119,7 @@ def run(args) -> None:
     with ExitStack() as stack:
         questions = _open_questions(args, stack)
         session = stack.enter_context(Session.open(args.bundle, **session_options(args)))
+        session.beginning(args.language)  # raises for one that the model does not take, before it listens
         listener = stack.enter_context(
             session.listen(
                 level_from(args, session.manifest.default_level),
@@ -135,7 +138,12 @@ def run(args) -> None:
         for ask in iter(todo.get, END):
             if isinstance(ask, Exception):
                 raise ask
-            options = {"max_new_tokens": args.max_new_tokens, "sampling": sampling, "until": ask.until}
+            options = {
+                "max_new_tokens": args.max_new_tokens,
+                "sampling": sampling,
+                "until": ask.until,
+                "language": args.language,
+            }
             try:
                 _print_answer(listener.ask(ask.prompt, **options), args.json)
             except ValueError as error:
@@ -220,10 +228,12 @@ def _print_answer(stream, as_json: bool) -> None:
     print(flush=True)
     answer = stream.answer
     span = stream.span
+    language = f"{answer.language}; " if answer.language else ""
     skipped = f" without {span.skipped:.1f} s of silence" if span.skipped else ""
     print(
-        f"{answer.level}: {span.start:.1f} to {span.end:.1f} s{skipped}, {answer.tokens_in} audio tokens -> "
-        f"{answer.tokens_out}, {answer.reused_tokens} prompt tokens read before; "
+        f"{language}{answer.level}: {span.start:.1f} to {span.end:.1f} s{skipped}, "
+        f"{answer.tokens_in} audio tokens -> {answer.tokens_out}, "
+        f"{answer.reused_tokens} prompt tokens read before; "
         f"first token after {answer.timings['ttft']:.0f} ms",
         file=sys.stderr,
     )

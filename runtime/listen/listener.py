@@ -74,6 +74,7 @@ class Listener:
             raise ValueError(f"max_backlog_seconds {max_backlog_seconds} is not above 0")
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._rate = spec.sampling_rate if sampling_rate is None else sampling_rate
+        self._beginning = session.beginning
         self._max_backlog = max_backlog_seconds
         self._on_behind = on_behind
         self._pushed = 0  # samples taken
@@ -128,15 +129,18 @@ class Listener:
         max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
         sampling: Sampling = GREEDY,
         until: Moment | None = None,
+        language: str = "",
     ) -> ListenerStream:
         """The answer to `prompt` about the sound so far, as it comes.
 
         until: a moment that `prepare` gave: what came after it is left out
+        language: of the speech, its code or name, for models that only transcribe, whose prompt is context
+        Raises ValueError where no sound has come yet, or the model does not take this language.
         """
         self._worker.check()
         if self.pushed_seconds < SHORTEST_AUDIO_SECONDS:
             raise ValueError(f"no sound has come yet: push at least {SHORTEST_AUDIO_SECONDS} s before asking")
-        question = Question(prompt, max_new_tokens, sampling, until)
+        question = Question(prompt, max_new_tokens, sampling, until, self._beginning(language))
         self._worker.submit(question)
         return ListenerStream(question)
 

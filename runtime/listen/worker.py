@@ -30,6 +30,8 @@ class ListeningSession(Protocol):
     pipeline: Pipeline
     owner_thread: int | None
 
+    def beginning(self, language: str) -> list[Turn]: ...
+
     def respond(self, request: Request, clock: Clock) -> Generator[str, None, Answer]: ...
 
     def read(self, turns: Sequence[Turn], audios: Sequence[Audio], level: Level) -> MergedAudio: ...
@@ -57,6 +59,7 @@ class Question:
     """A question on its way.
 
     until: the moment up to which the sound is read; None: all that has come
+    beginning: the turn with which the answer begins in a language, if one was given
     outcomes: takes pieces of text, at last the Answer or an exception
     """
 
@@ -64,6 +67,7 @@ class Question:
     max_new_tokens: int
     sampling: Sampling
     until: Moment | None = None
+    beginning: Sequence[Turn] = ()
     clock: Clock = field(default_factory=Clock)
     outcomes: "SimpleQueue[str | Answer | BaseException]" = field(default_factory=SimpleQueue)
     cancelled: bool = False
@@ -254,7 +258,7 @@ class Worker:
         """The request; the oldest segments go where the model has no positions for all of them."""
         while True:
             audios = self._audio.audios(self._end_of(question))
-            turns = self._turns_with(question.text, len(audios))
+            turns = [*self._turns_with(question.text, len(audios)), *question.beginning]
             request = Request(turns, audios, self._level, question.max_new_tokens, question.sampling)
             try:
                 self._session.pipeline.lay_out(turns, audios, self._level, question.max_new_tokens)

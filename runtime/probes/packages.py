@@ -113,6 +113,21 @@ def merge_op(facts: Facts) -> Finding:
     return Finding("merge op", OK, f"native CPU op, {path}")
 
 
+def products(facts: Facts) -> Finding | None:
+    """What multiplies quantised weights on the CPU; None where the merge op's finding says enough."""
+    path = library.native_library()
+    try:
+        instructions = path and library.instructions_of(facts.machine.load(str(path)))
+    except OSError:
+        return None
+    if path is None:
+        return None
+    if instructions is None:
+        text = "ONNX Runtime's own (more memory, slower): ltbm's need AVX2, or dot products on an ARM CPU"
+        return Finding("products", WARNING, text)
+    return Finding("products", OK, f"int4 and int8 weights by ltbm's own ops, with {instructions}")
+
+
 def audio_files(facts: Facts) -> Finding:
     try:
         import soundfile
@@ -142,4 +157,4 @@ def _short(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")
 
 
-PACKAGE_PROBES = (onnxruntime, merge_op, audio_files, export)
+PACKAGE_PROBES = (onnxruntime, merge_op, products, audio_files, export)

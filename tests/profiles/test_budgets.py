@@ -178,7 +178,7 @@ def test_the_level_chosen_has_the_most_tokens_within_the_limits(qwen):
     assert choose(all_levels, None, None)[0].level == "full"
     limit = (all_levels[2].ttft + all_levels[3].ttft) / 2
     chosen, reason = choose(all_levels, limit, None)
-    assert chosen.level == "keep25" and f"TTFT of {limit:g} ms" in reason and "low-memory" not in reason
+    assert chosen.level == "keep33" and f"TTFT of {limit:g} ms" in reason and "low-memory" not in reason
     assert choose(all_levels, all_levels[-1].ttft / 2, None)[0] is None
     assert "keep6 comes nearest" in choose(all_levels, None, 10.0)[1]
     assert choose(all_levels, None, all_levels[0].memory.low_memory - 1)[0].level != "full"

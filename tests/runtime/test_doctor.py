@@ -8,7 +8,7 @@ from ltbm.runtime.machine import CommandResult, Machine
 from ltbm.runtime.probes import device
 from tests.support.fake_machine import MEMINFO, NO_FILE, NO_TENSORRT, by_subject, fake_machine
 
-OF_THE_TEST_MACHINE = ("export", "merge op")  # are as they are here, not as on the Orin
+OF_THE_TEST_MACHINE = ("export", "merge op", "products")  # are as they are here, not as on the Orin
 WHOLE_ORIN = {
     "memory": "7.4 GiB, shared by CPU and GPU, 5.0 GiB available, swap 8.0 GiB, zram 1.0 GiB",
     "Jetson": "NVIDIA Jetson Orin Nano, Jetson Linux 36.4.3, JetPack 6.2+b77",
@@ -80,7 +80,14 @@ def test_a_probe_that_fails_is_a_warning_and_the_others_go_on(orin, monkeypatch)
 def test_the_command_prints_a_line_each_and_exits_with_1_on_a_problem(qwen, tmp_path, capsys):
     assert main(["doctor", str(qwen[1])]) == 0
     out = capsys.readouterr().out
-    for words in ("onnxruntime", "merge op", "audio files", "export", "every file as its manifest says"):
+    for words in (
+        "onnxruntime",
+        "merge op",
+        "products",
+        "audio files",
+        "export",
+        "every file as its manifest says",
+    ):
         assert words in out
     assert main(["doctor", str(tmp_path), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)

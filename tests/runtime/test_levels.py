@@ -16,14 +16,23 @@ from ltbm.runtime.levels import (
 
 @pytest.mark.parametrize(
     "name,kept",
-    [("full", 750), ("keep75", 563), ("keep50", 375), ("keep25", 188), ("keep12", 94), ("keep6", 47)],
+    [
+        ("full", 750),
+        ("keep75", 563),
+        ("keep50", 375),
+        ("keep33", 250),
+        ("keep25", 188),
+        ("keep12", 94),
+        ("keep6", 47),
+    ],
 )
 def test_named_levels_keep_what_the_specification_says(name, kept):
     assert parse_level(name).target(750) == kept
 
 
 @pytest.mark.parametrize(
-    "name,window", [("full", 8), ("keep75", 8), ("keep50", 8), ("keep25", 8), ("keep12", 16), ("keep6", 32)]
+    "name,window",
+    [("full", 8), ("keep75", 8), ("keep50", 8), ("keep33", 8), ("keep25", 8), ("keep12", 16), ("keep6", 32)],
 )
 def test_auto_window(name, window):
     assert parse_level(name).merge_window == window

@@ -114,6 +114,13 @@ def test_products_of_another_kind_stay(attributes):
     assert with_native_products(model, "avx2") is model
 
 
+def test_products_with_group_indices_stay():
+    model = Product(20, 64, 4, 32).model(THEIR_DOMAIN)
+    model.graph.node[0].input.extend(["", "g_idx"])
+    stored = model.SerializeToString()
+    assert with_native_products(stored, "avx2") is stored
+
+
 def test_products_in_float16_stay():
     model = Product(20, 64, 4, 32).model(THEIR_DOMAIN)
     (scales,) = [tensor for tensor in model.graph.initializer if tensor.name == "scales"]

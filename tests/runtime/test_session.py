@@ -12,9 +12,17 @@ def test_levels_are_chosen_per_call(session, make_clip):
     clip = make_clip(5)
     kept = {
         level: session.generate(clip, PROMPT, level, max_new_tokens=1).tokens_out
-        for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6")
+        for level in ("full", "keep75", "keep50", "keep33", "keep25", "keep12", "keep6")
     }
-    assert kept == {"full": 125, "keep75": 94, "keep50": 63, "keep25": 32, "keep12": 16, "keep6": 8}
+    assert kept == {
+        "full": 125,
+        "keep75": 94,
+        "keep50": 63,
+        "keep33": 42,
+        "keep25": 32,
+        "keep12": 16,
+        "keep6": 8,
+    }
 
 
 def test_the_prompt_repeats_the_placeholder_once_per_kept_token(session, make_clip):

@@ -1,6 +1,10 @@
 """A model that only transcribes, in every way it is asked: transcript, language, default level."""
 
+import io
 import json
+import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +82,31 @@ def test_a_listener_asks_without_words(transcriber, make_clip):
     assert answer.tokens_in == 104 + 13
 
 
+@pytest.mark.parametrize("language,said", [("zh", "Chinese"), ("Chinese", "Chinese"), ("", "English")])
+def test_a_listener_is_told_the_language(transcriber, make_clip, language, said):
+    """The answer is that about the whole clip, and sound that was read before is not read again."""
+    expected = transcriber.generate(make_clip(9), "ltbm", language=language)
+    with transcriber.listen() as listener:
+        listener.push(make_clip(9))
+        assert listener.ask("ltbm").finish().language == "English"
+        answer = listener.ask("ltbm", language=language).finish()
+    assert (answer.text, answer.language) == ("hi", said)
+    assert answer.prompt_token_ids == expected.prompt_token_ids
+    assert answer.reused_tokens > 104
+
+
+def test_a_listener_refuses_a_language(transcriber, session, make_clip):
+    with transcriber.listen() as listener:
+        listener.push(make_clip(1))
+        with pytest.raises(ValueError, match="knows no language 'xx'; it knows ar"):
+            listener.ask("", language="xx")
+        assert listener.ask("").finish().text == "hi"
+    with session.listen() as listener:
+        listener.push(make_clip(1))
+        with pytest.raises(ValueError, match="takes no language 'en': write it into the prompt"):
+            listener.ask("?", language="en")
+
+
 def test_the_command_needs_no_prompt(bundle, clip, capsys):
     code, out, err = run(capsys, "run", bundle, clip)
     assert (code, out) == (0, "hi\n") and err.startswith("English; full (level full keeps every token): 26 ")
@@ -86,6 +115,20 @@ def test_the_command_needs_no_prompt(bundle, clip, capsys):
     assert (answer["text"], answer["language"], answer["level"]) == ("hi", "French", "keep50")
     code, _, err = run(capsys, "run", bundle, clip, "--language", "xx")
     assert code == 1 and "knows no language 'xx'" in err and err.count("\n") == 1
+
+
+def test_listening_is_told_the_language(bundle, make_clip, monkeypatch, capsys):
+    def listen(*flags) -> tuple[int, str, str]:
+        sound = np.round(make_clip(2) * 2**15).astype("<i2").tobytes()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(sound)))
+        return run(capsys, "listen", bundle, "-", *flags)
+
+    code, out, err = listen("--prompt", "", "--language", "fr")
+    assert (code, out) == (0, "hi\n") and err.startswith("French; full: 0.0 to 2.0 s, 26 audio tokens")
+    code, out, _ = listen("--prompt", "", "--language", "zh", "--json")
+    assert json.loads(out)["language"] == "Chinese"
+    code, out, err = listen("--language", "xx", "--questions", os.devnull)
+    assert (code, out) == (1, "") and "knows no language 'xx'" in err and err.count("\n") == 1
 
 
 def test_other_models_need_one(qwen, clip, capsys):

@@ -1,7 +1,20 @@
 """Published sizes of LLMs and the ids of their special tokens, for tests/full_size.py."""
 
+from ltbm.export.families import VOXTRAL_LLM
 from tests.support import full_size_qwen3_asr as qwen3_asr
 
+AUDIO_FLAMINGO_3_LLM = dict(
+    model_type="qwen2",
+    num_hidden_layers=28,
+    hidden_size=3584,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    intermediate_size=18944,
+    vocab_size=152064,
+    max_position_embeddings=32768,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+)
 LLMS = {
     "qwen2_audio": dict(
         model_type="qwen2",
@@ -15,18 +28,9 @@ LLMS = {
         rms_norm_eps=1e-5,
         rope_theta=1e4,
     ),
-    "audioflamingo3": dict(
-        model_type="qwen2",
-        num_hidden_layers=28,
-        hidden_size=3584,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        intermediate_size=18944,
-        vocab_size=152064,
-        max_position_embeddings=32768,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-    ),
+    "audioflamingo3": AUDIO_FLAMINGO_3_LLM,
+    "musicflamingo": AUDIO_FLAMINGO_3_LLM,
+    "voxtral": dict(VOXTRAL_LLM, model_type="llama", num_attention_heads=32),
     "qwen2_5_omni": dict(  # of the 3B; its talker, vocoder and pictures, which no graph takes, are left out
         model_type="qwen2_5_omni_text",
         num_hidden_layers=36,
@@ -54,6 +58,15 @@ SPECIAL_IDS = {
         "<|im_end|>": 151645,
         "<|im_start|>": 151644,
     },
+    "musicflamingo": {
+        "<sound>": 151669,
+        "<|sound_bos|>": 151670,
+        "<|sound_eos|>": 151671,
+        "<|endoftext|>": 151643,
+        "<|im_end|>": 151645,
+        "<|im_start|>": 151644,
+    },
+    "voxtral": {},  # those of its tekken.json
     "qwen2_5_omni": {
         "<|AUDIO|>": 151646,
         "<|audio_bos|>": 151647,

@@ -30,6 +30,7 @@ AUDIO_TOKENS = {
     "audioflamingo3": "<sound>",
     "musicflamingo": "<sound>",
 }
+LLM_CHANGES = {"voxtral": dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)}
 SEGMENT_POSITIONS = 1500  # of the encoder, 20 ms each: 30 s
 SPECIAL = [
     "<|endoftext|>",
@@ -160,7 +161,6 @@ def _relative_of_flamingo(family: str, text: dict, tok: PreTrainedTokenizerFast,
     """Audio Flamingo 3, and those whose encoder is configured as its is."""
     if family == "voxtral":
         audio = audio | dict(model_type="voxtral_encoder", intermediate_size=4 * audio["hidden_size"])
-        text = text | dict(model_type="llama", head_dim=16, vocab_size=VOCABULARY)
         return VoxtralConfig(audio_config=audio, text_config=text, audio_token_id=24)
     audio_id = tok.convert_tokens_to_ids(AUDIO_TOKENS[family])
     if family == "musicflamingo":
@@ -205,7 +205,8 @@ def make_checkpoint(
     """
     torch.manual_seed(seed)
     tok = tokenizer_of(family)
-    config = make_config(family, text_config(**text_changes), tok, positions=positions)
+    text = text_config(**text_changes | LLM_CHANGES.get(family, {}))
+    config = make_config(family, text, tok, positions=positions)
     model = {
         "qwen2_audio": Qwen2AudioForConditionalGeneration,
         "audioflamingo3": AudioFlamingo3ForConditionalGeneration,

@@ -25,7 +25,7 @@ const T* list(Api api, const KernelContext* context, size_t index, const char* n
   return data;
 }
 
-// --- the kernel --------------------------------------------------------------------------------------------
+// --- the kernel ------------------------------------------------------------------------------------------
 
 struct Kernel {
   Api api;
@@ -80,7 +80,7 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
   });
 }
 
-// --- what the runtime asks ---------------------------------------------------------------------------------
+// --- what the runtime asks -------------------------------------------------------------------------------
 
 template <class T>
 constexpr ElementType element_type() {

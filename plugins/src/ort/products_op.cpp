@@ -2,7 +2,7 @@
 // `ai.ltbm::MatMulNBits` version 1 is ONNX Runtime's op of this name at accuracy level 4, without g_idx;
 // `ai.ltbm::DynamicQuantizeMatMul` version 1 is A [.., K] times B [K, N] int8 with a scale a column, b_scale
 // [N], where each row of A is rounded to int8 with a scale of its own.
-#include "../nbits/product.h"
+#include "../products/product.h"
 #include "ops.h"
 
 namespace ltbm::ort {
@@ -10,11 +10,10 @@ namespace {
 
 struct Kernel {
   Api api;
-  nbits::Weights weights;  // their sizes, as far as attributes say them
+  products::Weights weights;  // their sizes, as far as attributes say them
 };
 
-// --- what both share
-// -----------------------------------------------------------------------------------------
+// --- what both share -------------------------------------------------------------------------------------
 
 // An input of `count` elements, null where it is left out.
 template <class T>
@@ -31,7 +30,7 @@ const T* values(Api api, const KernelContext* context, size_t index, const char*
   return data;
 }
 
-void multiply(Api api, KernelContext* context, const nbits::Weights& w) {
+void multiply(Api api, KernelContext* context, const products::Weights& w) {
   const Value* value = nullptr;
   const float* x = input<float>(api, context, 0, &value);
   auto shape = shape_of(api, value);
@@ -42,7 +41,7 @@ void multiply(Api api, KernelContext* context, const nbits::Weights& w) {
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= static_cast<size_t>(shape[i]);
   shape.back() = static_cast<int64_t>(w.columns);
   float* y = output<float>(api, context, 0, shape);
-  nbits::multiply(w, x, rows, y, [&](size_t count, const std::function<void(size_t)>& body) {
+  products::multiply(w, x, rows, y, [&](size_t count, const std::function<void(size_t)>& body) {
     run_parallel(api, context, count, count, body);  // a thread that is late takes fewer
   });
 }
@@ -60,8 +59,7 @@ CustomOp make_op() {
   return op;
 }
 
-// --- blocks of 4 or 8 bits
-// -------------------------------------------------------------------------------------
+// --- blocks of 4 or 8 bits -------------------------------------------------------------------------------
 
 namespace of_blocks {
 
@@ -77,12 +75,12 @@ size_t attribute(Api api, const KernelInfo* info, const char* name) {
 
 Status* create_kernel(const CustomOp*, Api api, const KernelInfo* info, void** kernel) {
   return caught(api, kName, [&] {
-    nbits::Weights weights = {};
+    products::Weights weights = {};
     weights.columns = attribute(api, info, "N");
     weights.width = attribute(api, info, "K");
     weights.bits = attribute(api, info, "bits");
     weights.block = attribute(api, info, "block_size");
-    if (const char* obstacle = nbits::obstacle(weights)) throw std::invalid_argument(obstacle);
+    if (const char* obstacle = products::obstacle(weights)) throw std::invalid_argument(obstacle);
     *kernel = new Kernel{api, weights};
   });
 }
@@ -91,7 +89,7 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
   const Kernel& kernel = *static_cast<Kernel*>(kernel_pointer);
   const Api api = kernel.api;
   return caught(api, kName, [&] {
-    nbits::Weights w = kernel.weights;
+    products::Weights w = kernel.weights;
     const size_t point_bytes = w.columns * ((w.blocks() * w.bits + 7) / 8);
     w.codes = values<uint8_t>(api, context, kCodes, "B", w.columns * w.row_bytes());
     w.scales = values<float>(api, context, kScales, "scales", w.columns * w.blocks());
@@ -121,8 +119,7 @@ CustomOp make() {
 
 }  // namespace of_blocks
 
-// --- columns of 8 bits
-// -----------------------------------------------------------------------------------------
+// --- columns of 8 bits -----------------------------------------------------------------------------------
 
 namespace of_columns {
 
@@ -137,7 +134,7 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
   const Api api = static_cast<Kernel*>(kernel_pointer)->api;
   return caught(api, kName, [&] {
     const Value* value = nullptr;
-    nbits::Weights w = {};
+    products::Weights w = {};
     w.codes = input<uint8_t>(api, context, kCodes, &value);
     const auto shape = shape_of(api, value);
     if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1)
@@ -146,7 +143,7 @@ Status* compute(void* kernel_pointer, KernelContext* context) {
     w.columns = static_cast<size_t>(shape[1]);
     w.bits = 8;
     w.transposed = true;
-    if (const char* obstacle = nbits::obstacle(w)) throw std::invalid_argument(obstacle);
+    if (const char* obstacle = products::obstacle(w)) throw std::invalid_argument(obstacle);
     w.scales = values<float>(api, context, kScales, "b_scale", w.columns);
     multiply(api, context, w);
   });

@@ -1,6 +1,6 @@
 #include <string>
 
-#include "../nbits/kernels.h"
+#include "../products/kernels.h"
 #include "ops.h"
 
 // Called by ONNX Runtime when the library is registered with a session's options.
@@ -24,6 +24,6 @@ extern "C" __attribute__((visibility("default"))) ltbm::ort::Status* RegisterCus
 
 // The instruction set that products run with on this processor, null where they do not run.
 extern "C" __attribute__((visibility("default"))) const char* ltbm_product_instructions() {
-  const ltbm::nbits::InstructionSet* set = ltbm::nbits::instruction_set();
+  const ltbm::products::InstructionSet* set = ltbm::products::instruction_set();
   return set ? set->name : nullptr;
 }

@@ -3,12 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from ltbm.profiles.quality.deciding import deciding_items
 from ltbm.profiles.quality.items import Item
 from ltbm.profiles.quality.predict import Settings, begin, items_hash
 from ltbm.profiles.quality.results import ScoreResult
 from ltbm.profiles.quality.score import Options, redraw, score, tally
 from ltbm.profiles.quality.tables import markdown, write_results
 from ltbm.profiles.quality.variants import Variant
+from ltbm.runtime.cli import main
 
 FULL = Variant("full", "ltbm", "original", "proportional")
 LTBM, GLOBAL = (Variant("keep25", method, "original", "proportional") for method in ("ltbm", "global"))
@@ -79,6 +81,27 @@ def test_differences_are_paired(answered):
     against_global = found["ltbm", "global"]
     assert against_global.difference == pytest.approx(0.25) == -found["global", "full"].difference
     assert 0 < against_global.low < 0.25 < against_global.high
+
+
+def test_the_items_that_decide_come_first_and_sum_to_the_difference():
+    items = questions(4)
+    ltbm = np.array([[1, 10], [9, 10], [2, 10], [0, 10]], float)
+    other = np.array([[2, 10], [1, 10], [2, 10], [4, 10]], float)
+    tallies = {FULL: other, LTBM: ltbm, GLOBAL: other}
+    rows = list(deciding_items(items, tallies, 9))
+    assert [(row.item, row.ltbm, row.other) for row in rows] == [("1", 9, 1), ("3", 0, 4), ("0", 1, 2)]
+    assert sum(row.points for row in rows) == pytest.approx(3 / 40) == rows[0].difference
+    assert [row.item for row in deciding_items(items, tallies, 1)] == ["1"]
+
+
+def test_score_lists_the_clips_that_decide(answered, capsys):
+    items = [Item(name, f"{name}.wav", ("one two three four",)) for name in ("calm", "looping")]
+    right = "one two three four"
+    folder = answered("whisper", items, {FULL: [right] * 2, LTBM: [right] * 2, GLOBAL: [right, "six " * 50]})
+    assert main(["eval", "score", str(folder), "--deciding", "3"]) == 0
+    table = capsys.readouterr().out
+    assert "| keep25 | Global Merge | -50.0 | looping | 0 | 4 | 4 | -50.0 |" in table
+    assert "| calm |" not in table
 
 
 def test_captions_and_transcripts(answered):

@@ -23,6 +23,7 @@ from ltbm.profiles.quality.variants import Variant
 from ltbm.profiles.quality.whisper_merge import compress_window, silence_first
 from ltbm.profiles.quality.whisper_model import DecoderInput, Whisper
 from ltbm.runtime.cli import main
+from ltbm.runtime.stages.audio import load_audio
 
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
 WORDS = 59
@@ -114,6 +115,17 @@ def test_a_batch_answers_as_each_alone(whisper, window):
     assert whisper.transcribe(inputs, 10) == [whisper.transcribe([one], 10)[0] for one in inputs]
 
 
+def test_rows_that_end_early_leave_the_others_as_they_were(whisper, make_clip, monkeypatch):
+    windows = [whisper.encode(make_clip(3, seed)) for seed in range(6)]
+    inputs = [compress_window(one, variant("keep6", attention="10")).decoder_input for one in windows]
+    endless = whisper.transcribe(inputs, 12)
+    end = endless[0][5]
+    expected = [ids[: ids.index(end)] if end in ids else ids for ids in endless]
+    assert len({len(ids) for ids in expected}) > 1
+    monkeypatch.setattr(whisper, "end_ids", torch.tensor([end]))
+    assert whisper.transcribe(inputs, 12) == expected
+
+
 def test_log_size_makes_a_token_weigh_as_its_copies(whisper, window):
     repeats = np.arange(len(window.tokens)) % 3 + 1
     copies = np.repeat(window.tokens, repeats, axis=0)
@@ -194,11 +206,26 @@ def test_transcribe_go_on_and_score(checkpoint, manifest, capsys):
     assert {row["baseline"] for row in compared} == {"full", "global", "pool", "proportional"}
 
 
+def test_clips_of_one_batch_keep_their_own_words(checkpoint, whisper, manifest):
+    out = manifest.parent / "mixed"
+    command = ["eval", "whisper", str(checkpoint), "--manifest", str(manifest), "--out", str(out)]
+    assert main([*command, "--levels", "keep50,keep25", "--methods", "ltbm", "--max-new-tokens", "5"]) == 0
+    texts = set()
+    for line in (out / "answers.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        waveform = load_audio(manifest.parent / f"{record['item']}.wav", 16_000)
+        one = compress_window(whisper.encode(waveform), variant(record["level"]))
+        (ids,) = whisper.transcribe([one.decoder_input], 5)
+        assert record["text"] == whisper.decode(ids) and record["tokens_out"] == one.tokens_out
+        texts.add(record["text"])
+    assert len(texts) > 1
+
+
 def test_mistaken_flags_are_refused(checkpoint, manifest, capsys):
     command = ["eval", "whisper", str(checkpoint), "--manifest", str(manifest), "--out", "unused"]
     assert main([*command, "--methods", "best"]) == 2
     assert main([*command, "--attention", "strong"]) == 2
-    assert main([*command, "--levels", "keep33"]) == 2
+    assert main([*command, "--levels", "keep40"]) == 2
     assert main([*command, "--limit", "0"]) == 2
     assert not Path("unused").exists()
 

@@ -75,7 +75,7 @@ def test_the_level_is_chosen_by_fields(client, library, clips, fields, level):
 def test_the_level_is_chosen_by_the_model_s_name(client, clips):
     names = [model.id for model in client.models.list()]
     assert names == ["ltbm"] + [
-        f"ltbm:{level}" for level in ("full", "keep75", "keep50", "keep25", "keep12", "keep6")
+        f"ltbm:{level}" for level in ("full", "keep75", "keep50", "keep33", "keep25", "keep12", "keep6")
     ]
     assert client.models.retrieve("ltbm:keep25").id == "ltbm:keep25"
     assert ask(client, question(clips[0]), model="ltbm:keep25").ltbm["level"] == "keep25"

@@ -3,11 +3,11 @@
 
 #include "product.h"
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 
 constexpr size_t kStep = 4;  // activations of one 32-bit lane, the unit of every layout below
 constexpr size_t kUnpacked = 32;  // codes of a column that are unpacked at once; K is a multiple of it
-constexpr size_t kFewRows = 4;  // up to so many rows are multiplied without unpacking the codes
+constexpr size_t kFewRows = 4;  // are multiplied at once without unpacking the codes
 constexpr size_t kColumnsAtOnce = 4;  // of them
 constexpr size_t kDepth = 4096;  // codes of a column that a tile is multiplied with at once, at most
 
@@ -70,4 +70,4 @@ struct InstructionSet {
 // none.
 const InstructionSet* instruction_set();
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <functional>
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 
 // W [columns, width]. A value is (code - zero point) * scale; the lower of two codes in a byte comes first.
 struct Weights {
@@ -33,4 +33,4 @@ const char* obstacle(const Weights& weights);
 // x [rows, K] to y [rows, N].
 void multiply(const Weights& weights, const float* x, size_t rows, float* y, const ParallelFor& parallel);
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

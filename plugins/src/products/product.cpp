@@ -8,11 +8,12 @@
 
 #include "kernels.h"
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 constexpr size_t kAlignment = 64;  // of a vector, at most
 constexpr size_t kMostColumns = 32;  // of a tile
+constexpr size_t kRowsInPlace = 2 * kFewRows;  // up to so many rows cost less than unpacking the codes
 constexpr size_t kColumnsPerTask = 256;  // enough to outweigh handing a task over, few enough to share out
 constexpr size_t kPanelBytes = size_t{2}
                                << 20;  // of activations that are multiplied with each column in turn
@@ -55,8 +56,7 @@ void read_zero_points(const Weights& w, const Kernels& kernels, size_t column, f
   }
 }
 
-// --- few rows
-// ------------------------------------------------------------------------------------------------
+// --- few rows --------------------------------------------------------------------------------------------
 
 // Activations of a few rows, and what of a column is read with them.
 struct FewRows {
@@ -102,30 +102,37 @@ struct PaddedColumn {
   }
 };
 
+// `columns` of W times all rows, kFewRows at once.
+void multiply_columns(const Weights& w, FewRows& activations, const Columns& columns, size_t rows, float* y) {
+  for (size_t row = 0; row < rows; row += kFewRows)
+    kernels_of(w).few(w, activations.from(row), std::min(kFewRows, rows - row), columns, y + row * w.columns);
+}
+
 void multiply_few(const Weights& w, const float* x, size_t rows, float* y, const ParallelFor& parallel) {
   const Kernels& kernels = kernels_of(w);
   FewRows activations(w, kernels, x, rows);
+  const size_t stride = activations.read_scales;  // of zero points
   parallel(divided_up(w.columns, kColumnsPerTask), [&](size_t task) {
-    const size_t stride = activations.read_scales;  // of zero points
     std::vector<float> zero_points(w.zero_points ? kColumnsAtOnce * stride : 0);
     const size_t end = std::min(w.columns, (task + 1) * kColumnsPerTask);
     for (size_t column = task * kColumnsPerTask, count; column < end; column += count) {
       const size_t last = column + kColumnsAtOnce - 1;
       count = last < end && activations.inside(w, last) ? kColumnsAtOnce : 1;
-      for (size_t i = 0; w.zero_points && i < count; ++i)
-        read_zero_points(w, kernels, column + i, zero_points.data() + i * stride);
-      const float* points = w.zero_points ? zero_points.data() : nullptr;
-      Columns columns = {count,         w.codes + column * w.row_bytes(),
-                         w.row_bytes(), w.scales + column * w.blocks(),
-                         w.blocks(),    points,
-                         stride};
+      Columns columns = {};
+      columns.count = count;
+      columns.codes = w.codes + column * w.row_bytes(), columns.code_stride = w.row_bytes();
+      columns.scales = w.scales + column * w.blocks(), columns.scale_stride = w.blocks();
+      if (w.zero_points) {
+        columns.zero_points = zero_points.data(), columns.zero_point_stride = stride;
+        for (size_t i = 0; i < count; ++i)
+          read_zero_points(w, kernels, column + i, zero_points.data() + i * stride);
+      }
       if (activations.inside(w, column)) {
-        kernels.few(w, activations.from(0), rows, columns, y + column);
+        multiply_columns(w, activations, columns, rows, y + column);
       } else {
         const PaddedColumn padded(w, column, activations);
-        columns.codes = padded.codes.data();
-        columns.scales = padded.scales.data();
-        kernels.few(w, activations.from(0), rows, columns, y + column);
+        columns.codes = padded.codes.data(), columns.scales = padded.scales.data();
+        multiply_columns(w, activations, columns, rows, y + column);
       }
       if (!w.bias) continue;
       for (size_t r = 0; r < rows; ++r)
@@ -134,8 +141,7 @@ void multiply_few(const Weights& w, const float* x, size_t rows, float* y, const
   });
 }
 
-// --- many rows
-// -----------------------------------------------------------------------------------------------
+// --- many rows -------------------------------------------------------------------------------------------
 
 // All activations, in tiles.
 struct Tiles {
@@ -272,7 +278,7 @@ const char* obstacle(const Weights& w) {
 
 void multiply(const Weights& w, const float* x, size_t rows, float* y, const ParallelFor& parallel) {
   if (!rows || !w.columns) return;
-  (rows <= kFewRows && !w.transposed ? multiply_few : multiply_many)(w, x, rows, y, parallel);
+  (rows <= kRowsInPlace && !w.transposed ? multiply_few : multiply_many)(w, x, rows, y, parallel);
 }
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

@@ -8,7 +8,7 @@
 #include <sys/auxv.h>
 #endif
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 
 #if defined(LTBM_X86)
 extern const InstructionSet avx2, avx512;
@@ -61,4 +61,4 @@ const InstructionSet* instruction_set() {
   return chosen;
 }
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

@@ -10,32 +10,44 @@
 #error "LTBM_ISA names the instruction set that this file is compiled for"
 #endif
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 constexpr float kTop = 127;  // the code of a block's largest value
-constexpr size_t kLongest = 256;  // codes of a block, at most
+constexpr size_t kPart = 16;  // activations that are rounded at once; a block has a multiple of it
 
-// --- activations
-// ---------------------------------------------------------------------------------------------
+// --- activations -----------------------------------------------------------------------------------------
 
+// The largest magnitude of n values, a multiple of kPart; NaN is above all.
 float largest_magnitude(const float* x, size_t n) {
-  int32_t largest =
-      0;  // of the bits without the sign, which are in the order of the magnitudes; NaN is above
-  for (size_t i = 0; i < n; ++i) largest = std::max(largest, load<int32_t>(x + i) & INT32_MAX);
-  return load<float>(&largest);
+  Int32s largest = {};  // bits without the sign, which are in the order of the magnitudes
+  for (size_t i = 0; i < n; i += kLanes) {
+    const Int32s magnitude = load<Int32s>(x + i) & INT32_MAX;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const int32_t bits = lane_max(largest);
+  return load<float>(&bits);
 }
 
-// Rounds n values, half to even.
-void round_to_codes(const float* x, size_t n, float scale, int8_t* codes) {
-  const float inverse = scale != 0 ? 1 / scale : 0;
-  for (size_t i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(static_cast<int32_t>(rintf(x[i] * inverse)));
+// What values of a block with this scale are multiplied by before they are rounded.
+Floats inverse_of(float scale) {
+  return all(scale != 0 ? 1 / scale : 0.0f);
 }
 
-int32_t code_sum(const int8_t* codes, size_t n) {
-  int32_t sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += codes[i];
-  return sum;
+// Rounds kPart values, in the order in which codes are unpacked; adds what they are to `sum`.
+template <int kBits>
+void round_part(const float* x, Floats inverse, int8_t* codes, Int32s* sum) {
+  int8_t in_order[kPart];
+  for (size_t i = 0; i < kPart; i += kLanes) {
+    const Int32s values = rounded(load<Floats>(x + i) * inverse);
+    const Codes narrow = narrowed(values);
+    memcpy(in_order + i, &narrow, sizeof narrow);
+    *sum += values;
+  }
+  if (kBits == 8)
+    memcpy(codes, in_order, kPart);
+  else
+    evens_first(in_order, codes);
 }
 
 // What a sum of products begins from, of activations that sum up to `sum`.
@@ -44,35 +56,21 @@ int32_t beginning(const Weights& w, int32_t sum) {
   return w.zero_points ? sum : -kMiddle<kBits> * sum;
 }
 
-// Two steps of activations in the order in which codes are unpacked: the low halves of bytes come first.
-template <int kBits>
-void ordered(const int8_t* codes, int8_t out[2 * kStep]) {
-  for (size_t i = 0; i < 2 * kStep; ++i) {
-    const size_t from = kBits == 8 ? i : 2 * (i % kStep) + i / kStep;
-    out[i] = codes[from];
-  }
-}
-
 template <int kBits>
 void quantise_in_tile(const Weights& w, const float* x, size_t row, const Activations& tile) {
-  int8_t codes[kLongest], pair[2 * kStep];
-  const size_t part = std::min(w.block, kUnpacked);
+  int8_t codes[kPart];
   for (size_t block = 0; block < w.blocks(); ++block) {
     const size_t place = block * kTileRows + row, first = block * w.block;
     const float scale = largest_magnitude(x + first, w.block) / kTop;
-    int32_t sum = 0;
-    for (size_t at = first; at < first + w.block; at += part) {
-      round_to_codes(x + at, part, scale, codes);
-      sum += code_sum(codes, part);
-      for (size_t i = 0; i < part; i += 2 * kStep) {
-        ordered<kBits>(codes + i, pair);
-        int8_t* out = tile.codes + (at + i) * kTileRows + row * kStep;
-        memcpy(out, pair, kStep);
-        memcpy(out + kTileRows * kStep, pair + kStep, kStep);
-      }
+    const Floats inverse = inverse_of(scale);
+    Int32s sum = {};
+    for (size_t at = first; at < first + w.block; at += kPart) {
+      round_part<kBits>(x + at, inverse, codes, &sum);
+      int8_t* out = tile.codes + at * kTileRows + row * kStep;
+      for (size_t i = 0; i < kPart; i += kStep) memcpy(out + i * kTileRows, codes + i, kStep);
     }
     tile.scales[place] = scale;
-    tile.sums[place] = beginning<kBits>(w, sum);
+    tile.sums[place] = beginning<kBits>(w, lane_sum(sum));
   }
 }
 
@@ -84,30 +82,27 @@ constexpr size_t kInLane = kChunk<kBits> / kLanes;
 
 template <int kBits>
 void quantise_for_few(const Weights& w, const float* x, const Activations& row) {
-  int8_t codes[kLongest];
-  for (size_t block = 0; block < w.blocks(); ++block) {
-    const size_t first = block * w.block;
+  int8_t codes[kPart];
+  for (size_t at = 0; at < w.width; at += kPart) {
+    const size_t first = at / w.block * w.block;
     const float scale = largest_magnitude(x + first, w.block) / kTop;
-    round_to_codes(x + first, w.block, scale, codes);
-    for (size_t i = 0; i < w.block; i += kInLane<kBits>) {
-      const size_t place = first + i, lane = place / kInLane<kBits>, chunk = place / kChunk<kBits>;
+    Int32s ignored = {};
+    round_part<kBits>(x + at, inverse_of(scale), codes, &ignored);
+    int8_t* chunk = row.codes + at / kChunk<kBits> * kChunk<kBits>;
+    for (size_t i = 0; i < kPart; i += kInLane<kBits>) {
+      const size_t lane = (at + i) / kInLane<kBits>;
+      int32_t sum = 0;
+      for (size_t k = 0; k < kInLane<kBits>; ++k) sum += codes[i + k];
       row.scales[lane] = scale;
-      row.sums[lane] = beginning<kBits>(w, code_sum(codes + i, kInLane<kBits>));
-      int8_t* out = row.codes + chunk * kChunk<kBits> + lane % kLanes * kStep;
-      if (kBits == 8) {
-        memcpy(out, codes + i, kStep);
-      } else {
-        int8_t pair[2 * kStep];
-        ordered<kBits>(codes + i, pair);
-        memcpy(out, pair, kStep);
-        memcpy(out + kBytes, pair + kStep, kStep);
-      }
+      row.sums[lane] = beginning<kBits>(w, sum);
+      int8_t* out = chunk + lane % kLanes * kStep;
+      memcpy(out, codes + i, kStep);
+      if (kBits == 4) memcpy(out + kBytes, codes + i + kStep, kStep);
     }
   }
 }
 
-// --- many rows
-// -----------------------------------------------------------------------------------------------
+// --- many rows -------------------------------------------------------------------------------------------
 
 template <int kBits>
 void unpack(const Weights&, const uint8_t* const* columns, size_t depth, uint8_t* unpacked) {
@@ -212,8 +207,7 @@ void tile(const Weights& w, const Activations& tile, size_t rows, const uint8_t*
   of_rows(rows, w.block, tile, unpacked, scales, zero_points, blocks, sums);
 }
 
-// --- few rows
-// ------------------------------------------------------------------------------------------------
+// --- few rows --------------------------------------------------------------------------------------------
 
 // The block of each lane of a chunk, counted from that of its first lane.
 template <int kBits>
@@ -286,8 +280,7 @@ void few(const Weights& w, const Activations& rows, size_t count, const Columns&
   of_columns(count, w, rows, columns, y);
 }
 
-// --- both widths
-// ---------------------------------------------------------------------------------------------
+// --- both widths -----------------------------------------------------------------------------------------
 
 template <int kBits>
 constexpr Kernels of_width = {
@@ -311,4 +304,4 @@ constexpr Kernels of_width = {
 extern const InstructionSet LTBM_ISA;
 const InstructionSet LTBM_ISA = {LTBM_TEXT(LTBM_ISA), of_width<4>, of_width<8>};
 
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-namespace ltbm::nbits {
+namespace ltbm::products {
 namespace {
 
 #if defined(__AVX512VNNI__)
@@ -28,6 +28,7 @@ typedef uint8_t Bytes __attribute__((vector_size(kBytes)));
 typedef int16_t Int16s __attribute__((vector_size(kBytes)));
 typedef int32_t Int32s __attribute__((vector_size(kBytes)));
 typedef float Floats __attribute__((vector_size(kBytes)));
+typedef int8_t Codes __attribute__((vector_size(kLanes)));
 
 // The tile: as many sums as the registers hold.
 #if defined(__AVX512VNNI__)
@@ -61,8 +62,7 @@ Floats all(float value) {
   return Floats{} + value;
 }
 
-// --- products
-// ------------------------------------------------------------------------------------------------
+// --- products --------------------------------------------------------------------------------------------
 
 // NEON multiplies signed bytes: codes of 8 bits are moved to the middle.
 #if defined(__aarch64__)
@@ -150,8 +150,57 @@ Int32s added(Int32s total, Halves sums) {
 
 #endif
 
+// As whole numbers, rounded half to even.
+Int32s rounded(Floats v) {
+#if defined(__AVX512VNNI__)
+  return Int32s(_mm512_cvtps_epi32(__m512(v)));
+#elif defined(__AVX2__)
+  return Int32s(_mm256_cvtps_epi32(__m256(v)));
+#else
+  return Int32s(vcvtnq_s32_f32(float32x4_t(v)));
+#endif
+}
+
 Floats converted(Int32s v) {
   return __builtin_convertvector(v, Floats);
+}
+
+// Whole numbers within int8.
+Codes narrowed(Int32s v) {
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+  const __m128i halves =
+      _mm_packs_epi32(_mm256_castsi256_si128(__m256i(v)), _mm256_extracti128_si256(__m256i(v), 1));
+  const __m128i bytes = _mm_packs_epi16(halves, halves);
+  return load<Codes>(&bytes);
+#else
+  return __builtin_convertvector(v, Codes);
+#endif
+}
+
+int32_t lane_sum(Int32s v) {
+#if defined(__AVX512VNNI__)
+  return _mm512_reduce_add_epi32(__m512i(v));
+#elif defined(__aarch64__)
+  return vaddvq_s32(int32x4_t(v));
+#else
+  const __m128i four =
+      _mm_add_epi32(_mm256_castsi256_si128(__m256i(v)), _mm256_extracti128_si256(__m256i(v), 1));
+  const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+#endif
+}
+
+int32_t lane_max(Int32s v) {
+#if defined(__AVX512VNNI__)
+  return _mm512_reduce_max_epi32(__m512i(v));
+#elif defined(__aarch64__)
+  return vmaxvq_s32(int32x4_t(v));
+#else
+  const __m128i four =
+      _mm_max_epi32(_mm256_castsi256_si128(__m256i(v)), _mm256_extracti128_si256(__m256i(v), 1));
+  const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+#endif
 }
 
 float lane_sum(Floats v) {
@@ -164,8 +213,7 @@ float lane_sum(Floats v) {
 #endif
 }
 
-// --- order
-// ---------------------------------------------------------------------------------------------------
+// --- order -----------------------------------------------------------------------------------------------
 
 // table[index[lane]] for indices below kLanes.
 Floats gathered(const float* table, Int32s index) {
@@ -175,6 +223,17 @@ Floats gathered(const float* table, Int32s index) {
   return Floats(_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), __m256i(index)));
 #else
   return Floats{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+#endif
+}
+
+// Of each 8 of 16 codes those at even places first, as the low halves of bytes are unpacked before the high.
+void evens_first(const int8_t* codes, int8_t* out) {
+  alignas(16) static constexpr uint8_t kFrom[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
+#if defined(__aarch64__)
+  vst1q_s8(out, vqtbl1q_s8(vld1q_s8(codes), vld1q_u8(kFrom)));
+#else
+  const __m128i order = _mm_load_si128((const __m128i*)kFrom);
+  _mm_storeu_si128((__m128i*)out, _mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)codes), order));
 #endif
 }
 
@@ -234,4 +293,4 @@ Bytes interleaved(const uint8_t* rows, size_t stride) {
 }
 
 }  // namespace
-}  // namespace ltbm::nbits
+}  // namespace ltbm::products
