@@ -32,35 +32,35 @@ class Transcript:
 
     def __init__(self, spec: TranscriptSpec | None, beginning: str = ""):
         self.language = ""
-        self._mark = spec.mark if spec else ""
-        self._passing = spec is None
-        self._stripping = spec is not None  # spaces at the transcript's beginning
+        self._spec = spec
+        self._has_begun = False  # the mark has come
+        self._has_words = False  # after it
         self._held = ""
         self.push(beginning)
 
     def push(self, piece: str) -> str:
         """What of the text so far can be given out now."""
-        if not self._mark:
+        if self._spec is None:
             return piece
         self._held += piece
-        if not self._passing and self._mark in self._held:
-            before, _, self._held = self._held.partition(self._mark)
+        if not self._has_begun and self._spec.mark in self._held:
+            before, _, self._held = self._held.partition(self._spec.mark)
             self.language = _language(before)
-            self._passing = True
-        return self._take() if self._passing else ""
+            self._has_begun = True
+        return self._take() if self._has_begun else ""
 
     def finish(self) -> str:
         """What was held back, once no more text comes."""
-        self._passing = True
-        text = self._take() if self._mark else ""
+        self._has_begun = True  # without a mark all of it is transcript
+        text = self._take()
         self._held = ""
         return text
 
     def _take(self) -> str:
-        """What is held, but for spaces that may be the transcript's last."""
-        text = self._held.lstrip() if self._stripping else self._held
+        """What is held, but for spaces before its first word and those that may be its last."""
+        text = self._held if self._has_words else self._held.lstrip()
         words = text.rstrip()
-        self._stripping = self._stripping and not words
+        self._has_words = self._has_words or bool(words)
         self._held = text[len(words) :]
         return words
 
