@@ -6,7 +6,9 @@ import pytest
 from ltbm.runtime.levels import NAMED_RATIOS
 from ltbm.runtime.presets import TASKS, choose
 
-RESULTS = Path(__file__).parents[2] / "examples" / "demo" / "quality" / "results.json"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "examples" / "demo" / "quality" / "results.json"
+SPEECH = ROOT / "docs" / "quality"
 
 
 def test_a_task_chooses_where_no_level_is_given():
@@ -36,3 +38,16 @@ def test_the_reasons_are_what_was_measured(task, measure):
         assert f"{100 * value:.1f} {level}" in TASKS[task].reason
     cheap = [level for level, value in rows.items() if value >= rows["full"] - 0.01 - 1e-9]
     assert min(cheap, key=NAMED_RATIOS.__getitem__) == TASKS[task].level
+
+
+@pytest.mark.parametrize("model", ["tiny.en", "base"])
+def test_the_words_that_are_lost_are_what_was_measured(model):
+    """Every figure in the reason is the one in docs/quality."""
+    _, figures = TASKS["transcribe"].reason.split(f"{model} ", maxsplit=1)
+    result = json.loads((SPEECH / f"{model}-asterisk-report.json").read_text())
+    rates = {}
+    for row in result["rows"]:
+        if (row["method"], row["attention"]) == ("ltbm", "proportional"):
+            rates[row["level"]] = f"{100 * row['wer']:.1f} {row['level']}"
+    expected = ", ".join(rates[level] for level in ("full", "keep50", "keep33", "keep25"))
+    assert figures.startswith(expected)

@@ -140,45 +140,53 @@ void unpack_transposed(const Weights& w, const uint8_t* codes, size_t depth, uin
   }
 }
 
+template <int kBits, size_t kRows, class Vector>
+using Tile = Vector[kRows][kTileVectors<kBits>];
+
+// totals += the products of `steps` steps of a tile's codes and activations, which both move on.
+template <int kBits, size_t kRows>
+inline void add_steps(size_t steps, const uint8_t** unpacked, const int8_t** activations,
+                      Tile<kBits, kRows, Int32s>& totals) {
+  constexpr size_t kVectors = kTileVectors<kBits>;
+  Tile<kBits, kRows, Sums<kBits>> sums;
+  for (size_t r = 0; r < kRows; ++r)
+    for (size_t v = 0; v < kVectors; ++v) begin(totals[r][v], &sums[r][v]);
+  for (size_t step = 0; step < steps; ++step) {
+    Bytes codes[kVectors];
+    for (size_t v = 0; v < kVectors; ++v) codes[v] = load<Bytes>(*unpacked + v * kBytes);
+    for (size_t r = 0; r < kRows; ++r) {
+      const Bytes row = Bytes(all(load<int32_t>(*activations + r * kStep)));
+      for (size_t v = 0; v < kVectors; ++v) sums[r][v] = add_products(sums[r][v], codes[v], row);
+    }
+    *unpacked += kVectors * kBytes;
+    *activations += kTileRows * kStep;
+  }
+  for (size_t r = 0; r < kRows; ++r)
+    for (size_t v = 0; v < kVectors; ++v) totals[r][v] = added(totals[r][v], sums[r][v]);
+}
+
 // A tile of kRows rows over blocks of `block` codes.
 template <int kBits, size_t kRows, bool kZeroPoints>
 void tile_of(size_t block, const Activations& tile, const uint8_t* unpacked, const float* scales,
              const float* zero_points, size_t blocks, float* out) {
+  constexpr size_t kVectors = kTileVectors<kBits>, kColumns = kTileColumns<kBits>;
   const size_t part = std::min(block, kUnpacked);
   const int8_t* activations = tile.codes;
-  Floats sums[kRows][kTileVectors<kBits>];
+  Tile<kBits, kRows, Floats> sums;
   for (size_t r = 0; r < kRows; ++r)
-    for (size_t v = 0; v < kTileVectors<kBits>; ++v)
-      sums[r][v] = load<Floats>(out + r * kTileColumns<kBits> + v * kLanes);
+    for (size_t v = 0; v < kVectors; ++v) sums[r][v] = load<Floats>(out + r * kColumns + v * kLanes);
 
   for (size_t b = 0; b < blocks; ++b) {
     const int32_t* beginnings = tile.sums + b * kTileRows;
     const float* row_scales = tile.scales + b * kTileRows;
-    Int32s totals[kRows][kTileVectors<kBits>];
+    Tile<kBits, kRows, Int32s> totals;
     for (size_t r = 0; r < kRows; ++r)
-      for (size_t v = 0; v < kTileVectors<kBits>; ++v) totals[r][v] = all(kZeroPoints ? 0 : beginnings[r]);
+      for (size_t v = 0; v < kVectors; ++v) totals[r][v] = all(kZeroPoints ? 0 : beginnings[r]);
+    for (size_t begun = 0; begun < block; begun += part)
+      add_steps<kBits, kRows>(part / kStep, &unpacked, &activations, totals);
 
-    for (size_t begun = 0; begun < block; begun += part) {
-      Sums<kBits> products[kRows][kTileVectors<kBits>];
-      for (size_t r = 0; r < kRows; ++r)
-        for (size_t v = 0; v < kTileVectors<kBits>; ++v) begin(totals[r][v], &products[r][v]);
-      for (size_t step = 0; step < part / kStep; ++step) {
-        Bytes codes[kTileVectors<kBits>];
-        for (size_t v = 0; v < kTileVectors<kBits>; ++v) codes[v] = load<Bytes>(unpacked + v * kBytes);
-        for (size_t r = 0; r < kRows; ++r) {
-          const Bytes row = Bytes(all(load<int32_t>(activations + r * kStep)));
-          for (size_t v = 0; v < kTileVectors<kBits>; ++v)
-            products[r][v] = add_products(products[r][v], codes[v], row);
-        }
-        unpacked += kTileVectors<kBits> * kBytes;
-        activations += kTileRows * kStep;
-      }
-      for (size_t r = 0; r < kRows; ++r)
-        for (size_t v = 0; v < kTileVectors<kBits>; ++v) totals[r][v] = added(totals[r][v], products[r][v]);
-    }
-
-    for (size_t v = 0; v < kTileVectors<kBits>; ++v) {
-      const size_t place = b * kTileColumns<kBits> + v * kLanes;
+    for (size_t v = 0; v < kVectors; ++v) {
+      const size_t place = b * kColumns + v * kLanes;
       const Floats column_scales = load<Floats>(scales + place);
       for (size_t r = 0; r < kRows; ++r) {
         Floats dot = converted(totals[r][v]);
@@ -187,7 +195,7 @@ void tile_of(size_t block, const Activations& tile, const uint8_t* unpacked, con
       }
     }
   }
-  for (size_t r = 0; r < kRows; ++r) memcpy(out + r * kTileColumns<kBits>, sums[r], sizeof sums[r]);
+  for (size_t r = 0; r < kRows; ++r) memcpy(out + r * kColumns, sums[r], sizeof sums[r]);
 }
 
 template <int kBits, bool kZeroPoints, size_t kRows = kTileRows>

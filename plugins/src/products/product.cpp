@@ -15,8 +15,7 @@ constexpr size_t kAlignment = 64;  // of a vector, at most
 constexpr size_t kMostColumns = 32;  // of a tile
 constexpr size_t kRowsInPlace = 2 * kFewRows;  // up to so many rows cost less than unpacking the codes
 constexpr size_t kColumnsPerTask = 256;  // enough to outweigh handing a task over, few enough to share out
-constexpr size_t kPanelBytes = size_t{2}
-                               << 20;  // of activations that are multiplied with each column in turn
+constexpr size_t kPanelBytes = 2 * 1024 * 1024;  // of activations, multiplied with each column in turn
 constexpr size_t kFewestTiles = 16;  // of a panel, so that unpacking the codes stays a small part
 
 size_t divided_up(size_t a, size_t b) {

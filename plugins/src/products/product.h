@@ -17,8 +17,8 @@ struct Weights {
   const float* scales;  // [N, K / block]
   const uint8_t* zero_points;  // [N, bytes of K / block of them], or null: the middle of the codes
   const float* bias;  // [N], or null
-  bool transposed;  // the codes are [K, N], signed, of 8 bits, without zero points, and a block is a whole
-                    // column
+  // The codes are [K, N], signed, of 8 bits, without zero points, and a block is a whole column.
+  bool transposed;
 
   size_t blocks() const { return width / block; }
   size_t row_bytes() const { return width * bits / 8; }
