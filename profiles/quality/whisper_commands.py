@@ -45,7 +45,7 @@ def add_whisper(evaluations) -> None:
         "--methods",
         default=METHODS,
         metavar="A,B",
-        help=f"also ltbm-norm, ltbm-anchor, ltbm-silence (default {METHODS})",
+        help=f"also ltbm-norm, global-norm, pool-norm, ltbm-anchor, ltbm-silence (default {METHODS})",
     )
     parser.add_argument(
         "--attention",

@@ -15,10 +15,12 @@ from .encoder_store import WindowTokens
 from .variants import METHODS, Variant
 from .whisper_model import DecoderInput
 
-VALUES = ("norm", "anchor")
+ANCHOR = "ltbm-anchor"
+NORMED = {"ltbm-norm": "ltbm", "global-norm": "global", "pool-norm": "pool"}
+"""Methods whose merged token is the mean at its members' mean norm, and by which method they merge."""
 SILENCE_FIRST = "ltbm-silence"
-WHISPER_METHODS = (*METHODS, *(f"ltbm-{value}" for value in VALUES), SILENCE_FIRST)
-"""METHODS, and LTBM with another value of a merged token or with silence merged first."""
+WHISPER_METHODS = (*METHODS, *NORMED, ANCHOR, SILENCE_FIRST)
+"""METHODS, with another value of a merged token, or with silence merged first."""
 SILENCE_BEL = 3.5  # mel power below the clip's loud tokens (95th percentile) from which a token is silent
 SILENT_SHARE = 16  # silent tokens merged into one
 
@@ -53,7 +55,7 @@ def _plan(method: str, window: WindowTokens, level: Level) -> MergePlan:
     target = level.target(len(clip))
     if method == SILENCE_FIRST:
         return silence_first(clip, window.power[: window.length], target, level.merge_window)
-    plain_method = "ltbm" if method.startswith("ltbm-") else method
+    plain_method = "ltbm" if method == ANCHOR else NORMED.get(method, method)
     return plan(plain_method, clip, target, level.merge_window)
 
 
@@ -91,10 +93,10 @@ def _joined(parts: list[tuple[np.ndarray, MergePlan]], length: int) -> MergePlan
 
 def _values(method: str, merge_plan: MergePlan, clip: np.ndarray) -> np.ndarray:
     """The merged tokens [K, D]: the mean, the mean at its members' mean norm, or the anchor's own token."""
-    if method == "ltbm-anchor":
+    if method == ANCHOR:
         return clip[merge_plan.anchors]
     mean = apply_plan(merge_plan, clip)
-    if method != "ltbm-norm":
+    if method not in NORMED:
         return mean
     member_norms = apply_plan(merge_plan, np.linalg.norm(clip, axis=1, keepdims=True))
     return mean * member_norms / np.linalg.norm(mean, axis=1, keepdims=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,18 @@ def test_values_of_a_merged_token(window):
     assert np.all(lengths >= np.linalg.norm(mean, axis=1) * 0.9999)
     assert np.allclose(norm / lengths[:, None], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
     assert all(any(np.array_equal(token, own) for own in window.tokens[:75]) for token in anchor)
+
+
+@pytest.mark.parametrize("method", ["ltbm", "global", "pool"])
+def test_the_norm_is_kept_whatever_the_method(window, method):
+    """Tokens of equal norm merged: so are their outputs, where the mean's are shorter."""
+    directions = window.tokens / np.linalg.norm(window.tokens, axis=1, keepdims=True)
+    equal = replace(window, tokens=directions)
+    mean = compress_window(equal, variant("keep12", method)).decoder_input
+    norm = compress_window(equal, variant("keep12", f"{method}-norm")).decoder_input
+    assert np.array_equal(mean.key_bias, norm.key_bias)
+    assert np.linalg.norm(mean.tokens[:10], axis=1).min() < 0.9999
+    assert np.allclose(np.linalg.norm(norm.tokens, axis=1), 1, atol=1e-5)
 
 
 def test_silence_first_leaves_the_target_to_sound():
