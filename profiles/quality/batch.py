@@ -4,19 +4,19 @@ for evaluation."""
 from collections.abc import Sequence
 
 from ...plugins.baselines import plan
-from ...plugins.merge import apply_plan
 from ...runtime.levels import Level, parse_level
 from ...runtime.pipeline import Pipeline
 from ...runtime.stages.encoder import EncodedRows, segment_tokens
 from ...runtime.stages.merge import MergedAudio
 from ...runtime.stages.splice import Prefix
+from .merged_values import NORMED, merged_values
 
 BATCH_ROWS = 50
 UNMERGED = parse_level("full")
 
 
 def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level: Level) -> MergedAudio:
-    """One audio brought down to `level` by `method` (ltbm.plugins.baselines.METHODS),
+    """One audio brought down to `level` by `method` (of ltbm.plugins.baselines.METHODS or NORMED),
     through the merge engine.
 
     The engine itself merges for ltbm; another method's tokens pass it unmerged, for the projector.
@@ -24,8 +24,13 @@ def compress(pipeline: Pipeline, encoded: list[EncodedRows], method: str, level:
     if method == "ltbm":
         return pipeline.merge(encoded, level)
     rows = segment_tokens(encoded)
-    plans = [plan(method, tokens, level.target(len(tokens))) for tokens in rows]
-    kept = [EncodedRows(apply_plan(plan, tokens)[None], len(plan.sizes)) for plan, tokens in zip(plans, rows)]
+    plans = []
+    kept = []
+    for tokens in rows:
+        merge_plan = plan(NORMED.get(method, method), tokens, level.target(len(tokens)), level.merge_window)
+        plans.append(merge_plan)
+        values = merged_values(method, merge_plan, tokens)
+        kept.append(EncodedRows(values[None], len(merge_plan.sizes)))
     return MergedAudio.of_plans(pipeline.merge(kept, UNMERGED).merged_embeds, plans)
 
 

@@ -13,6 +13,7 @@ from ...runtime.arguments import (
 )
 from ...runtime.levels import ATTENTION, NAMED_RATIOS, POSITIONS, bias_strength
 from .items import LAYOUTS
+from .merged_values import NORMED
 from .transcripts import NORMALIZERS
 from .variants import METHODS, variants
 
@@ -31,7 +32,7 @@ BENCHMARKS = {  # what is asked -> (help, default prompt, default longest answer
 }
 KNOWN = {
     "levels": tuple(NAMED_RATIOS),
-    "methods": METHODS,
+    "methods": (*METHODS, *NORMED),
     "positions": POSITIONS,
     "extra": ("spider", "fense"),
 }

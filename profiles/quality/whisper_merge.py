@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...plugins.baselines import plan
-from ...plugins.merge import MergePlan, apply_plan, plan_of
+from ...plugins.merge import MergePlan, plan_of
 from ...runtime.levels import Level, bias_strength, parse_level
 from .encoder_store import WindowTokens
+from .merged_values import NORMED, merged_values
 from .variants import METHODS, Variant
 from .whisper_model import DecoderInput
 
 ANCHOR = "ltbm-anchor"
-NORMED = {"ltbm-norm": "ltbm", "global-norm": "global", "pool-norm": "pool"}
-"""Methods whose merged token is the mean at its members' mean norm, and by which method they merge."""
 SILENCE_FIRST = "ltbm-silence"
 WHISPER_METHODS = (*METHODS, *NORMED, ANCHOR, SILENCE_FIRST)
 """METHODS, with another value of a merged token, or with silence merged first."""
@@ -95,8 +94,4 @@ def _values(method: str, merge_plan: MergePlan, clip: np.ndarray) -> np.ndarray:
     """The merged tokens [K, D]: the mean, the mean at its members' mean norm, or the anchor's own token."""
     if method == ANCHOR:
         return clip[merge_plan.anchors]
-    mean = apply_plan(merge_plan, clip)
-    if method not in NORMED:
-        return mean
-    member_norms = apply_plan(merge_plan, np.linalg.norm(clip, axis=1, keepdims=True))
-    return mean * member_norms / np.linalg.norm(mean, axis=1, keepdims=True)
+    return merged_values(method, merge_plan, clip)

@@ -62,6 +62,31 @@ def test_other_methods_pass_the_merge_engine_unmerged(pipeline, make_clip, metho
     assert np.array_equal(audio.merged_embeds, identity["merged_embeds"][0])
 
 
+@pytest.mark.parametrize("method", ["ltbm", "pool"])
+def test_merged_tokens_at_their_members_mean_norm(pipeline, make_clip, monkeypatch, method):
+    """The same plan; the projector reads means of another length."""
+    read = []
+    merge = pipeline.merge
+
+    def merge_and_note(encoded, level):
+        read.append(encoded[0].audio_embeds[0])
+        return merge(encoded, level)
+
+    groups = encoded_clip(pipeline, make_clip(3))
+    level = parse_level("keep25")
+    plain = compress(pipeline, groups, method, level)
+    monkeypatch.setattr(pipeline, "merge", merge_and_note)
+    normed = compress(pipeline, groups, f"{method}-norm", level)
+    assert np.array_equal(normed.source_map, plain.source_map) and np.array_equal(normed.sizes, plain.sizes)
+    x = groups[0].audio_embeds[0, :75]
+    norms = np.linalg.norm(x, axis=1)
+    for slot, values in enumerate(read[0]):
+        members = plain.source_map[:75] == slot
+        assert np.linalg.norm(values) == pytest.approx(norms[members].mean(), rel=1e-5)
+        mean = x[members].mean(0)
+        assert values @ mean == pytest.approx(np.linalg.norm(values) * np.linalg.norm(mean), rel=1e-5)
+
+
 def test_global_equals_the_engine_with_a_global_window(pipeline, make_clip):
     groups = encoded_clip(pipeline, make_clip(3))
     through_plan = compress(pipeline, groups, "global", parse_level("keep25"))
