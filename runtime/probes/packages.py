@@ -114,13 +114,13 @@ def merge_op(facts: Facts) -> Finding:
 
 
 def products(facts: Facts) -> Finding | None:
-    """What multiplies quantised weights on the CPU; None where the merge op's finding says enough."""
+    """What multiplies quantised weights on the CPU; None without the native library: `merge op` tells."""
     path = library.native_library()
-    try:
-        instructions = path and library.instructions_of(facts.machine.load(str(path)))
-    except OSError:
-        return None
     if path is None:
+        return None
+    try:
+        instructions = library.instructions_of(facts.machine.load(str(path)))
+    except OSError:
         return None
     if instructions is None:
         text = "ONNX Runtime's own (more memory, slower): ltbm's need AVX2, or dot products on an ARM CPU"

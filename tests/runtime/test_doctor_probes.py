@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ltbm.runtime.machine import CommandResult
-from ltbm.runtime.probes import nvidia
+from ltbm.runtime.probes import nvidia, packages
 from tests.support.fake_machine import CLOCKS, LIBRARIES, MEMINFO, NO_FILE, NO_TENSORRT, SWAPS, by_subject
 
 R35 = {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n"}
@@ -226,6 +226,17 @@ def test_without_the_cuda_op_the_merge_is_slower(orin, monkeypatch):
     finding = by_subject(machine)["CUDA op"]
     assert finding.status == "warning"
     assert "none, the merge runs on the CPU with backend=tensorrt-rtx" in finding.text
+
+
+def test_what_multiplies_quantised_weights(orin, monkeypatch):
+    monkeypatch.setattr(packages.library, "instructions_of", lambda native: "dotprod")
+    finding = by_subject(orin())["products"]
+    assert finding.status == "ok" and "ltbm's own ops, with dotprod" in finding.text
+    monkeypatch.setattr(packages.library, "instructions_of", lambda native: None)
+    finding = by_subject(orin())["products"]
+    assert finding.status == "warning" and "ONNX Runtime's own (more memory, slower)" in finding.text
+    monkeypatch.setattr(packages.library, "native_library", lambda: None)
+    assert "products" not in by_subject(orin())
 
 
 @pytest.mark.parametrize(
