@@ -55,7 +55,9 @@ def product_instructions() -> str | None:
 
 def instructions_of(native: ctypes.CDLL) -> str | None:
     """The same of a loaded native library."""
-    function = native.ltbm_product_instructions
+    function = getattr(native, "ltbm_product_instructions", None)
+    if function is None:  # built from an earlier version of this package
+        return None
     function.restype = ctypes.c_char_p
     name = function()
     return None if name is None else name.decode()

@@ -1,5 +1,6 @@
 """Finding and loading the native bodies, without any of the runtimes that they are for."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -62,6 +63,11 @@ def test_the_library_is_found_in_any_folder_of_the_package(package):
     options = Options()
     assert library.native_library() == path
     assert library.register(options) is True and options.registered == [str(path)]
+
+
+def test_without_native_products_there_are_no_instructions(package):
+    assert library.product_instructions() is None
+    assert library.instructions_of(ctypes.CDLL(None)) is None  # a library without them, as earlier ones were
 
 
 def test_a_missing_tensorrt_plugin_says_how_to_build_it(package):
