@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-OP_DOMAIN = "ai.ltbm"  # of the ops LTBM and MatMulNBits in ONNX graphs
+OP_DOMAIN = "ai.ltbm"  # of our ops in ONNX graphs
 NATIVE_NAME = "libltbm_ort.so"
 TENSORRT_NAME = "libltbm_tensorrt.so"
 TENSORRT_VARIABLE = "LTBM_TENSORRT_PLUGIN"  # a path that comes before the installed ones

@@ -3,16 +3,14 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 
 import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several, a core each
-if IS_WORKER:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads would wait for those of other workers
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: PyTorch's threads would wait for one another
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background jobs, and all they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 FAMILIES = ("qwen2_audio", "audioflamingo3")
@@ -25,22 +23,6 @@ def pytest_sessionfinish(session):
     if bare:
         print(f"\nimported without the ltbm prefix: {', '.join(bare)}", file=sys.stderr)
         session.exitstatus = 1
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread_each():
-    """ONNX Runtime's threads spin, in a worker on the others' cores; it has no variable for their number."""
-    if not IS_WORKER:
-        return
-    with suppress(ImportError):
-        import onnxruntime
-
-        class OneThread(onnxruntime.SessionOptions):
-            def __init__(self):
-                super().__init__()
-                self.intra_op_num_threads = 1
-
-        onnxruntime.SessionOptions = OneThread
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from ltbm.runtime.session import Session
 from tests.support.processors import processed, processor_of
 
 BOUND = 1e-4  # largest absolute difference of encoder and logits in float32
-LENGTHS = (0.1, 2, 8.1, 29.99, 30.01, 30.04, 61)  # seconds
+LENGTHS = (0.1, 1, 2, 7.9, 8, 8.1, 29.99, 30.01, 30.04, 61)  # seconds
 PROMPT = "What do you hear?"
 
 

@@ -13,6 +13,7 @@ from ltbm.profiles.budgets.estimate import Rates
 from ltbm.profiles.budgets.model import model_of_bundle
 from ltbm.profiles.budgets.onnx_bytes import FLOAT, chain_model
 from ltbm.profiles.budgets.probe import Measured, Storage, _matrix, _product
+from ltbm.runtime.backends.native_products import takes_columns
 from ltbm.runtime.backends.opening import open_engine
 from ltbm.runtime.bundle import Bundle
 from ltbm.runtime.cli import main
@@ -41,7 +42,11 @@ def test_the_chain_is_a_valid_model_of_its_products(tmp_path, weights, bits):
     )
 
 
-def test_int8_columns_are_multiplied_by_the_op_of_an_int8_encoder(tmp_path):
+@pytest.mark.parametrize("ours", [True, False])
+def test_int8_columns_are_multiplied_by_the_op_of_an_int8_encoder(tmp_path, monkeypatch, ours):
+    if ours and not takes_columns():
+        pytest.skip("on this processor they are ONNX Runtime's")
+    monkeypatch.setattr(probe, "takes_columns", lambda: ours)
     storage = Storage("int8", "float32")
     matrix = _matrix(WIDTH, FFN, storage)
     with open(tmp_path / "weights", "wb") as stream:
@@ -86,6 +91,15 @@ def test_measuring_gives_rates_of_the_bytes_that_were_written(monkeypatch):
     )  # a float32 weight of one token is two operations in four bytes
     with pytest.raises(RuntimeError, match="measuring products of int5 failed"):
         probe.measure_products(64, 96, Storage("int5", "float32", 32))
+
+
+@pytest.mark.parametrize(
+    "storage", [Storage("int4", "float32", 32, 4), Storage("int8", "float32"), Storage("float32", "float32")]
+)
+def test_weights_count_as_memory_whether_mapped_or_packed(monkeypatch, storage):
+    monkeypatch.setattr(probe, "MOST_PAIRS", 4)
+    found = probe._measure(2048, 4096, storage, 1)
+    assert 0.8 < found.resident < 2.5
 
 
 def test_rates_of_this_machine_take_the_models_own_types(monkeypatch, make_bundle):

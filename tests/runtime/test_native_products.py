@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 
 from ltbm.plugins import library
+from ltbm.runtime.backends import ort
 from ltbm.runtime.backends.backend import EngineOptions
 from ltbm.runtime.backends.native_products import (
     BLOCKS,
@@ -19,6 +21,7 @@ from ltbm.runtime.backends.native_products import (
     with_native_products,
 )
 from ltbm.runtime.backends.ort import OrtEngine
+from ltbm.runtime.cli import main
 from ltbm.runtime.levels import parse_level
 from ltbm.runtime.pipeline import Pipeline
 from ltbm.runtime.prompt import Turn
@@ -78,6 +81,21 @@ def test_answers_are_onnxruntimes(quantised, make_clip):
         with Session.open(quantised, native_products=native, threads=1) as session:
             answers.append(session.generate(make_clip(5), "hm ?", "keep25", max_new_tokens=8).token_ids)
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("flags, changed", [([], True), (["--no-native-products"], False)])
+def test_the_flag_reaches_every_engine(quantised, make_clip, tmp_path, monkeypatch, flags, changed):
+    graphs = []
+
+    def noted(model: bytes) -> bytes:
+        graphs.append(model)
+        return with_native_products(model)
+
+    monkeypatch.setattr(ort, "with_native_products", noted)
+    soundfile.write(tmp_path / "clip.wav", make_clip(2), 16_000)
+    command = ["run", str(quantised), str(tmp_path / "clip.wav"), "--prompt", "hm ?", "--max-new-tokens", "1"]
+    assert main([*command, *flags]) == 0
+    assert len(graphs) == (3 if changed else 0)
 
 
 def test_as_near_to_products_in_float32_as_onnxruntime(make_bundle, make_clip):

@@ -1,33 +1,20 @@
 """Published sizes of LLMs and the ids of their special tokens, for tests/full_size.py."""
 
 from ltbm.export.families import VOXTRAL_LLM
+from ltbm.profiles.benchmarks.models import LLMS as BENCHMARKED
 from tests.support import full_size_qwen3_asr as qwen3_asr
 
-AUDIO_FLAMINGO_3_LLM = dict(
-    model_type="qwen2",
-    num_hidden_layers=28,
-    hidden_size=3584,
-    num_attention_heads=28,
-    num_key_value_heads=4,
-    intermediate_size=18944,
-    vocab_size=152064,
-    max_position_embeddings=32768,
-    rms_norm_eps=1e-6,
-    rope_theta=1e6,
-)
+
+def _benchmarked(llm: str, positions: int) -> dict:
+    """The configuration whose widths `ltbm bench decoder` takes, in a checkpoint's words."""
+    config = dict(BENCHMARKED[llm], model_type="qwen2", max_position_embeddings=positions)
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    return config
+
+
+AUDIO_FLAMINGO_3_LLM = _benchmarked("audioflamingo3", 32768)
 LLMS = {
-    "qwen2_audio": dict(
-        model_type="qwen2",
-        num_hidden_layers=32,
-        hidden_size=4096,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        intermediate_size=11008,
-        vocab_size=156032,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-        rope_theta=1e4,
-    ),
+    "qwen2_audio": _benchmarked("qwen2_audio", 8192),
     "audioflamingo3": AUDIO_FLAMINGO_3_LLM,
     "musicflamingo": AUDIO_FLAMINGO_3_LLM,
     "voxtral": dict(VOXTRAL_LLM, model_type="llama", num_attention_heads=32),

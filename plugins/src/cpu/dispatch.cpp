@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "../processor.h"
 #include "kernels.h"
 
 namespace ltbm {
@@ -20,10 +21,7 @@ const Kernels& choose() {
 #ifdef LTBM_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) runnable[count++] = &avx2;
-  if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni"))
-    runnable[count++] = &avx512;
+  if (count == 2 && has_avx512_vnni()) runnable[count++] = &avx512;
 #endif
   const char* asked = std::getenv("LTBM_CPU");
   if (!asked || !*asked) return *runnable[count - 1];

@@ -2,8 +2,7 @@
 // beyond arithmetic, which the compiler knows.
 #pragma once
 
-#include <string.h>
-
+#include "../vector_types.h"
 #include "halves.h"
 #include "kernels.h"
 
@@ -14,26 +13,9 @@
 namespace ltbm {
 namespace {
 
-#if defined(__AVX512VNNI__)
-constexpr size_t kBytes = 64;
-#elif defined(__AVX2__)
-constexpr size_t kBytes = 32;
-#else
-constexpr size_t kBytes = 16;
-#endif
 constexpr size_t kValues = kBytes / sizeof(int16_t), kFloats = kBytes / sizeof(float);
 
-typedef int16_t Int16s __attribute__((vector_size(kBytes)));
-typedef int32_t Int32s __attribute__((vector_size(kBytes)));
 typedef int64_t Int64s __attribute__((vector_size(kBytes)));
-typedef float Floats __attribute__((vector_size(kBytes)));
-
-template <class Vector>
-Vector load(const void* p) {
-  Vector v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
 
 // kFloats values of x as float32.
 Floats load_floats(const float* x) {

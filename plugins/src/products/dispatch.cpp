@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../processor.h"
 #include "kernels.h"
 
 #if defined(__aarch64__) && defined(__linux__)
@@ -30,12 +31,9 @@ const InstructionSet* choose() {
 #if defined(LTBM_X86)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
-                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   const Candidate candidates[] = {
     // the fastest first
-    {&avx512, has_avx512},
+    {&avx512, has_avx2 && has_avx512_vnni()},
 #if defined(LTBM_AVXVNNI)
     {&avxvnni, has_avx2 && __builtin_cpu_supports("avxvnni")},
 #endif

@@ -7,15 +7,14 @@ namespace ltbm::products {
 
 constexpr size_t kStep = 4;  // activations of one 32-bit lane, the unit of every layout below
 constexpr size_t kUnpacked = 32;  // codes of a column that are unpacked at once; K is a multiple of it
-constexpr size_t kFewRows = 4;  // are multiplied at once without unpacking the codes
-constexpr size_t kColumnsAtOnce = 4;  // of them
-constexpr size_t kDepth = 4096;  // codes of a column that a tile is multiplied with at once, at most
+constexpr size_t kFewRows = 4;  // that `few` multiplies at once, at most
+constexpr size_t kColumnsAtOnce = 4;  // that `few` multiplies them with at once
 
 // Activations of some rows, rounded to int8. A few rows lie one after the other, each in chunks as `few`
 // reads the codes; more of them in tiles of `tile_rows`, whose rows take turns step by step and block by
-// block. Rows that fill the last tile are zero. A sum is of the codes of a block (for a few rows, of those in
-// a lane of a chunk). Where every zero point is the middle code, it is the sum times minus that, from which a
-// sum of products begins.
+// block; the rows that would fill the last tile are neither set nor read. A sum is of the codes of a block
+// (for a few rows, of those in a lane of a chunk). Where every zero point is the middle code, it is the sum
+// times minus that, from which a sum of products begins.
 struct Activations {
   int8_t* codes;
   float* scales;  // of a block; for a few rows, of each lane of a chunk

@@ -1,8 +1,6 @@
 #include "product.h"
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <new>
 #include <vector>
 
@@ -13,6 +11,8 @@ namespace {
 
 constexpr size_t kAlignment = 64;  // of a vector, at most
 constexpr size_t kMostColumns = 32;  // of a tile
+constexpr size_t kDepth =
+    4096;  // codes of a column that a tile is multiplied with at once, if a block is less
 constexpr size_t kRowsInPlace = 2 * kFewRows;  // up to so many rows cost less than unpacking the codes
 constexpr size_t kColumnsPerTask = 256;  // enough to outweigh handing a task over, few enough to share out
 constexpr size_t kPanelBytes = 2 * 1024 * 1024;  // of activations, multiplied with each column in turn

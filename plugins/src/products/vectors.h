@@ -2,8 +2,7 @@
 // beyond arithmetic, which the compiler knows.
 #pragma once
 
-#include <string.h>
-
+#include "../vector_types.h"
 #include "kernels.h"
 
 #if defined(__aarch64__)
@@ -15,19 +14,9 @@
 namespace ltbm::products {
 namespace {
 
-#if defined(__AVX512VNNI__)
-constexpr size_t kBytes = 64;
-#elif defined(__AVX2__)
-constexpr size_t kBytes = 32;
-#else
-constexpr size_t kBytes = 16;
-#endif
 constexpr size_t kLanes = kBytes / kStep;
 
 typedef uint8_t Bytes __attribute__((vector_size(kBytes)));
-typedef int16_t Int16s __attribute__((vector_size(kBytes)));
-typedef int32_t Int32s __attribute__((vector_size(kBytes)));
-typedef float Floats __attribute__((vector_size(kBytes)));
 typedef int8_t Codes __attribute__((vector_size(kLanes)));
 
 // The tile: as many sums as the registers hold.
@@ -45,13 +34,6 @@ constexpr size_t kTileVectors = 2;
 #endif
 template <int kBits>
 constexpr size_t kTileColumns = kTileVectors<kBits>* kLanes;
-
-template <class Vector>
-Vector load(const void* p) {
-  Vector v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
 
 // `value` in every lane; these compile to one instruction.
 Int32s all(int32_t value) {
